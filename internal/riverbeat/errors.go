@@ -33,6 +33,8 @@ type Error struct {
 	Detail string
 	// Fields point at the parts of the request that are wrong. May be empty.
 	Fields []FieldError
+	// Cause is what lies behind it; logged, never shown. May be nil.
+	Cause error
 }
 
 // FieldError is one broken rule at one place of a request.
@@ -49,6 +51,8 @@ func (e *Error) Error() string {
 	}
 	return fmt.Sprintf("%s (%s: %s)", e.Detail, e.Fields[0].Pointer, e.Fields[0].Detail)
 }
+
+func (e *Error) Unwrap() error { return e.Cause }
 
 // Errorf makes an Error without fields.
 func Errorf(kind Kind, code, format string, args ...any) *Error {
@@ -71,4 +75,28 @@ func KindOf(err error) Kind {
 		return e.Kind
 	}
 	return Internal
+}
+
+// JoinInvalid reports the broken rules of several checks as one Error of kind
+// Invalid, with the code of the first; nil if all are nil. An error of another
+// kind is returned as it is.
+func JoinInvalid(errs ...error) error {
+	var joined *Error
+	for _, err := range errs {
+		if err == nil {
+			continue
+		}
+		e, ok := errors.AsType[*Error](err)
+		if !ok || e.Kind != Invalid {
+			return err
+		}
+		if joined == nil {
+			joined = &Error{Kind: Invalid, Code: e.Code, Detail: e.Detail}
+		}
+		joined.Fields = append(joined.Fields, e.Fields...)
+	}
+	if joined == nil {
+		return nil
+	}
+	return joined
 }

@@ -96,6 +96,7 @@ type Run struct {
 	EnqueuedAt        *time.Time
 	StartedAt         *time.Time // first start of the current life
 	FinishedAt        *time.Time
+	CancelRequestedAt *time.Time // someone asked a running one to stop
 	Node              string
 	Result            json.RawMessage
 	Error             string

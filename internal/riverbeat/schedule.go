@@ -128,3 +128,24 @@ type Retry struct {
 
 // DefaultRetry is used where a definition names no retry.
 var DefaultRetry = Retry{Backoff: time.Second, MaxBackoff: 5 * time.Minute}
+
+// After is how long to wait after the given attempt, counted from 1.
+func (r Retry) After(attempt int) time.Duration {
+	wait := r.Backoff
+	for range attempt - 1 {
+		if wait >= r.MaxBackoff {
+			break
+		}
+		wait *= 2
+	}
+	return min(wait, max(r.MaxBackoff, r.Backoff))
+}
+
+// ValidateQueue checks the name of a queue by River's rule; Invalid if River
+// would refuse a job that goes there.
+func ValidateQueue(name string) error {
+	if len(name) > MaxQueueNameLength || !queueName.MatchString(name) {
+		return InvalidField("invalid_queue", "/queue", "River takes no queue of the name %q", name)
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+# The two commands that a newcomer needs are make run and make test; both install
+# what is missing. Everything is said by make help.
+
+GO    ?= $(shell command -v go || echo /usr/local/go/bin/go)
+ARGS  ?=
+PKG   ?= ./...
+
+# Tools are built at these versions, once each, into bin/tools.
+GOLANGCI_LINT_VERSION := v2.15.0
+SQLC_VERSION          := v1.31.1
+GOLANGCI_LINT := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
+SQLC          := bin/tools/sqlc-$(SQLC_VERSION)
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# Programs that go runs (linters, generators) find the same go. The version is
+# given by ldflags, so builds work where git distrusts the directory.
+export PATH := $(patsubst %/,%,$(dir $(GO))):$(PATH)
+export GOFLAGS := -buildvcs=false $(GOFLAGS)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Say what can be made
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z\/-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: postgres build ## Start Riverbeat with a private Postgres on 127.0.0.1:8080 (ARGS="--listen HOST:PORT")
+	@exec bin/riverbeat dev $(ARGS)
+
+.PHONY: build
+build: go ## Build bin/riverbeat
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/riverbeat ./cmd/riverbeat
+
+# The race detector needs a C compiler.
+.PHONY: test
+test: go postgres compiler ## Run every test, race detector on (PKG=./internal/tick, ARGS="-run TestX" for some)
+	CGO_ENABLED=1 $(GO) test -race -count=1 $(ARGS) $(PKG)
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## Run the linters
+	$(GOLANGCI_LINT) run
+
+.PHONY: generate
+generate: $(SQLC) ## Write what is made from other files: queries, docs/configuration.md
+	$(SQLC) generate --file internal/postgres/sqlc.yaml
+	$(GO) generate ./...
+
+GENERATED := internal/postgres/internal/dbq docs/configuration.md
+fingerprint = find $(GENERATED) -type f -exec cksum {} + | sort
+
+# Fingerprints instead of git diff: they also judge what is not committed yet.
+.PHONY: verify
+verify: go $(SQLC) $(GOLANGCI_LINT) ## Check that generated files, formatting and go.mod are up to date, and vet
+	@before="$$($(fingerprint))"; \
+	$(MAKE) --no-print-directory generate || exit 1; \
+	if [ "$$before" != "$$($(fingerprint))" ]; then \
+		echo "verify: generated files were out of date; they are right now, so commit them:" >&2; \
+		git status --porcelain -- $(GENERATED) >&2; \
+		exit 1; \
+	fi
+	$(GOLANGCI_LINT) fmt --diff
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+
+.PHONY: bench
+bench: go postgres ## Measure against raw River on this machine
+	$(GO) run ./internal/bench $(ARGS)
+
+FUZZTIME ?= 20s
+
+.PHONY: fuzz
+fuzz: go postgres ## Run each fuzz target for 20 s (FUZZTIME=5m for longer)
+	@set -e; grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' cmd internal riverui 2>/dev/null \
+	| sed 's/:func / /' | while read -r file target; do \
+		echo "== $$target ($$file)"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
+	done
+
+.PHONY: clean
+clean: ## Remove what was built, tools included
+	rm -rf bin
+
+# What must be there first.
+
+.PHONY: go postgres compiler
+go:
+	@$(GO) version >/dev/null 2>&1 || { echo "Go 1.26 or newer is needed: https://go.dev/dl/" >&2; exit 1; }
+
+postgres compiler:
+	@deploy/install-deps.sh $@
+
+$(GOLANGCI_LINT): | go
+	$(call install,github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION),golangci-lint)
+
+# Without cgo sqlc takes its parser of SQL from WASM, which needs no C compiler.
+$(SQLC): | go
+	$(call install,github.com/sqlc-dev/sqlc/cmd/sqlc@$(SQLC_VERSION),sqlc)
+
+# install builds package $(1), whose binary is called $(2), and moves it to the
+# name with its version only when it is whole.
+define install
+	@echo "building $(1), once; this takes a minute or two"
+	@CGO_ENABLED=0 GOBIN=$(CURDIR)/bin/tools/new $(GO) install $(1)
+	@mv bin/tools/new/$(2) $@
+endef

@@ -1,0 +1,174 @@
+#!/bin/sh
+# Installs what building and testing need beside Go, if it is missing:
+#
+#   deploy/install-deps.sh postgres   the server binaries of Postgres, 15 or newer
+#   deploy/install-deps.sh compiler   a C compiler, for the race detector
+#
+# Nothing is asked and nothing is started: on Debian and Ubuntu the package would
+# make a cluster and run it; that is prevented, unless it is installed already.
+# Where this script may not install, it prints the command and fails.
+set -eu
+
+MIN_POSTGRES=15
+
+# postgres_major prints the newest major version of which initdb and postgres are
+# here, or 0. The places are those where internal/localpg looks.
+postgres_major() {
+	newest=0
+	pg_config_dir=$(pg_config --bindir 2>/dev/null || true)
+	path_dir=$(dirname "$(command -v postgres 2>/dev/null || echo /nowhere/postgres)")
+	for dir in "$path_dir" "${pg_config_dir:-/nowhere}" \
+		/usr/lib/postgresql/*/bin /usr/pgsql-*/bin /usr/libexec/postgresql* /usr/lib/postgresql*/bin \
+		/opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin \
+		/home/linuxbrew/.linuxbrew/opt/postgresql*/bin \
+		/Applications/Postgres.app/Contents/Versions/*/bin \
+		/usr/local/pgsql/bin /usr/bin /usr/local/bin; do
+		if [ -x "$dir/initdb" ] && [ -x "$dir/pg_ctl" ] && [ -x "$dir/postgres" ]; then
+			major=$("$dir/postgres" --version | sed -n 's/.*(PostgreSQL) \([0-9]*\).*/\1/p')
+			if [ "${major:-0}" -gt "$newest" ]; then newest=$major; fi
+		fi
+	done
+	echo "$newest"
+}
+
+# A compiler without the C library's headers builds nothing.
+have_compiler() {
+	command -v "${CC:-gcc}" >/dev/null 2>&1 &&
+		printf '#include <stdlib.h>\n' | "${CC:-gcc}" -E - >/dev/null 2>&1
+}
+
+have() {
+	case $1 in
+	postgres) [ "$(postgres_major)" -ge "$MIN_POSTGRES" ] ;;
+	compiler) have_compiler ;;
+	esac
+}
+
+fail() {
+	echo "install-deps: $*" >&2
+	exit 1
+}
+
+# system prints debian, fedora, alpine, arch, suse, darwin or unknown.
+system() {
+	if [ "$(uname -s)" = Darwin ]; then
+		echo darwin
+		return
+	fi
+	ids=$( (. /etc/os-release && echo "$ID ${ID_LIKE:-}") 2>/dev/null || true)
+	for id in $ids; do
+		case $id in
+		debian | ubuntu) echo debian && return ;;
+		fedora | rhel | centos) echo fedora && return ;;
+		alpine) echo alpine && return ;;
+		arch) echo arch && return ;;
+		suse | opensuse*) echo suse && return ;;
+		esac
+	done
+	echo unknown
+}
+
+# command_for prints the one line that installs $2 on system $1.
+command_for() {
+	case $1-$2 in
+	debian-postgres) echo "apt-get install -y --no-install-recommends postgresql" ;;
+	debian-compiler) echo "apt-get install -y --no-install-recommends gcc libc6-dev" ;;
+	fedora-postgres) echo "dnf install -y postgresql-server postgresql-contrib" ;;
+	fedora-compiler) echo "dnf install -y gcc glibc-devel" ;;
+	alpine-postgres) echo "apk add postgresql" ;;
+	alpine-compiler) echo "apk add gcc musl-dev" ;;
+	arch-postgres) echo "pacman -S --noconfirm --needed postgresql" ;;
+	arch-compiler) echo "pacman -S --noconfirm --needed gcc" ;;
+	suse-postgres) echo "zypper --non-interactive install postgresql-server postgresql-contrib" ;;
+	suse-compiler) echo "zypper --non-interactive install gcc glibc-devel" ;;
+	darwin-postgres) echo "brew install postgresql@17" ;;
+	darwin-compiler) echo "xcode-select --install" ;;
+	esac
+}
+
+# as_root runs a command as root: directly, or by a sudo that asks no password
+# where nobody could answer.
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		"$@"
+	elif [ -t 0 ]; then
+		sudo "$@"
+	else
+		sudo -n "$@"
+	fi
+}
+
+can_root() {
+	[ "$(id -u)" -eq 0 ] || { command -v sudo >/dev/null 2>&1 && { [ -t 0 ] || sudo -n true 2>/dev/null; }; }
+}
+
+apt_install() {
+	# Indexes may be missing (images have none) or old (then the download fails).
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" </dev/null && return
+	as_root apt-get update </dev/null
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" </dev/null
+}
+
+# debian_postgres installs the server without a cluster: postgresql-common comes
+# first, is told not to make one while the server is installed, and is then put
+# back as Debian ships it.
+debian_postgres() {
+	conf=/etc/postgresql-common/createcluster.conf
+	if dpkg-query -W -f '${Status}' postgresql-common 2>/dev/null | grep -q 'ok installed'; then
+		apt_install postgresql
+		return
+	fi
+	apt_install postgresql-common
+	as_root cp -p "$conf" "$conf.riverbeat"
+	trap 'as_root mv "$conf.riverbeat" "$conf"' EXIT
+	echo 'create_main_cluster = false' | as_root tee -a "$conf" >/dev/null
+	apt_install postgresql
+}
+
+install() {
+	system=$(system)
+	line=$(command_for "$system" "$1")
+	if [ -z "$line" ]; then
+		case $1 in
+		postgres) fail "please install the Postgres server, version $MIN_POSTGRES or newer: https://www.postgresql.org/download/" ;;
+		*) fail "please install a C compiler and the C library's headers" ;;
+		esac
+	fi
+	echo "install-deps: $1 is missing; installing it" >&2
+	case $system in
+	darwin)
+		# Homebrew refuses root, and Apple's installer has a window.
+		if [ "$1" = compiler ] || ! command -v brew >/dev/null 2>&1; then
+			fail "please run: $line"
+		fi
+		$line </dev/null
+		return
+		;;
+	esac
+	if ! can_root; then
+		fail "installing needs root; please run: sudo $line"
+	fi
+	case $system-$1 in
+	debian-postgres) debian_postgres ;;
+	debian-compiler) apt_install gcc libc6-dev ;;
+	*)
+		# shellcheck disable=SC2086 # the words of our own table
+		as_root $line </dev/null
+		;;
+	esac
+}
+
+if [ $# -eq 0 ]; then set -- postgres compiler; fi
+for thing in "$@"; do
+	case $thing in
+	postgres | compiler) ;;
+	*) fail "what is $thing? It installs postgres and compiler" ;;
+	esac
+	have "$thing" && continue
+	install "$thing"
+	have "$thing" && continue
+	case $thing in
+	postgres) fail "the newest Postgres of this system is $(postgres_major), and $MIN_POSTGRES or newer is needed: https://www.postgresql.org/download/" ;;
+	*) fail "a C compiler was installed but cannot compile; set CC to another one" ;;
+	esac
+done

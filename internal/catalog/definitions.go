@@ -1,0 +1,197 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"riverbeat/internal/postgres"
+	"riverbeat/internal/riverbeat"
+)
+
+// maxInvalidShown bounds the list of schedules that a changed schema breaks.
+const maxInvalidShown = 100
+
+// CreateTaskDefinition checks and writes a new definition; Conflict if the
+// task has one. The task may stand in schedules already; what is said of
+// ChangeTaskDefinition holds for those.
+func (c *Catalog) CreateTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinition, force bool) (*riverbeat.TaskDefinition, error) {
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	var made *riverbeat.TaskDefinition
+	err := c.db.InTx(ctx, func(tx *postgres.Tx) error {
+		var err error
+		if made, err = tx.InsertTaskDefinition(ctx, d); err != nil {
+			return err
+		}
+		return c.recheck(ctx, tx, made, force)
+	})
+	return made, err
+}
+
+// TaskDefinition reads the definition of a task; NotFound if it has none.
+func (c *Catalog) TaskDefinition(ctx context.Context, taskName string) (*riverbeat.TaskDefinition, error) {
+	var d *riverbeat.TaskDefinition
+	err := c.db.InTx(ctx, func(tx *postgres.Tx) error {
+		var err error
+		d, err = tx.TaskDefinition(ctx, taskName, postgres.NoLock)
+		return err
+	})
+	return d, err
+}
+
+// ListTaskDefinitions reads a page of definitions by name, those after
+// afterName; more tells whether others follow.
+func (c *Catalog) ListTaskDefinitions(ctx context.Context, category *string, afterName string, limit int) (page []*riverbeat.TaskDefinition, more bool, err error) {
+	err = c.db.InTx(ctx, func(tx *postgres.Tx) error {
+		page, err = tx.ListTaskDefinitions(ctx, category, afterName, limit+1)
+		return err
+	})
+	if len(page) > limit {
+		return page[:limit], true, err
+	}
+	return page, false, err
+}
+
+// ChangeTaskDefinition lets change edit a definition, and writes it if it
+// keeps all rules. When its schema changes so that parameters of schedules
+// break it, the change is refused with their list (Conflict,
+// schedules_would_break); with force it is made, and those schedules are
+// marked by LastError. Their runs then fail as invalid_params.
+func (c *Catalog) ChangeTaskDefinition(ctx context.Context, taskName string, force bool, change func(*riverbeat.TaskDefinition) error) (*riverbeat.TaskDefinition, error) {
+	var changed *riverbeat.TaskDefinition
+	err := c.db.InTx(ctx, func(tx *postgres.Tx) error {
+		old, err := tx.TaskDefinition(ctx, taskName, postgres.ForUpdate)
+		if err != nil {
+			return err
+		}
+		d := *old
+		if err := change(&d); err != nil {
+			return err
+		}
+		if err := d.Validate(); err != nil {
+			return err
+		}
+		if d.TaskName != old.TaskName {
+			return riverbeat.InvalidField("task_name_fixed", "/task_name", "cannot be changed; it is %q", old.TaskName)
+		}
+		if sameDefinition(old, &d) {
+			changed = old
+			return nil
+		}
+		if changed, err = tx.UpdateTaskDefinition(ctx, &d); err != nil {
+			return err
+		}
+		if bytes.Equal(old.ParameterSchema, d.ParameterSchema) {
+			return nil
+		}
+		return c.recheck(ctx, tx, changed, force)
+	})
+	return changed, err
+}
+
+// PutTaskDefinition replaces the definition of a task, or creates it.
+func (c *Catalog) PutTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinition, force bool) (put *riverbeat.TaskDefinition, created bool, err error) {
+	put, err = c.ChangeTaskDefinition(ctx, d.TaskName, force, func(stored *riverbeat.TaskDefinition) error {
+		id, version := stored.ID, stored.Version
+		*stored = *d
+		stored.ID, stored.Version = id, version
+		return nil
+	})
+	if riverbeat.KindOf(err) != riverbeat.NotFound {
+		return put, false, err
+	}
+	put, err = c.CreateTaskDefinition(ctx, d, force)
+	return put, err == nil, err
+}
+
+// DeleteTaskDefinition deletes the definition of a task that stands in no
+// schedule; Conflict otherwise.
+func (c *Catalog) DeleteTaskDefinition(ctx context.Context, taskName string) error {
+	return c.db.InTx(ctx, func(tx *postgres.Tx) error {
+		if _, err := tx.TaskDefinition(ctx, taskName, postgres.ForUpdate); err != nil {
+			return err
+		}
+		const most = 1_000
+		n, err := tx.CountSchedulesOfTask(ctx, taskName, most)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			count := fmt.Sprint(n)
+			if n == most {
+				count += " or more"
+			}
+			return riverbeat.Errorf(riverbeat.Conflict, "task_definition_in_use",
+				"Task %q stands in %s schedules. Delete those first.", taskName, count)
+		}
+		return tx.DeleteTaskDefinition(ctx, taskName)
+	})
+}
+
+// recheck holds the parameters of all schedules of a task to its new schema.
+func (c *Catalog) recheck(ctx context.Context, tx *postgres.Tx, d *riverbeat.TaskDefinition, force bool) error {
+	const page = 500
+	var broken []riverbeat.FieldError
+	var after uuid.UUID
+	for {
+		schedules, err := tx.SchedulesOfTask(ctx, d.TaskName, after, page)
+		if err != nil {
+			return err
+		}
+		for _, s := range schedules {
+			after = s.ID
+			_, err := c.ledger.Schemas().Effective(d, s.TaskParams)
+			invalid, ok := errors.AsType[*riverbeat.Error](err)
+			if err != nil && !ok {
+				return err
+			}
+			text := ""
+			if err != nil {
+				text = invalid.Error()
+				broken = append(broken, riverbeat.FieldError{
+					Pointer: "/parameter_schema", Detail: fmt.Sprintf("schedule %s (%s): %s", s.ID, s.Name, text),
+				})
+				if !force && len(broken) >= maxInvalidShown {
+					return breaks(broken)
+				}
+			}
+			if force && text != s.LastError {
+				if err := tx.SetScheduleError(ctx, s.ID, text); err != nil {
+					return err
+				}
+			}
+		}
+		if len(schedules) < page {
+			break
+		}
+	}
+	if len(broken) > 0 && !force {
+		return breaks(broken)
+	}
+	return nil
+}
+
+func breaks(broken []riverbeat.FieldError) error {
+	return &riverbeat.Error{
+		Kind: riverbeat.Conflict, Code: "schedules_would_break",
+		Detail: "The parameters of schedules of this task would break the schema. Change them first, or say force=true to mark them.",
+		Fields: broken,
+	}
+}
+
+func sameDefinition(a, b *riverbeat.TaskDefinition) bool {
+	return a.Category == b.Category &&
+		a.Description == b.Description &&
+		bytes.Equal(a.ParameterSchema, b.ParameterSchema) &&
+		a.Executor == b.Executor &&
+		a.Queue == b.Queue &&
+		a.Priority == b.Priority &&
+		a.MaxAttempts == b.MaxAttempts &&
+		a.Retry == b.Retry &&
+		a.Timeout == b.Timeout
+}

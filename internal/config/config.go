@@ -1,0 +1,146 @@
+// Package config reads the settings of a process once, at its start, and is the
+// only place that looks at the environment.
+//
+// A setting has one name everywhere: the environment variable, the key in the
+// file and the text of an error are the same word. Flags beat the environment,
+// the environment beats the file, the file beats the default; in each of them an
+// empty value stands for the default. [Settings] is the list of all of them, from
+// which cmd makes its flags and docs/configuration.md is written.
+//
+// Nobody but cmd receives the whole Config; it hands each package its part.
+package config
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Config is what can be set from outside. The zero value is not valid; Load of
+// nothing gives the defaults.
+type Config struct {
+	// DatabaseURL is DATABASE_URL: where the database is, a postgres:// URL.
+	// Default none: dev then starts a private Postgres, everything else needs it
+	// (NeedDatabase).
+	DatabaseURL DatabaseURL
+
+	// Schema is RIVERBEAT_SCHEMA: the schema that holds all our objects and
+	// River's. Lower-case letters, digits and _, at most 46 characters. Default
+	// riverbeat.
+	Schema string
+
+	// Listen is RIVERBEAT_LISTEN: the address served, host:port; port 0 takes a
+	// free one. Default 127.0.0.1:8080.
+	Listen string
+
+	// DataDir is RIVERBEAT_DATA_DIR: the directory where dev keeps its private
+	// Postgres. Default none: localpg.DefaultDataDir then says where.
+	DataDir string
+
+	// Role is RIVERBEAT_ROLE: which parts of the program run in this process: all,
+	// api or worker. Default all.
+	Role Role
+
+	// Migrate is RIVERBEAT_MIGRATE: true brings the schema up to date before
+	// serving. Default false.
+	Migrate bool
+
+	// InsecureNoAuth is RIVERBEAT_INSECURE_NO_AUTH: true serves without keys, so
+	// everyone who reaches the address is an admin. Default false.
+	InsecureNoAuth bool
+
+	// AdminKey is RIVERBEAT_ADMIN_KEY: the first admin's API key, for machines
+	// that cannot read the one printed at the first start. Default none.
+	AdminKey Secret
+
+	// Timezone is RIVERBEAT_TIMEZONE: the zone, by its IANA name, of schedules
+	// that name none. Default UTC.
+	Timezone string
+
+	// Environment is RIVERBEAT_ENVIRONMENT: a label, written into the
+	// installation, that tells a copy of its database from the original. At most 50
+	// letters, digits, ., _ and -. Default default.
+	Environment string
+
+	// Queues is RIVERBEAT_QUEUES: the queues worked here and for each the most
+	// runs that execute at once in this process, 1 to 10000. Default default=100.
+	Queues map[string]int
+
+	// ShutdownGrace is RIVERBEAT_SHUTDOWN_GRACE: how long, as a duration, runs may
+	// go on after SIGTERM before their contexts are cancelled, at most one hour.
+	// Default 10s.
+	ShutdownGrace time.Duration
+
+	// LogLevel is RIVERBEAT_LOG_LEVEL: the least level that is logged: debug, info,
+	// warn or error. Default info.
+	LogLevel slog.Level
+
+	// LogFormat is RIVERBEAT_LOG_FORMAT: how log lines are written, text or json.
+	// Default text.
+	LogFormat LogFormat
+
+	// MaxConnections is RIVERBEAT_MAX_CONNECTIONS: the most database connections
+	// in the process's pool, 4 to 1000. Sessions and listeners come on top. Default
+	// 20.
+	MaxConnections int
+
+	// BodyLimit is RIVERBEAT_BODY_LIMIT: the largest request body that is read, in
+	// bytes, 1KiB to 1GiB. Default 1MiB.
+	BodyLimit int64
+}
+
+// Role says which parts of the program run in a process.
+type Role string
+
+// The roles.
+const (
+	RoleAll    Role = "all"    // API, pages and work
+	RoleAPI    Role = "api"    // API and pages
+	RoleWorker Role = "worker" // work, and the open health pages
+)
+
+// ServesAPI tells whether the process answers API requests and shows pages.
+func (r Role) ServesAPI() bool { return r == RoleAll || r == RoleAPI }
+
+// Works tells whether the process decides ticks and executes runs.
+func (r Role) Works() bool { return r == RoleAll || r == RoleWorker }
+
+// LogFormat says how log lines are written.
+type LogFormat string
+
+// The log formats.
+const (
+	LogText LogFormat = "text"
+	LogJSON LogFormat = "json"
+)
+
+// Validate checks the values that a Config holds, however it was made. The error
+// names the variable of each bad one.
+func (c Config) Validate() error {
+	var problems []error
+	for _, s := range settings {
+		if s.check == nil {
+			continue
+		}
+		if fault := s.check(&c); fault != "" {
+			problems = append(problems, s.problem(s.Name, s.get(&c), fault))
+		}
+	}
+	return joined(problems)
+}
+
+// NeedDatabase is the error of a command that needs DATABASE_URL and has none.
+func (c Config) NeedDatabase() error {
+	if c.DatabaseURL != "" {
+		return nil
+	}
+	return errNoDatabase
+}
+
+// LogValue shows every setting under its name, passwords and keys left out.
+func (c Config) LogValue() slog.Value {
+	attrs := make([]slog.Attr, 0, len(settings))
+	for _, s := range settings {
+		attrs = append(attrs, slog.String(s.Name, s.get(&c)))
+	}
+	return slog.GroupValue(attrs...)
+}

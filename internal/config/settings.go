@@ -1,0 +1,358 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Setting is one thing that can be set, and all that is known about it.
+type Setting struct {
+	// Name is the environment variable and the key in the file.
+	Name string
+	// Flag is the command line's name for it, without the dashes; "" if it has
+	// none, since a command line can be read by every user of the machine.
+	Flag string
+	// Default is the value, as one would write it, of what is not set; "" is none.
+	Default string
+	// Unit says what kind of value it takes.
+	Unit string
+	// Doc says in a sentence or two what it does.
+	Doc string
+	// Bool tells that the flag may stand without a value.
+	Bool bool
+
+	// set reads a value that is not empty. What it answers is what the value
+	// should have been ("a duration such as 10s"), or "".
+	set func(c *Config, value string) (want string)
+	// check judges the value that c holds, and answers as set does.
+	check func(c *Config) (want string)
+	// get shows the value that c holds, secrets left out.
+	get func(c *Config) string
+}
+
+// Settings is the list of all settings, in the order in which people read them.
+func Settings() []Setting { return slices.Clone(settings) }
+
+const (
+	databaseURLName = "DATABASE_URL"
+	fileName        = "RIVERBEAT_CONFIG"
+	prefix          = "RIVERBEAT_"
+)
+
+var settings = []Setting{
+	{
+		Name: databaseURLName, Flag: "database-url", Unit: "postgres:// URL",
+		Doc: "Where the database is. Without it `riverbeat dev` starts a private Postgres; every other command that works on the database needs it. A transaction pooler cannot stand in between.",
+		set: func(c *Config, v string) string {
+			c.DatabaseURL = DatabaseURL(v)
+			return ""
+		},
+		check: func(c *Config) string {
+			if c.DatabaseURL == "" {
+				return ""
+			}
+			u, err := url.Parse(string(c.DatabaseURL))
+			if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+				return "a URL such as postgres://user:password@host:5432/database"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return c.DatabaseURL.String() },
+	},
+	{
+		Name: "RIVERBEAT_SCHEMA", Flag: "schema", Default: "riverbeat", Unit: "name",
+		Doc: "The schema that holds all objects of Riverbeat and of River, so that a database can be shared with an application. Lower-case letters, digits and `_`, not beginning with a digit or `pg_`, at most 46 characters.",
+		set: func(c *Config, v string) string {
+			c.Schema = v
+			return ""
+		},
+		check: func(c *Config) string {
+			if !schemaPattern.MatchString(c.Schema) || strings.HasPrefix(c.Schema, "pg_") {
+				return "a schema name of lower-case letters, digits and _, at most 46 characters, not beginning with a digit or pg_"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return c.Schema },
+	},
+	{
+		Name: "RIVERBEAT_LISTEN", Flag: "listen", Default: "127.0.0.1:8080", Unit: "host:port",
+		Doc: "The address that is served. An empty host is every address of the machine; port 0 takes a free one.",
+		set: func(c *Config, v string) string {
+			c.Listen = v
+			return ""
+		},
+		check: func(c *Config) string {
+			_, port, err := net.SplitHostPort(c.Listen)
+			if err == nil {
+				_, err = strconv.ParseUint(port, 10, 16)
+			}
+			if err != nil {
+				return "an address such as 127.0.0.1:8080"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return c.Listen },
+	},
+	{
+		Name: "RIVERBEAT_DATA_DIR", Flag: "data-dir", Unit: "directory",
+		Doc: "Where `riverbeat dev` keeps its private Postgres. When not set: `/var/lib/riverbeat` for root, else `$XDG_DATA_HOME/riverbeat`, else `$HOME/.local/share/riverbeat`.",
+		set: func(c *Config, v string) string {
+			c.DataDir = v
+			return ""
+		},
+		get: func(c *Config) string { return c.DataDir },
+	},
+	{
+		Name: "RIVERBEAT_ROLE", Flag: "role", Default: string(RoleAll), Unit: "all, api or worker",
+		Doc: "Which parts run in this process: `api` serves the API and the pages, `worker` decides ticks and executes runs, `all` does both.",
+		set: func(c *Config, v string) string {
+			c.Role = Role(v)
+			return ""
+		},
+		check: func(c *Config) string {
+			switch c.Role {
+			case RoleAll, RoleAPI, RoleWorker:
+				return ""
+			}
+			return "all, api or worker"
+		},
+		get: func(c *Config) string { return string(c.Role) },
+	},
+	{
+		Name: "RIVERBEAT_MIGRATE", Flag: "migrate", Default: "false", Unit: "true or false", Bool: true,
+		Doc: "Bring the schema up to date before serving. `riverbeat dev` always does.",
+		set: func(c *Config, v string) string { return setBool(&c.Migrate, v) },
+		get: func(c *Config) string { return strconv.FormatBool(c.Migrate) },
+	},
+	{
+		Name: "RIVERBEAT_INSECURE_NO_AUTH", Flag: "insecure-no-auth", Default: "false", Unit: "true or false", Bool: true,
+		Doc: "Serve without keys: everyone who reaches the address is an admin.",
+		set: func(c *Config, v string) string { return setBool(&c.InsecureNoAuth, v) },
+		get: func(c *Config) string { return strconv.FormatBool(c.InsecureNoAuth) },
+	},
+	{
+		Name: "RIVERBEAT_ADMIN_KEY", Unit: "API key",
+		Doc: "The first admin's API key, for machines that cannot read the one printed at the first start. It has no flag, because a command line can be read by every user of the machine.",
+		set: func(c *Config, v string) string {
+			c.AdminKey = Secret(v)
+			return ""
+		},
+		get: func(c *Config) string { return c.AdminKey.String() },
+	},
+	{
+		Name: "RIVERBEAT_TIMEZONE", Flag: "timezone", Default: "UTC", Unit: "IANA time zone",
+		Doc: "The time zone of schedules that name none.",
+		set: func(c *Config, v string) string {
+			c.Timezone = v
+			return ""
+		},
+		check: func(c *Config) string {
+			// "" and "Local" load, but mean something else on each machine.
+			_, err := time.LoadLocation(c.Timezone)
+			if err != nil || c.Timezone == "" || c.Timezone == "Local" {
+				return "a time zone such as Asia/Tokyo"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return c.Timezone },
+	},
+	{
+		Name: "RIVERBEAT_ENVIRONMENT", Flag: "environment", Default: "default", Unit: "label",
+		Doc: "A label, written into the installation, that tells a copy of its database from the original: on a database with another label nothing works until someone says so. At most 50 letters, digits, `.`, `_` and `-`.",
+		set: func(c *Config, v string) string {
+			c.Environment = v
+			return ""
+		},
+		check: func(c *Config) string {
+			if !environmentPattern.MatchString(c.Environment) {
+				return "a label of at most 50 letters, digits, ., _ and -"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return c.Environment },
+	},
+	{
+		Name: "RIVERBEAT_QUEUES", Flag: "queues", Default: "default=100", Unit: "queue=number, …",
+		Doc: "The queues worked by this process and, for each, the most runs that execute at once in it (1 to 10000), as in `default=100,slow=5`.",
+		set: func(c *Config, v string) string { return setQueues(&c.Queues, v) },
+		check: func(c *Config) string {
+			if len(c.Queues) == 0 {
+				return queuesWant
+			}
+			for name, most := range c.Queues {
+				if len(name) > 64 || !queuePattern.MatchString(name) || most < 1 || most > 10_000 {
+					return queuesWant
+				}
+			}
+			return ""
+		},
+		get: func(c *Config) string { return showQueues(c.Queues) },
+	},
+	{
+		Name: "RIVERBEAT_SHUTDOWN_GRACE", Flag: "shutdown-grace", Default: "10s", Unit: "duration",
+		Doc: "How long runs may go on after SIGTERM before their contexts are cancelled and their jobs are handed back; at most `1h`, and `0s` cancels at once.",
+		set: func(c *Config, v string) string {
+			d, err := time.ParseDuration(v)
+			if err != nil {
+				return "a duration such as 10s"
+			}
+			c.ShutdownGrace = d
+			return ""
+		},
+		check: func(c *Config) string {
+			if c.ShutdownGrace < 0 || c.ShutdownGrace > time.Hour {
+				return "a duration from 0s to 1h"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return c.ShutdownGrace.String() },
+	},
+	{
+		Name: "RIVERBEAT_LOG_LEVEL", Flag: "log-level", Default: "info", Unit: "debug, info, warn or error",
+		Doc: "The least level that is logged.",
+		set: func(c *Config, v string) string {
+			i := slices.IndexFunc(logLevels, func(l slog.Level) bool { return strings.EqualFold(l.String(), v) })
+			if i < 0 {
+				return "debug, info, warn or error"
+			}
+			c.LogLevel = logLevels[i]
+			return ""
+		},
+		get: func(c *Config) string { return strings.ToLower(c.LogLevel.String()) },
+	},
+	{
+		Name: "RIVERBEAT_LOG_FORMAT", Flag: "log-format", Default: string(LogText), Unit: "text or json",
+		Doc: "How log lines are written.",
+		set: func(c *Config, v string) string {
+			c.LogFormat = LogFormat(v)
+			return ""
+		},
+		check: func(c *Config) string {
+			switch c.LogFormat {
+			case LogText, LogJSON:
+				return ""
+			}
+			return "text or json"
+		},
+		get: func(c *Config) string { return string(c.LogFormat) },
+	},
+	{
+		Name: "RIVERBEAT_MAX_CONNECTIONS", Flag: "max-connections", Default: "20", Unit: "number",
+		Doc: "The most database connections in this process's pool, 4 to 1000. The node's session and its listeners come on top.",
+		set: func(c *Config, v string) string {
+			n, err := strconv.Atoi(v)
+			if err != nil {
+				return "a whole number such as 20"
+			}
+			c.MaxConnections = n
+			return ""
+		},
+		check: func(c *Config) string {
+			if c.MaxConnections < 4 || c.MaxConnections > 1000 {
+				return "a number from 4 to 1000"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return strconv.Itoa(c.MaxConnections) },
+	},
+	{
+		Name: "RIVERBEAT_BODY_LIMIT", Flag: "body-limit", Default: "1MiB", Unit: "bytes",
+		Doc: "The largest request body that is read, `1KiB` to `1GiB`; a number of bytes, or one with `KiB`, `MiB` or `GiB` behind it.",
+		set: func(c *Config, v string) string { return setBytes(&c.BodyLimit, v) },
+		check: func(c *Config) string {
+			if c.BodyLimit < 1<<10 || c.BodyLimit > 1<<30 {
+				return "a size from 1KiB to 1GiB"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return showBytes(c.BodyLimit) },
+	},
+}
+
+var (
+	schemaPattern      = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,45}$`)
+	environmentPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$`)
+	queuePattern       = regexp.MustCompile(`^[a-z0-9]+([_|-]?[a-z0-9]+)*$`) // River's
+	logLevels          = []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError}
+)
+
+const queuesWant = "a list such as default=100,slow=5 of queue names and numbers from 1 to 10000"
+
+// problem is the error of a bad value. where says which of its sources it came
+// from; a value that may hold a secret is not repeated.
+func (s *Setting) problem(where, value, want string) error {
+	if s.Name == databaseURLName {
+		return fmt.Errorf("%s: is not %s", where, want)
+	}
+	return fmt.Errorf("%s: %q is not %s", where, value, want)
+}
+
+func setBool(to *bool, v string) string {
+	b, err := strconv.ParseBool(v)
+	if err != nil {
+		return "true or false"
+	}
+	*to = b
+	return ""
+}
+
+func setQueues(to *map[string]int, v string) string {
+	queues := map[string]int{}
+	for pair := range strings.SplitSeq(v, ",") {
+		name, number, ok := strings.Cut(pair, "=")
+		name = strings.TrimSpace(name)
+		most, err := strconv.Atoi(strings.TrimSpace(number))
+		if _, twice := queues[name]; !ok || err != nil || twice {
+			return queuesWant
+		}
+		queues[name] = most
+	}
+	*to = queues
+	return ""
+}
+
+func showQueues(queues map[string]int) string {
+	pairs := make([]string, 0, len(queues))
+	for _, name := range slices.Sorted(maps.Keys(queues)) {
+		pairs = append(pairs, name+"="+strconv.Itoa(queues[name]))
+	}
+	return strings.Join(pairs, ",")
+}
+
+var byteUnits = []struct {
+	suffix string
+	size   int64
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}}
+
+func setBytes(to *int64, v string) string {
+	for _, unit := range byteUnits {
+		number, ok := strings.CutSuffix(v, unit.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 32)
+		if err != nil {
+			break
+		}
+		*to = n * unit.size
+		return ""
+	}
+	return "a number of bytes such as 1048576 or 1MiB"
+}
+
+func showBytes(n int64) string {
+	for _, unit := range byteUnits {
+		if n != 0 && n%unit.size == 0 {
+			return strconv.FormatInt(n/unit.size, 10) + unit.suffix
+		}
+	}
+	return "0"
+}

@@ -1,0 +1,109 @@
+// Package history asks: what became of ticks and requests, and it asks for
+// runs now. Each exported method is one use case in one transaction.
+package history
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/google/uuid"
+
+	"riverbeat/internal/ledger"
+	"riverbeat/internal/postgres"
+	"riverbeat/internal/riverbeat"
+)
+
+// History is safe for concurrent use.
+type History struct {
+	db         *postgres.DB
+	ledger     *ledger.Ledger
+	partitions *postgres.Partitions
+}
+
+// New makes a History.
+func New(db *postgres.DB, l *ledger.Ledger) *History {
+	return &History{db: db, ledger: l, partitions: postgres.NewPartitions(db)}
+}
+
+// Run reads a run; NotFound if there is none.
+func (h *History) Run(ctx context.Context, id uuid.UUID) (*riverbeat.Run, error) {
+	var r *riverbeat.Run
+	err := h.db.InTx(ctx, func(tx *postgres.Tx) error {
+		var err error
+		r, err = tx.Run(ctx, id)
+		return err
+	})
+	return r, err
+}
+
+// ListRuns reads a page of runs, newest nominal time first; next is nil on the
+// last one. With a schedule that neither exists nor has runs it is NotFound.
+func (h *History) ListRuns(ctx context.Context, f *postgres.RunFilter) (page []*riverbeat.Run, next *uuid.UUID, err error) {
+	more := *f
+	more.Limit++
+	err = h.db.InTx(ctx, func(tx *postgres.Tx) error {
+		page, err = tx.ListRuns(ctx, &more)
+		if err == nil && len(page) == 0 && f.ScheduleID != nil && f.After == nil {
+			_, err = tx.Schedule(ctx, *f.ScheduleID)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(page) > f.Limit {
+		page = page[:f.Limit]
+		next = &page[len(page)-1].ID
+	}
+	return page, next, nil
+}
+
+// Overrides change one run of a schedule against the schedule.
+type Overrides struct {
+	TaskParams      json.RawMessage   // nil: the schedule's
+	ExecutionPolicy *riverbeat.Policy // nil: the schedule's
+	RequestedBy     string
+}
+
+// RunNow runs a schedule now, enabled or not, through the same door as its
+// ticks: the answer may be a run that was skipped or waits.
+func (h *History) RunNow(ctx context.Context, scheduleID uuid.UUID, o Overrides) (*riverbeat.Run, error) {
+	var run *riverbeat.Run
+	err := h.db.InTx(ctx, func(tx *postgres.Tx) error {
+		now, err := tx.Now(ctx)
+		if err != nil {
+			return err
+		}
+		if err := h.partitions.Ensure(ctx, now); err != nil {
+			return err
+		}
+		s, err := tx.Schedule(ctx, scheduleID)
+		if err != nil {
+			return err
+		}
+		if o.TaskParams != nil {
+			s.TaskParams = o.TaskParams
+		}
+		if o.ExecutionPolicy != nil {
+			s.ExecutionPolicy = *o.ExecutionPolicy
+		}
+		definitions, err := tx.TaskDefinitions(ctx, []string{s.TaskName})
+		if err != nil {
+			return err
+		}
+		d := definitions[s.TaskName]
+		// A person is told what is wrong; only a tick fails by itself.
+		if _, err := h.ledger.Schemas().Effective(d, s.TaskParams); err != nil {
+			return err
+		}
+		entry, err := h.ledger.Entry(ledger.Request{
+			Schedule: s, Definition: d, Trigger: riverbeat.TriggerManual, At: now, RequestedBy: o.RequestedBy,
+		}, now)
+		if err != nil {
+			return err
+		}
+		run = entry.Run
+		return h.ledger.Record(ctx, tx, now, []*ledger.Entry{entry})
+	})
+	return run, err
+}

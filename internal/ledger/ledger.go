@@ -1,0 +1,280 @@
+// Package ledger is the one door through which ticks, requests and backfills
+// become rows in runs and jobs in River, and through which the line of a lock
+// key moves up. tick, history, catalog and execute decide what shall be
+// recorded; how it is admitted is decided here, by riverbeat.Admit under the
+// lock of the key.
+//
+// Everything happens in the caller's transaction. The order of locks is:
+// clock, admit key, job, run.
+package ledger
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"riverbeat/internal/postgres"
+	"riverbeat/internal/queue"
+	"riverbeat/internal/riverbeat"
+)
+
+// Ledger records runs. It is safe for concurrent use.
+type Ledger struct {
+	queue   *queue.Queue
+	schemas *Schemas
+}
+
+// New makes a Ledger.
+func New(q *queue.Queue) *Ledger {
+	return &Ledger{queue: q, schemas: NewSchemas()}
+}
+
+// Schemas is the ledger's memory of compiled parameter schemas.
+func (l *Ledger) Schemas() *Schemas { return l.schemas }
+
+// Entry is a run to be recorded, as it is before its admission.
+type Entry struct {
+	Run        *riverbeat.Run
+	AdmitAs    riverbeat.Policy // Run.ExecutionPolicy, but for chained catch-up
+	MaxWaiting int
+	Definition *riverbeat.TaskDefinition // nil: the task has none
+
+	admitted bool
+}
+
+// Request is what becomes one run of a schedule.
+type Request struct {
+	Schedule    *riverbeat.Schedule
+	Definition  *riverbeat.TaskDefinition // nil: the task has none
+	Trigger     riverbeat.Trigger
+	At          time.Time // nominal time, whole milliseconds
+	BackfillID  *uuid.UUID
+	RequestedBy string
+}
+
+// Entry makes the run of a request. Parameters that break the definition's
+// schema give a run that has failed with reason invalid_params; an error is
+// one of planning, for which the schedule is to blame.
+func (l *Ledger) Entry(r Request, now time.Time) (*Entry, error) {
+	s := r.Schedule
+	run := newRun(s, r.Trigger, r.At)
+	run.BackfillID, run.RequestedBy = r.BackfillID, r.RequestedBy
+	entry := &Entry{Run: run, AdmitAs: s.ExecutionPolicy, MaxWaiting: s.MaxWaiting, Definition: r.Definition}
+	run.MaxAttempts = riverbeat.DefaultMaxAttempts
+	if d := r.Definition; d != nil {
+		run.DefinitionVersion, run.MaxAttempts = d.Version, d.MaxAttempts
+		if err := riverbeat.ValidateQueue(d.Queue); err != nil {
+			return nil, err
+		}
+	}
+	effective, err := l.schemas.Effective(r.Definition, s.TaskParams)
+	if e, ok := errors.AsType[*riverbeat.Error](err); ok && e.Code == "invalid_params" {
+		run.State, run.Reason, run.Error, run.FinishedAt = riverbeat.Failed, riverbeat.InvalidParams, e.Error(), &now
+		return entry, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	run.TaskParams = effective
+
+	chained := r.Trigger == riverbeat.TriggerCatchUp && s.CatchUp == riverbeat.CatchUpAll
+	switch {
+	case s.ExecutionPolicy.Keyed():
+		if run.LockKey, err = riverbeat.LockKey(s.TaskName, s.Args, effective); err != nil {
+			return nil, err
+		}
+	case chained:
+		run.LockKey = riverbeat.ChainKey(s.ID)
+	}
+	if chained {
+		entry.AdmitAs = riverbeat.Queue
+	}
+	return entry, nil
+}
+
+// Gap makes the row of a gap.
+func Gap(s *riverbeat.Schedule, gap *riverbeat.Gap, now time.Time) *Entry {
+	run := newRun(s, riverbeat.TriggerSchedule, gap.Until)
+	if now.Sub(gap.Until) > riverbeat.OnTime {
+		run.Trigger = riverbeat.TriggerCatchUp
+	}
+	run.State, run.Reason = riverbeat.Missed, gap.Reason
+	run.MissedFrom, run.MissedUntil, run.MissedCount = &gap.From, &gap.Until, gap.Count
+	run.FinishedAt = &now
+	return &Entry{Run: run}
+}
+
+func newRun(s *riverbeat.Schedule, trigger riverbeat.Trigger, at time.Time) *riverbeat.Run {
+	var random [10]byte
+	_, _ = rand.Read(random[:]) // never fails, crypto/rand
+	return &riverbeat.Run{
+		ID:              riverbeat.NewRunID(at, random[:]),
+		ScheduleID:      &s.ID,
+		ScheduleName:    s.Name,
+		ScheduleVersion: s.Version,
+		TaskName:        s.TaskName,
+		Category:        s.Category,
+		Tags:            s.Tags,
+		Args:            s.Args,
+		TaskParams:      s.TaskParams,
+		ExecutionPolicy: s.ExecutionPolicy,
+		Trigger:         trigger,
+		ScheduledFor:    at.UTC(),
+	}
+}
+
+// Record admits the entries in their order, enqueues the jobs of those that
+// may run, and writes all of them. The partitions of their times must exist.
+// At most postgres.MaxKeysPerTx of them may be keyed. After a failure that the
+// caller has undone, the same entries may be recorded again.
+func (l *Ledger) Record(ctx context.Context, tx *postgres.Tx, now time.Time, entries []*Entry) error {
+	keys := lockKeys(entries)
+	if len(keys) > postgres.MaxKeysPerTx {
+		return fmt.Errorf("%d lock keys in one transaction", len(keys))
+	}
+	if err := tx.LockKeys(ctx, keys); err != nil {
+		return fmt.Errorf("lock %d keys: %w", len(keys), err)
+	}
+	busy, err := tx.Busy(ctx, keys)
+	if err != nil {
+		return fmt.Errorf("read who is busy: %w", err)
+	}
+
+	var jobs []queue.Entry
+	byRun := map[uuid.UUID]*Entry{}
+	for _, e := range entries {
+		e.forget()
+		if e.Run.State.Ended() {
+			continue // a gap, or one that cannot run
+		}
+		e.admitted = true
+		admission := e.admit(busy, now)
+		if admission.State == riverbeat.Queued {
+			jobs = append(jobs, job(e.Run, e.Definition))
+			byRun[e.Run.ID] = e
+		}
+	}
+	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, jobs)
+	if err != nil {
+		return err
+	}
+	// Whoever inserts jobs without our lock may still have been faster: then
+	// River's unique index has the last word.
+	for _, d := range duplicates {
+		busy[d.Entry.Run.LockKey] = &riverbeat.Busy{Job: &d.BlockedBy, JobState: d.State}
+		byRun[d.Entry.Run.ID].admit(busy, now)
+	}
+
+	runs := make([]*riverbeat.Run, len(entries))
+	for i, e := range entries {
+		runs[i] = e.Run
+	}
+	if err := tx.InsertRuns(ctx, runs); err != nil {
+		return fmt.Errorf("insert %d runs: %w", len(runs), err)
+	}
+	return l.announceWaiting(ctx, tx, runs)
+}
+
+// admit decides a run and counts it for the next of its key.
+func (e *Entry) admit(busy map[string]*riverbeat.Busy, now time.Time) riverbeat.Admission {
+	run := e.Run
+	if run.LockKey == "" {
+		run.State = riverbeat.Queued
+		return riverbeat.Admission{State: riverbeat.Queued}
+	}
+	b := busy[run.LockKey]
+	if b == nil {
+		b = &riverbeat.Busy{}
+		busy[run.LockKey] = b
+	}
+	a := riverbeat.Admit(e.AdmitAs, run.Trigger, e.MaxWaiting, *b)
+	b.Admitted(run.ID, run.Trigger, a)
+	run.State, run.Reason, run.BlockedBy = a.State, a.Reason, a.BlockedBy
+	if a.State == riverbeat.Skipped {
+		run.FinishedAt = &now
+	}
+	return a
+}
+
+// forget takes back an admission that was undone.
+func (e *Entry) forget() {
+	if !e.admitted {
+		return
+	}
+	e.admitted = false
+	r := e.Run
+	r.State, r.Reason, r.BlockedBy, r.JobID, r.EnqueuedAt, r.FinishedAt = "", "", nil, nil, nil, nil
+}
+
+// announceWaiting wakes the nodes for each key that somebody now waits behind:
+// the job in the way may have ended since it was read.
+func (l *Ledger) announceWaiting(ctx context.Context, tx *postgres.Tx, runs []*riverbeat.Run) error {
+	told := map[string]bool{}
+	for _, r := range runs {
+		if r.State != riverbeat.Waiting || told[r.LockKey] {
+			continue
+		}
+		told[r.LockKey] = true
+		if err := tx.Notify(ctx, postgres.ChannelLines, r.LockKey); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Promote gives the first of the key's line its job, if nothing stands in its
+// way. It does no harm when nobody waits or the key is busy, and may be called
+// any number of times.
+func (l *Ledger) Promote(ctx context.Context, tx *postgres.Tx, key string) error {
+	if err := tx.LockKeys(ctx, []string{key}); err != nil {
+		return err
+	}
+	busy, err := tx.Busy(ctx, []string{key})
+	if err != nil {
+		return err
+	}
+	if b := busy[key]; b == nil || b.First == nil || b.Job != nil {
+		return nil
+	}
+	first, err := tx.FirstWaiting(ctx, key)
+	if err != nil || first == nil {
+		return err
+	}
+	definitions, err := tx.TaskDefinitions(ctx, []string{first.TaskName})
+	if err != nil {
+		return err
+	}
+	now, err := tx.Now(ctx)
+	if err != nil {
+		return err
+	}
+	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, []queue.Entry{job(first, definitions[first.TaskName])})
+	if err != nil || len(duplicates) > 0 {
+		return err // someone's job holds the key after all; its end promotes
+	}
+	return tx.Promote(ctx, first)
+}
+
+func job(run *riverbeat.Run, d *riverbeat.TaskDefinition) queue.Entry {
+	e := queue.Entry{Run: run, Queue: riverbeat.DefaultQueue, Priority: riverbeat.DefaultPriority}
+	if d != nil {
+		e.Queue, e.Priority = d.Queue, d.Priority
+	}
+	return e
+}
+
+func lockKeys(entries []*Entry) []string {
+	seen := map[string]bool{}
+	var keys []string
+	for _, e := range entries {
+		if key := e.Run.LockKey; key != "" && !seen[key] {
+			seen[key] = true
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}

@@ -1,0 +1,81 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"riverbeat/internal/riverbeat"
+)
+
+// Clock is the clock of a schedule, locked by this transaction.
+type Clock struct {
+	ScheduleID uuid.UUID
+	Mark       time.Time // no tick at or before it is ever decided again
+	Now        time.Time // the database's time when it was locked
+}
+
+// ClaimClocks locks at most limit clocks that are due and that nobody else
+// holds; none while the installation is paused.
+func (tx *Tx) ClaimClocks(ctx context.Context, limit int) ([]Clock, error) {
+	rows, err := tx.q.ClaimClocks(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	clocks := make([]Clock, len(rows))
+	for i, row := range rows {
+		clocks[i] = Clock{row.ScheduleID, row.LastScheduledFor.UTC(), millis(row.Now)}
+	}
+	// Read again, and held: a pause that answers from now on waits for us.
+	if ok, err := tx.q.NotPaused(ctx, tx.Tx); err != nil || !ok {
+		return nil, err
+	}
+	return clocks, nil
+}
+
+// ClocksToRetry locks at most limit clocks that StopClock stopped an hour ago
+// or earlier.
+func (tx *Tx) ClocksToRetry(ctx context.Context, limit int) ([]Clock, error) {
+	rows, err := tx.q.ClocksToRetry(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
+	if err != nil {
+		return nil, err
+	}
+	clocks := make([]Clock, len(rows))
+	for i, row := range rows {
+		clocks[i] = Clock{row.ScheduleID, row.LastScheduledFor.UTC(), millis(row.Now)}
+	}
+	return clocks, nil
+}
+
+// SetClocks moves locked clocks to the mark and next tick of their plans.
+func (tx *Tx) SetClocks(ctx context.Context, plans map[uuid.UUID]riverbeat.Plan) error {
+	const setClocks = `
+UPDATE schedule_clocks AS c
+SET next_run_at = given.next_run_at,
+    last_scheduled_for = given.mark,
+    retry_at = NULL
+FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS given (schedule_id, next_run_at, mark)
+WHERE c.schedule_id = given.schedule_id`
+	ids := make([]uuid.UUID, 0, len(plans))
+	nexts := make([]*time.Time, 0, len(plans))
+	marks := make([]time.Time, 0, len(plans))
+	for id, plan := range plans {
+		ids, nexts, marks = append(ids, id), append(nexts, plan.Next), append(marks, plan.Mark)
+	}
+	_, err := tx.Exec(ctx, setClocks, ids, nexts, marks)
+	return err
+}
+
+// StopClock stops the clock of a schedule for an hour, after which it is
+// tried again; its mark stays.
+func (tx *Tx) StopClock(ctx context.Context, id uuid.UUID) error {
+	return tx.q.StopClock(ctx, tx.Tx, id)
+}
+
+// UntilNextTick is how long it is until the next tick, by the database's
+// clock; a day if there is none within a day.
+func (tx *Tx) UntilNextTick(ctx context.Context) (time.Duration, error) {
+	ms, err := tx.q.UntilNextTick(ctx, tx.Tx)
+	return time.Duration(ms * float64(time.Millisecond)), err
+}

@@ -1,0 +1,154 @@
+// Package postgres has all of Riverbeat's SQL. DB can do nothing but open a
+// transaction, and the queries are methods of Tx, so that one use case is one
+// transaction and its rows are the nouns of package riverbeat.
+//
+// Static queries stand in query/*.sql and become internal/dbq by sqlc; those
+// that sqlc cannot express stand at the top of their function.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"riverbeat/internal/postgres/internal/dbq"
+)
+
+// DefaultSchema is where Riverbeat's and River's tables are by default.
+const DefaultSchema = "riverbeat"
+
+// Config says how to reach the database.
+type Config struct {
+	// URL is a postgres:// URL. Required.
+	URL string
+	// Schema has all objects of Riverbeat, River's included. Defaults to
+	// DefaultSchema.
+	Schema string
+	// MaxConns bounds the pool. Defaults to 20.
+	MaxConns int
+}
+
+// Beginner is what DB needs of a connection: a pool has it, and so has a
+// transaction, so that a test may hand DB one that is rolled back at the end.
+type Beginner interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
+}
+
+// DB opens transactions. It is safe for concurrent use.
+type DB struct {
+	conn   Beginner
+	schema string
+}
+
+// Tx is a transaction with the queries. It ends with the function that InTx
+// calls.
+type Tx struct {
+	pgx.Tx
+	q      *dbq.Queries
+	schema string
+}
+
+// New makes a DB of a pool that NewPool made, or of a transaction on such a
+// connection.
+func New(conn Beginner, schema string) *DB {
+	return &DB{conn: conn, schema: schema}
+}
+
+// NewPool opens a pool whose connections see the schema's objects, speak UTC,
+// and plan each statement for its arguments: an idle scheduler's tables are
+// empty, a generic plan made then is a sequential scan, and it would be kept
+// when ten thousand jobs are there.
+func NewPool(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
+	pc, err := pgxpool.ParseConfig(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("read the database URL: %w", err)
+	}
+	setSession(pc.ConnConfig, cfg.schema())
+	pc.MaxConns = 20
+	if cfg.MaxConns > 0 {
+		pc.MaxConns = int32(min(cfg.MaxConns, 10_000)) //nolint:gosec // bounded right here
+	}
+	pc.MinIdleConns = 2
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	return pool, nil
+}
+
+func (cfg Config) schema() string {
+	if cfg.Schema == "" {
+		return DefaultSchema
+	}
+	return cfg.Schema
+}
+
+// setSession sets what every session of ours relies on.
+func setSession(cc *pgx.ConnConfig, schema string) {
+	for name, value := range map[string]string{
+		"search_path":                   pgx.Identifier{schema}.Sanitize(),
+		"timezone":                      "UTC",
+		"plan_cache_mode":               "force_custom_plan",
+		"default_transaction_isolation": "read committed",
+		"application_name":              "riverbeat",
+	} {
+		cc.RuntimeParams[name] = value
+	}
+}
+
+// Schema is the schema that has all objects.
+func (db *DB) Schema() string { return db.schema }
+
+// InTx runs fn in a transaction (READ COMMITTED) and commits it if fn returns
+// nil. It runs fn again, up to five times, when Postgres ends the transaction
+// for a deadlock (40P01) or a serialization failure (40001), so fn must do
+// nothing that a rollback does not undo.
+func (db *DB) InTx(ctx context.Context, fn func(tx *Tx) error) error {
+	const tries = 5
+	for try := 1; ; try++ {
+		err := db.inTx(ctx, fn)
+		if err == nil || try == tries || !again(err) {
+			return translate(err)
+		}
+		pause := time.Duration(try) * time.Duration(5+rand.IntN(20)) * time.Millisecond //nolint:gosec // jitter
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (db *DB) inTx(ctx context.Context, fn func(tx *Tx) error) error {
+	run := func(tx pgx.Tx) error { return fn(&Tx{Tx: tx, q: dbq.New(), schema: db.schema}) }
+	if pool, ok := db.conn.(*pgxpool.Pool); ok {
+		return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, run)
+	}
+	return pgx.BeginFunc(ctx, db.conn, run)
+}
+
+// again tells whether the transaction failed through no fault of its own.
+func again(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pgErr.Code == "40001" || pgErr.Code == "40P01")
+}
+
+// Savepoint runs fn in a savepoint of tx: if fn fails, what it did is undone
+// and tx can go on.
+func (tx *Tx) Savepoint(ctx context.Context, fn func(tx *Tx) error) error {
+	return pgx.BeginFunc(ctx, tx.Tx, func(inner pgx.Tx) error {
+		return fn(&Tx{Tx: inner, q: tx.q, schema: tx.schema})
+	})
+}
+
+// Now is the database's time at this statement, whole milliseconds, UTC.
+func (tx *Tx) Now(ctx context.Context) (time.Time, error) {
+	now, err := tx.q.Now(ctx, tx.Tx)
+	return now.UTC().Truncate(time.Millisecond), err
+}

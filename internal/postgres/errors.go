@@ -1,0 +1,82 @@
+package postgres
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"riverbeat/internal/riverbeat"
+)
+
+// byConstraint says what a violated constraint means to a caller. The other
+// constraints are held by riverbeat's own rules first; one of them violated is
+// a fault of ours.
+var byConstraint = map[string]*riverbeat.Error{
+	"task_definitions_task_name_key": {
+		Kind: riverbeat.Conflict, Code: "task_definition_exists",
+		Detail: "A definition of this task exists already.",
+	},
+	"runs_tick_key": {
+		Kind: riverbeat.Conflict, Code: "tick_decided",
+		Detail: "This tick of the schedule was decided already.",
+	},
+}
+
+// partitionSuffix is how create_runs_partition names what belongs to a
+// partition: runs_p20261123_tick_key is the runs_tick_key of a week.
+var partitionSuffix = regexp.MustCompile(`^runs_p\d{8}_`)
+
+// translate turns an error of Postgres into one that a caller can act on; all
+// others stay as they are.
+func translate(err error) error {
+	if err == nil || riverbeat.KindOf(err) != riverbeat.Internal {
+		return err
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return unavailable(err)
+	}
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return err
+	}
+	if known, ok := byConstraint[partitionSuffix.ReplaceAllString(pgErr.ConstraintName, "runs_")]; ok {
+		e := *known
+		e.Cause = err
+		return &e
+	}
+	switch {
+	case strings.HasPrefix(pgErr.Code, "08"), strings.HasPrefix(pgErr.Code, "57P0"), pgErr.Code == "53300":
+		return unavailable(err)
+	}
+	return err
+}
+
+func unavailable(cause error) error {
+	return &riverbeat.Error{
+		Kind: riverbeat.Unavailable, Code: "database_unavailable",
+		Detail: "The database does not answer. Try again in a moment.", Cause: cause,
+	}
+}
+
+// IsRowFault tells whether err lies in the data of a row (SQLSTATE class 22 or
+// 23) and not in the state of the database: only then the row's schedule is to
+// blame.
+func IsRowFault(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return false
+	}
+	// A row that finds no partition is 23514 too, without a constraint's name.
+	if pgErr.Code == "23514" && pgErr.ConstraintName == "" {
+		return false
+	}
+	return strings.HasPrefix(pgErr.Code, "22") || strings.HasPrefix(pgErr.Code, "23")
+}
+
+// IsMissingPartition tells whether a run found no partition for its time.
+func IsMissingPartition(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == "23514" && pgErr.ConstraintName == ""
+}

@@ -1,0 +1,64 @@
+-- The clocks that are due; older ones only when none of the last minute is
+-- left, so that a backlog never delays what is on time. statement_timestamp()
+-- is stable and so an index condition; clock_timestamp() would be none.
+-- name: ClaimClocks :many
+WITH ticking AS (
+    SELECT id FROM installation WHERE paused_at IS NULL
+),
+fresh AS (
+    SELECT schedule_id, last_scheduled_for
+    FROM schedule_clocks
+    WHERE due_at <= statement_timestamp()
+        AND due_at >= statement_timestamp() - interval '60 seconds'
+        AND (SELECT id FROM ticking)
+    ORDER BY due_at
+    LIMIT @max_items
+    FOR UPDATE SKIP LOCKED
+),
+stale AS (
+    SELECT schedule_id, last_scheduled_for
+    FROM schedule_clocks
+    WHERE due_at < statement_timestamp() - interval '60 seconds'
+        AND (SELECT id FROM ticking)
+        AND NOT EXISTS (SELECT schedule_id FROM fresh)
+    ORDER BY due_at
+    LIMIT @max_items
+    FOR UPDATE SKIP LOCKED
+)
+SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now FROM fresh
+UNION ALL
+SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now FROM stale;
+
+-- Holds a pause off until the claim has committed: after /pause has answered,
+-- nothing fires.
+-- name: NotPaused :one
+SELECT (paused_at IS NULL)::boolean AS not_paused FROM installation FOR SHARE;
+
+-- name: LockClock :one
+SELECT schedule_id, next_run_at, last_scheduled_for, retry_at, statement_timestamp()::timestamptz AS now
+FROM schedule_clocks
+WHERE schedule_id = @schedule_id
+FOR UPDATE;
+
+-- name: StopClock :exec
+UPDATE schedule_clocks
+SET next_run_at = NULL, retry_at = statement_timestamp() + interval '1 hour'
+WHERE schedule_id = @schedule_id;
+
+-- Stopped clocks whose next try has come.
+-- name: ClocksToRetry :many
+SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now
+FROM schedule_clocks
+WHERE retry_at <= statement_timestamp()
+ORDER BY retry_at
+LIMIT @max_items
+FOR UPDATE SKIP LOCKED;
+
+-- How many milliseconds until the next tick, by the database's clock; a day
+-- when there is none within a day.
+-- name: UntilNextTick :one
+SELECT coalesce(
+    extract(epoch FROM min(due_at) - clock_timestamp()) * 1000, 86400000
+)::float8 AS milliseconds
+FROM schedule_clocks
+WHERE due_at > statement_timestamp() AND due_at < statement_timestamp() + interval '1 day';

@@ -1,0 +1,50 @@
+-- name: InsertTaskDefinition :one
+INSERT INTO task_definitions (
+    task_name, category, description, parameter_schema, executor, queue,
+    priority, max_attempts, retry, timeout_ms
+) VALUES (
+    @task_name, @category, @description, @parameter_schema, @executor, @queue,
+    @priority, @max_attempts, @retry, @timeout_ms
+)
+RETURNING *;
+
+-- name: GetTaskDefinition :one
+SELECT * FROM task_definitions WHERE task_name = @task_name;
+
+-- A definition that a schedule or run is checked against may not change until
+-- the check has committed.
+-- name: GetTaskDefinitionForShare :one
+SELECT * FROM task_definitions WHERE task_name = @task_name FOR SHARE;
+
+-- name: GetTaskDefinitionForUpdate :one
+SELECT * FROM task_definitions WHERE task_name = @task_name FOR UPDATE;
+
+-- name: TaskDefinitionsByName :many
+SELECT * FROM task_definitions WHERE task_name = ANY(@task_names::text[]);
+
+-- name: ListTaskDefinitions :many
+SELECT *
+FROM task_definitions
+WHERE (sqlc.narg('category')::text IS NULL OR category = sqlc.narg('category'))
+    AND task_name > @after_name
+ORDER BY task_name
+LIMIT @max_items;
+
+-- name: UpdateTaskDefinition :one
+UPDATE task_definitions
+SET category = @category,
+    description = @description,
+    parameter_schema = @parameter_schema,
+    executor = @executor,
+    queue = @queue,
+    priority = @priority,
+    max_attempts = @max_attempts,
+    retry = @retry,
+    timeout_ms = @timeout_ms,
+    version = version + 1,
+    updated_at = statement_timestamp()
+WHERE task_name = @task_name
+RETURNING *;
+
+-- name: DeleteTaskDefinition :execrows
+DELETE FROM task_definitions WHERE task_name = @task_name;

@@ -1,0 +1,128 @@
+-- Admission of keyed runs goes one at a time per key; the keys come sorted.
+-- name: LockKeys :exec
+SELECT pg_advisory_xact_lock(key)
+FROM unnest(@keys::bigint[]) WITH ORDINALITY AS given (key, place)
+ORDER BY place;
+
+-- Which of the keys have a live job, and how far its run has come.
+-- name: LiveJobs :many
+SELECT
+    (args ->> 'lock_key')::text AS lock_key,
+    (args ->> 'run_id')::text AS run_id,
+    (CASE
+        WHEN state = 'running' THEN 'running'
+        WHEN state = 'retryable' OR attempt > 0 THEN 'retrying'
+        ELSE 'queued'
+    END)::text AS run_state
+FROM river_job
+WHERE args ->> 'lock_key' = ANY(@keys::text[]) AND finalized_at IS NULL;
+
+-- The head and the length of the line of each key that has one; catch-up and
+-- backfill do not count.
+-- name: Lines :many
+SELECT
+    lock_key::text AS lock_key,
+    ((array_agg(id ORDER BY line_rank, scheduled_for, id))[1])::uuid AS first_id,
+    count(*) FILTER (WHERE trigger IN ('schedule', 'manual'))::int AS waiting
+FROM runs
+WHERE lock_key = ANY(@keys::text[]) AND line_rank IS NOT NULL
+GROUP BY lock_key;
+
+-- name: FirstWaiting :one
+SELECT *
+FROM runs
+WHERE lock_key = @lock_key::text AND line_rank IS NOT NULL
+ORDER BY line_rank, scheduled_for, id
+LIMIT 1
+FOR UPDATE;
+
+-- Keys whose line waits behind nothing.
+-- name: StalledKeys :many
+SELECT DISTINCT lock_key::text AS lock_key
+FROM runs
+WHERE line_rank IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM river_job
+        WHERE river_job.args ->> 'lock_key' = runs.lock_key AND finalized_at IS NULL
+    )
+LIMIT @max_items;
+
+-- name: Promote :exec
+UPDATE runs
+SET state = 'queued', line_rank = NULL, job_id = @job_id::bigint, enqueued_at = clock_timestamp()
+WHERE scheduled_for = @scheduled_for AND id = @id;
+
+-- name: CancelLine :many
+UPDATE runs
+SET state = 'cancelled', reason = @reason, line_rank = NULL, finished_at = clock_timestamp()
+WHERE schedule_id = @schedule_id::uuid AND line_rank IS NOT NULL
+RETURNING id;
+
+-- The start of each given job's attempt: the execution goes up by one, if the
+-- job still is its run's. The definition comes with it, as it is now.
+-- name: StartRuns :many
+WITH given AS (
+    SELECT
+        unnest(@ids::uuid[]) AS id,
+        unnest(@scheduled_fors::timestamptz[]) AS scheduled_for,
+        unnest(@job_ids::bigint[]) AS job_id
+),
+started AS (
+    UPDATE runs
+    SET execution = execution + 1, node = @node::text, reason = NULL
+    FROM given
+    WHERE runs.scheduled_for = given.scheduled_for
+        AND runs.id = given.id
+        AND runs.job_id = given.job_id
+        AND runs.state = 'running'
+    RETURNING runs.*
+)
+SELECT
+    started.id,
+    started.execution,
+    started.attempt,
+    started.schedule_id,
+    started.schedule_name,
+    started.schedule_version,
+    started.task_name,
+    started.args,
+    started.task_params,
+    started.execution_policy,
+    started.trigger,
+    started.scheduled_for,
+    started.lock_key,
+    started.job_id,
+    started.max_attempts,
+    started.category,
+    started.tags,
+    d.id AS definition_id,
+    coalesce(d.version, 0)::int AS definition_version,
+    d.executor,
+    coalesce(d.timeout_ms, 0)::bigint AS timeout_ms,
+    d.retry
+FROM started
+LEFT JOIN task_definitions AS d ON d.task_name = started.task_name;
+
+-- name: GetRun :one
+SELECT * FROM runs WHERE scheduled_for = @scheduled_for AND id = @id;
+
+-- name: CreateRunsPartition :one
+SELECT create_runs_partition(@at)::boolean AS created;
+
+-- name: RegisterNode :exec
+INSERT INTO nodes (id, host, version, tzdata_version, tasks, queues)
+VALUES (@id, @host, @version, @tzdata_version, @tasks, @queues)
+ON CONFLICT (id) DO UPDATE SET last_seen_at = clock_timestamp();
+
+-- name: BeatNode :exec
+UPDATE nodes SET last_seen_at = clock_timestamp() WHERE id = @id;
+
+-- name: EnsureInstallation :exec
+INSERT INTO installation (environment, system_identifier, database_oid)
+SELECT @environment::text, c.system_identifier::bigint, d.oid::bigint
+FROM pg_control_system() AS c, pg_catalog.pg_database AS d
+WHERE d.datname = current_database()
+ON CONFLICT (id) DO NOTHING;
+
+-- name: Now :one
+SELECT statement_timestamp()::timestamptz AS now;

@@ -1,0 +1,89 @@
+-- name: InsertSchedule :one
+INSERT INTO schedules (
+    name, task_name, cron_expression, timezone, enabled, args, kwargs,
+    description, category, tags, execution_policy, auto_generated_name,
+    catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by
+) VALUES (
+    @name, @task_name, @cron_expression, @timezone, @enabled, @args, @kwargs,
+    @description, @category, @tags, @execution_policy, @auto_generated_name,
+    @catch_up, @catch_up_window_s, @max_waiting, @starts_at, @ends_at, @managed_by
+)
+RETURNING *;
+
+-- name: InsertClock :exec
+INSERT INTO schedule_clocks (schedule_id, next_run_at, last_scheduled_for)
+VALUES (@schedule_id, @next_run_at, @mark);
+
+-- name: GetSchedule :one
+SELECT * FROM schedules WHERE id = @id;
+
+-- name: LockSchedule :one
+SELECT * FROM schedules WHERE id = @id FOR UPDATE;
+
+-- name: SchedulesByID :many
+SELECT * FROM schedules WHERE id = ANY(@ids::uuid[]);
+
+-- name: ClocksOf :many
+SELECT schedule_id, next_run_at FROM schedule_clocks WHERE schedule_id = ANY(@ids::uuid[]);
+
+-- The newest nominal time of each schedule that became a run.
+-- name: LastRuns :many
+SELECT asked.id::uuid AS schedule_id, newest.scheduled_for::timestamptz AS scheduled_for
+FROM unnest(@ids::uuid[]) AS asked (id)
+CROSS JOIN LATERAL (
+    SELECT scheduled_for
+    FROM runs
+    WHERE schedule_id = asked.id AND state NOT IN ('missed', 'skipped')
+    ORDER BY scheduled_for DESC, id DESC
+    LIMIT 1
+) AS newest;
+
+-- name: UpdateSchedule :one
+UPDATE schedules
+SET name = @name,
+    task_name = @task_name,
+    cron_expression = @cron_expression,
+    timezone = @timezone,
+    enabled = @enabled,
+    args = @args,
+    kwargs = @kwargs,
+    description = @description,
+    category = @category,
+    tags = @tags,
+    execution_policy = @execution_policy,
+    auto_generated_name = @auto_generated_name,
+    catch_up = @catch_up,
+    catch_up_window_s = @catch_up_window_s,
+    max_waiting = @max_waiting,
+    starts_at = @starts_at,
+    ends_at = @ends_at,
+    last_error = '',
+    version = version + 1,
+    updated_at = statement_timestamp()
+WHERE id = @id
+RETURNING *;
+
+-- name: DeleteSchedule :exec
+DELETE FROM schedules WHERE id = @id;
+
+-- name: CountSchedulesOfTask :one
+SELECT count(*) FROM (
+    SELECT FROM schedules WHERE task_name = @task_name LIMIT @max_count
+) AS of_task;
+
+-- A page of the schedules of a task, by id.
+-- name: SchedulesOfTask :many
+SELECT *
+FROM schedules
+WHERE task_name = @task_name AND id > @after_id
+ORDER BY id
+LIMIT @max_items;
+
+-- name: SetScheduleError :exec
+UPDATE schedules SET last_error = @last_error WHERE id = @id;
+
+-- name: Recurrences :many
+SELECT DISTINCT cron_expression, timezone
+FROM schedules
+WHERE enabled
+LIMIT @max_items;

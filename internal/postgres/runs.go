@@ -1,0 +1,379 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"riverbeat/internal/postgres/internal/dbq"
+	"riverbeat/internal/riverbeat"
+)
+
+// MaxKeysPerTx bounds the lock keys of one transaction: Postgres's lock table
+// is finite.
+const MaxKeysPerTx = 1_000
+
+// The class of advisory locks under which keyed runs are admitted.
+const admitClass = "admit"
+
+// LockKeys holds the admission of the given lock keys until the transaction
+// ends, always in the same order.
+func (tx *Tx) LockKeys(ctx context.Context, keys []string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	locks := make([]int64, len(keys))
+	for i, key := range keys {
+		locks[i] = riverbeat.AdvisoryKey(tx.schema, admitClass, key)
+	}
+	slices.Sort(locks)
+	return tx.q.LockKeys(ctx, tx.Tx, slices.Compact(locks))
+}
+
+// Busy tells what stands in the way of each of the lock keys; keys that are
+// free are left out. The caller holds them by LockKeys, so it stays true.
+func (tx *Tx) Busy(ctx context.Context, keys []string) (map[string]*riverbeat.Busy, error) {
+	busy := map[string]*riverbeat.Busy{}
+	if len(keys) == 0 {
+		return busy, nil
+	}
+	of := func(key string) *riverbeat.Busy {
+		if busy[key] == nil {
+			busy[key] = &riverbeat.Busy{}
+		}
+		return busy[key]
+	}
+	jobs, err := tx.q.LiveJobs(ctx, tx.Tx, keys)
+	if err != nil {
+		return nil, err
+	}
+	for _, job := range jobs {
+		b := of(job.LockKey)
+		// A job whose run id nobody can read is in the way all the same.
+		id, _ := uuid.Parse(job.RunID)
+		b.Job, b.JobState = &id, riverbeat.State(job.RunState)
+	}
+	lines, err := tx.q.Lines(ctx, tx.Tx, keys)
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range lines {
+		b := of(line.LockKey)
+		b.First, b.Waiting = &line.FirstID, int(line.Waiting)
+	}
+	return busy, nil
+}
+
+var runColumns = []string{
+	"id", "scheduled_for", "schedule_id", "schedule_name", "schedule_version", "definition_version",
+	"task_name", "category", "tags", "args", "task_params", "lock_key", "execution_policy", "trigger",
+	"backfill_id", "state", "reason", "blocked_by", "line_rank", "job_id", "max_attempts",
+	"enqueued_at", "finished_at", "error", "missed_from", "missed_until", "missed_count", "requested_by",
+}
+
+// InsertRuns writes new runs. Their partitions must exist (EnsurePartitions).
+func (tx *Tx) InsertRuns(ctx context.Context, runs []*riverbeat.Run) error {
+	if len(runs) == 0 {
+		return nil
+	}
+	_, err := tx.CopyFrom(ctx, pgx.Identifier{"runs"}, runColumns, pgx.CopyFromSlice(len(runs), func(i int) ([]any, error) {
+		r := runs[i]
+		return []any{
+			r.ID, r.ScheduledFor, r.ScheduleID, r.ScheduleName, r.ScheduleVersion, r.DefinitionVersion,
+			r.TaskName, orNull(r.Category), tagsJSON(r.Tags), r.Args, r.TaskParams, orNull(r.LockKey), string(r.ExecutionPolicy), string(r.Trigger),
+			r.BackfillID, string(r.State), orNull(r.Reason), r.BlockedBy, lineRank(r), r.JobID, r.MaxAttempts,
+			r.EnqueuedAt, r.FinishedAt, orNull(r.Error), r.MissedFrom, r.MissedUntil, r.MissedCount, orNull(r.RequestedBy),
+		}, nil
+	}))
+	return translate(err)
+}
+
+// lineRank is the place of a waiting run in its line before its time: ticks
+// and requests go before backfills.
+func lineRank(r *riverbeat.Run) *int16 {
+	if r.State != riverbeat.Waiting {
+		return nil
+	}
+	var rank int16
+	if r.Trigger == riverbeat.TriggerBackfill {
+		rank = 1
+	}
+	return &rank
+}
+
+// FirstWaiting locks the head of the line of a key; nil if nobody waits.
+func (tx *Tx) FirstWaiting(ctx context.Context, key string) (*riverbeat.Run, error) {
+	row, err := tx.q.FirstWaiting(ctx, tx.Tx, key)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil //nolint:nilnil // nobody waits, which is no error
+	}
+	if err != nil {
+		return nil, err
+	}
+	return run(row)
+}
+
+// Promote takes a waiting run out of its line: r.JobID is its job now.
+func (tx *Tx) Promote(ctx context.Context, r *riverbeat.Run) error {
+	return tx.q.Promote(ctx, tx.Tx, &dbq.PromoteParams{ID: r.ID, ScheduledFor: r.ScheduledFor, JobID: *r.JobID})
+}
+
+// Promoting says that this transaction frees the key and promotes its line
+// itself, so that the history trigger need not ask for it.
+func (tx *Tx) Promoting(ctx context.Context, key string) error {
+	_, err := tx.Exec(ctx, "SELECT set_config('riverbeat.promotes', $1, true)", key)
+	return err
+}
+
+// StalledKeys reads at most limit lock keys whose line waits behind nothing.
+func (tx *Tx) StalledKeys(ctx context.Context, limit int) ([]string, error) {
+	return tx.q.StalledKeys(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
+}
+
+// CancelLine cancels the waiting runs of a schedule.
+func (tx *Tx) CancelLine(ctx context.Context, scheduleID uuid.UUID, reason riverbeat.Reason) error {
+	_, err := tx.q.CancelLine(ctx, tx.Tx, &dbq.CancelLineParams{ScheduleID: scheduleID, Reason: orNull(reason)})
+	return err
+}
+
+// Start asks for the start of one attempt.
+type Start struct {
+	RunID        uuid.UUID
+	ScheduledFor time.Time
+	JobID        int64
+}
+
+// Started is a run whose attempt may begin, with its definition as it is now;
+// Definition is nil when the task has none. Of the definition only id,
+// version, executor, timeout and retry are read.
+type Started struct {
+	Run        *riverbeat.Run
+	Definition *riverbeat.TaskDefinition
+}
+
+// StartRuns raises the execution of each run by one, if the job still is its
+// run's and running, and hands the run out, by job id. A job that is missing
+// from the answer must not start.
+func (tx *Tx) StartRuns(ctx context.Context, node string, starts []Start) (map[int64]*Started, error) {
+	params := &dbq.StartRunsParams{Node: node}
+	for _, s := range starts {
+		params.Ids = append(params.Ids, s.RunID)
+		params.ScheduledFors = append(params.ScheduledFors, s.ScheduledFor)
+		params.JobIds = append(params.JobIds, s.JobID)
+	}
+	rows, err := tx.q.StartRuns(ctx, tx.Tx, params)
+	if err != nil {
+		return nil, err
+	}
+	started := make(map[int64]*Started, len(rows))
+	for _, row := range rows {
+		tags, err := parseTags(row.Tags)
+		if err != nil {
+			return nil, err
+		}
+		s := &Started{Run: &riverbeat.Run{
+			ID:                row.ID,
+			ScheduleID:        row.ScheduleID,
+			ScheduleName:      row.ScheduleName,
+			ScheduleVersion:   int(row.ScheduleVersion),
+			DefinitionVersion: int(row.DefinitionVersion),
+			TaskName:          row.TaskName,
+			Category:          deref(row.Category),
+			Tags:              tags,
+			Args:              row.Args,
+			TaskParams:        row.TaskParams,
+			LockKey:           deref(row.LockKey),
+			ExecutionPolicy:   riverbeat.Policy(row.ExecutionPolicy),
+			Trigger:           riverbeat.Trigger(row.Trigger),
+			ScheduledFor:      row.ScheduledFor.UTC(),
+			State:             riverbeat.Running,
+			JobID:             row.JobID,
+			Execution:         int(row.Execution),
+			Attempt:           int(row.Attempt),
+			MaxAttempts:       int(row.MaxAttempts),
+			Node:              node,
+		}}
+		if row.DefinitionID != nil {
+			d := &riverbeat.TaskDefinition{
+				ID: *row.DefinitionID, TaskName: row.TaskName, Version: int(row.DefinitionVersion),
+				Timeout: time.Duration(row.TimeoutMs) * time.Millisecond,
+			}
+			if d.Executor, err = parseExecutor(row.Executor); err != nil {
+				return nil, err
+			}
+			if d.Retry, err = parseRetry(row.Retry); err != nil {
+				return nil, err
+			}
+			s.Definition = d
+		}
+		started[*row.JobID] = s
+	}
+	return started, nil
+}
+
+// Run reads a run; NotFound if there is none.
+func (tx *Tx) Run(ctx context.Context, id uuid.UUID) (*riverbeat.Run, error) {
+	notFound := riverbeat.Errorf(riverbeat.NotFound, "run_not_found", "There is no run %s.", id)
+	at, ok := riverbeat.RunTime(id)
+	if !ok {
+		return nil, notFound
+	}
+	row, err := tx.q.GetRun(ctx, tx.Tx, &dbq.GetRunParams{ScheduledFor: at, ID: id})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, notFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return run(row)
+}
+
+// RunFilter picks a page of runs, newest nominal time first. A nil or zero
+// field picks all.
+type RunFilter struct {
+	ScheduleID *uuid.UUID
+	TaskName   *string
+	State      []riverbeat.State
+	Trigger    []riverbeat.Trigger
+	From       *time.Time // scheduled_for at or after it
+	To         *time.Time // scheduled_for before it
+	After      *uuid.UUID // the last run of the page before
+	Limit      int        // items, at least 1
+}
+
+// ListRuns reads a page of runs.
+func (tx *Tx) ListRuns(ctx context.Context, f *RunFilter) ([]*riverbeat.Run, error) {
+	const list = `
+SELECT *
+FROM runs
+WHERE %s
+ORDER BY scheduled_for DESC, id DESC
+LIMIT @limit`
+	args := pgx.StrictNamedArgs{"limit": f.Limit}
+	where := []string{"true"}
+	filter := func(condition, name string, value any) {
+		where = append(where, condition)
+		args[name] = value
+	}
+	if f.ScheduleID != nil {
+		filter("schedule_id = @schedule_id", "schedule_id", *f.ScheduleID)
+	}
+	if f.TaskName != nil {
+		filter("task_name = @task_name", "task_name", *f.TaskName)
+	}
+	if len(f.State) > 0 {
+		filter("state = ANY(@state)", "state", f.State)
+	}
+	if len(f.Trigger) > 0 {
+		filter("trigger = ANY(@trigger)", "trigger", f.Trigger)
+	}
+	if f.From != nil {
+		filter("scheduled_for >= @from", "from", *f.From)
+	}
+	if f.To != nil {
+		filter("scheduled_for < @to", "to", *f.To)
+	}
+	if f.After != nil {
+		at, ok := riverbeat.RunTime(*f.After)
+		if !ok {
+			return nil, riverbeat.InvalidField("invalid_page_token", "page_token", "is not one that this list gave")
+		}
+		filter("(scheduled_for, id) < (@after_time, @after_id)", "after_id", *f.After)
+		args["after_time"] = at
+	}
+	rows, err := tx.Query(ctx, fmt.Sprintf(list, strings.Join(where, "\n    AND ")), args)
+	if err != nil {
+		return nil, err
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[dbq.Run])
+	if err != nil {
+		return nil, err
+	}
+	page := make([]*riverbeat.Run, 0, len(found))
+	for _, row := range found {
+		r, err := run(row)
+		if err != nil {
+			return nil, err
+		}
+		page = append(page, r)
+	}
+	return page, nil
+}
+
+func run(row dbq.Run) (*riverbeat.Run, error) {
+	tags, err := parseTags(row.Tags)
+	if err != nil {
+		return nil, err
+	}
+	r := &riverbeat.Run{
+		ID:                row.ID,
+		ScheduleID:        row.ScheduleID,
+		ScheduleName:      row.ScheduleName,
+		ScheduleVersion:   int(row.ScheduleVersion),
+		DefinitionVersion: int(row.DefinitionVersion),
+		TaskName:          row.TaskName,
+		Category:          deref(row.Category),
+		Tags:              tags,
+		Args:              row.Args,
+		TaskParams:        row.TaskParams,
+		LockKey:           deref(row.LockKey),
+		ExecutionPolicy:   riverbeat.Policy(row.ExecutionPolicy),
+		Trigger:           riverbeat.Trigger(row.Trigger),
+		BackfillID:        row.BackfillID,
+		ScheduledFor:      row.ScheduledFor.UTC(),
+		State:             riverbeat.State(row.State),
+		Reason:            riverbeat.Reason(deref(row.Reason)),
+		BlockedBy:         row.BlockedBy,
+		JobID:             row.JobID,
+		Lives:             int(row.Lives),
+		Execution:         int(row.Execution),
+		Attempt:           int(row.Attempt),
+		MaxAttempts:       int(row.MaxAttempts),
+		EnqueuedAt:        utc(row.EnqueuedAt),
+		StartedAt:         utc(row.StartedAt),
+		FinishedAt:        utc(row.FinishedAt),
+		CancelRequestedAt: utc(row.CancelRequestedAt),
+		Node:              deref(row.Node),
+		Result:            row.Result,
+		Error:             deref(row.Error),
+		Logs:              row.Logs,
+		MissedFrom:        utc(row.MissedFrom),
+		MissedUntil:       utc(row.MissedUntil),
+		RequestedBy:       deref(row.RequestedBy),
+	}
+	if row.MissedCount != nil {
+		n := int(*row.MissedCount)
+		r.MissedCount = &n
+	}
+	return r, nil
+}
+
+// Node is a process that works.
+type Node struct {
+	ID            uuid.UUID
+	Host          string
+	Version       string
+	TZDataVersion string
+	Tasks         []string       // registered names
+	Queues        map[string]int // workers of each
+}
+
+// RegisterNode writes a node down, or notes that it lives.
+func (tx *Tx) RegisterNode(ctx context.Context, n *Node) error {
+	return tx.q.RegisterNode(ctx, tx.Tx, &dbq.RegisterNodeParams{
+		ID: n.ID, Host: n.Host, Version: n.Version, TzdataVersion: n.TZDataVersion,
+		Tasks: mustJSON(n.Tasks), Queues: json.RawMessage(mustJSON(n.Queues)),
+	})
+}
+
+// EnsureInstallation writes down which cluster and database this is, once.
+func (tx *Tx) EnsureInstallation(ctx context.Context, environment string) error {
+	return tx.q.EnsureInstallation(ctx, tx.Tx, environment)
+}

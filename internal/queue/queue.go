@@ -1,0 +1,137 @@
+// Package queue puts runs into River: what a job carries, which runs are
+// unique, and the insertion of a batch in the caller's transaction. Taking
+// jobs out is package worker's.
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
+
+	"riverbeat/internal/riverbeat"
+)
+
+// RunArgs is what a job carries. The history trigger goes by run_id, and
+// River's unique index by lock_key; the rest is for people who look into
+// River UI. No secrets, ever.
+type RunArgs struct {
+	RunID        uuid.UUID       `json:"run_id"`
+	ScheduledFor time.Time       `json:"scheduled_for"`
+	LockKey      string          `json:"lock_key,omitempty" river:"unique"`
+	TaskName     string          `json:"task_name"`
+	ScheduleName string          `json:"schedule_name"`
+	TaskParams   json.RawMessage `json:"task_params"`
+}
+
+// Kind is the kind of all our jobs in River; the history trigger knows it.
+func (RunArgs) Kind() string { return "run" }
+
+// unique holds a lock key from the insertion of its job until the job has
+// ended, retries included.
+var unique = river.UniqueOpts{
+	ByArgs: true,
+	ByState: []rivertype.JobState{
+		rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRunning,
+		rivertype.JobStateRetryable, rivertype.JobStateScheduled,
+	},
+}
+
+// Queue inserts jobs. It is safe for concurrent use.
+type Queue struct {
+	client *river.Client[pgx.Tx]
+}
+
+// New makes a Queue for the River tables in schema.
+func New(pool *pgxpool.Pool, schema string, logger *slog.Logger) (*Queue, error) {
+	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Schema: schema, Logger: logger})
+	if err != nil {
+		return nil, fmt.Errorf("make a River client: %w", err)
+	}
+	return &Queue{client: client}, nil
+}
+
+// Client is River's client that inserts only, for River UI.
+func (q *Queue) Client() *river.Client[pgx.Tx] { return q.client }
+
+// Entry is a run that gets a job, and where the job goes.
+type Entry struct {
+	Run      *riverbeat.Run
+	Queue    string
+	Priority int // 1 (first) to 4
+}
+
+// Duplicate is a run whose key was taken by another job after all.
+type Duplicate struct {
+	Entry     Entry
+	BlockedBy uuid.UUID // the run of that job
+	State     riverbeat.State
+}
+
+// Enqueue inserts a job for each run and sets the run's JobID, EnqueuedAt and
+// state. Keyed runs are inserted in the order of their keys; each key may
+// occur once. The runs that met a live job of their key are returned; they are
+// left as they were.
+func (q *Queue) Enqueue(ctx context.Context, tx pgx.Tx, now time.Time, entries []Entry) ([]Duplicate, error) {
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	entries = slices.Clone(entries)
+	slices.SortStableFunc(entries, func(a, b Entry) int { return strings.Compare(a.Run.LockKey, b.Run.LockKey) })
+
+	params := make([]river.InsertManyParams, len(entries))
+	for i, e := range entries {
+		opts := &river.InsertOpts{MaxAttempts: e.Run.MaxAttempts, Queue: e.Queue, Priority: e.Priority}
+		if e.Run.LockKey != "" {
+			opts.UniqueOpts = unique
+		}
+		params[i] = river.InsertManyParams{InsertOpts: opts, Args: RunArgs{
+			RunID:        e.Run.ID,
+			ScheduledFor: e.Run.ScheduledFor,
+			LockKey:      e.Run.LockKey,
+			TaskName:     e.Run.TaskName,
+			ScheduleName: e.Run.ScheduleName,
+			TaskParams:   e.Run.TaskParams,
+		}}
+	}
+	results, err := q.client.InsertManyTx(ctx, tx, params)
+	if err != nil {
+		return nil, fmt.Errorf("insert %d jobs: %w", len(params), err)
+	}
+	var duplicates []Duplicate
+	for i, result := range results {
+		e := entries[i]
+		if !result.UniqueSkippedAsDuplicate {
+			e.Run.State, e.Run.JobID, e.Run.EnqueuedAt = riverbeat.Queued, &result.Job.ID, &now
+			continue
+		}
+		var args RunArgs
+		if err := json.Unmarshal(result.Job.EncodedArgs, &args); err != nil {
+			return nil, fmt.Errorf("read the job %d in the way: %w", result.Job.ID, err)
+		}
+		duplicates = append(duplicates, Duplicate{Entry: e, BlockedBy: args.RunID, State: runState(result.Job)})
+	}
+	return duplicates, nil
+}
+
+
+func runState(job *rivertype.JobRow) riverbeat.State {
+	switch {
+	case job.State == rivertype.JobStateRunning:
+		return riverbeat.Running
+	case job.State == rivertype.JobStateRetryable, job.Attempt > 0:
+		return riverbeat.Retrying
+	default:
+		return riverbeat.Queued
+	}
+}

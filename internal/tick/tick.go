@@ -1,0 +1,322 @@
+// Package tick decides: it claims the schedules that are due, plans their
+// ticks, records what becomes of them, and moves their clocks, all in one
+// transaction per batch. It also moves up lines that wait behind nothing.
+//
+// A Ticker is woken by alarms (package worker) and by itself once a second; a
+// lost alarm costs a second, never a tick.
+package tick
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"riverbeat/internal/ledger"
+	"riverbeat/internal/postgres"
+	"riverbeat/internal/riverbeat"
+)
+
+const (
+	// SweepEvery is how long a Ticker sleeps when nobody wakes it. A tick that
+	// is nearer is waited for exactly.
+	SweepEvery = time.Second
+	// maxClocks and maxTicks bound one transaction of a claim.
+	maxClocks = 500
+	maxTicks  = 500
+	// callTimeout bounds one transaction, so that a lost connection cannot
+	// stop the sweep.
+	callTimeout = 30 * time.Second
+	// weeksAhead is how many partitions are made before they are needed.
+	weeksAhead = 2
+)
+
+// Ticker claims and decides. Any number of them may work on one database.
+type Ticker struct {
+	db         *postgres.DB
+	ledger     *ledger.Ledger
+	partitions *postgres.Partitions
+	logger     *slog.Logger
+	wake       chan struct{}
+}
+
+// New makes a Ticker. It does nothing before Run.
+func New(db *postgres.DB, l *ledger.Ledger, logger *slog.Logger) *Ticker {
+	return &Ticker{
+		db: db, ledger: l, partitions: postgres.NewPartitions(db), logger: logger,
+		wake: make(chan struct{}, 1),
+	}
+}
+
+// Wake makes the Ticker look now. Calls that come while it looks are one.
+func (t *Ticker) Wake() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run sweeps until ctx ends: at each Wake, at each tick that is near, and once
+// every SweepEvery. A failed sweep is logged and tried again.
+func (t *Ticker) Run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var upkept time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.wake:
+		case now := <-timer.C:
+			if now.Sub(upkept) > time.Hour {
+				if err := t.upkeep(ctx); err != nil {
+					t.failed(ctx, "partition upkeep failed", err)
+				} else {
+					upkept = now
+				}
+			}
+		}
+		next, err := t.Sweep(ctx)
+		if err != nil {
+			t.failed(ctx, "sweep failed", err)
+			next = SweepEvery
+		}
+		timer.Reset(next)
+	}
+}
+
+func (t *Ticker) failed(ctx context.Context, what string, err error) {
+	if ctx.Err() == nil {
+		t.logger.ErrorContext(ctx, what, "error", err)
+	}
+}
+
+// Sweep decides until nothing is due, then moves up stalled lines. It says how
+// long it is until it should look again: SweepEvery at most.
+func (t *Ticker) Sweep(ctx context.Context) (time.Duration, error) {
+	for {
+		n, err := t.claim(ctx, (*postgres.Tx).ClaimClocks)
+		if err != nil {
+			return 0, err
+		}
+		if n == 0 {
+			break
+		}
+	}
+	if _, err := t.claim(ctx, (*postgres.Tx).ClocksToRetry); err != nil {
+		return 0, err
+	}
+	var next time.Duration
+	var stalled []string
+	err := t.inTx(ctx, func(ctx context.Context, tx *postgres.Tx) error {
+		var err error
+		if stalled, err = tx.StalledKeys(ctx, maxClocks); err != nil {
+			return err
+		}
+		next, err = tx.UntilNextTick(ctx)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, key := range stalled {
+		if err := t.Promote(ctx, key); err != nil {
+			return 0, err
+		}
+	}
+	return min(max(next, 0), SweepEvery), nil
+}
+
+// Promote moves up the line of a key if nothing stands in its way.
+func (t *Ticker) Promote(ctx context.Context, key string) error {
+	return t.inTx(ctx, func(ctx context.Context, tx *postgres.Tx) error {
+		return t.ledger.Promote(ctx, tx, key)
+	})
+}
+
+func (t *Ticker) inTx(ctx context.Context, fn func(context.Context, *postgres.Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return t.db.InTx(ctx, func(tx *postgres.Tx) error { return fn(ctx, tx) })
+}
+
+func (t *Ticker) upkeep(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var now time.Time
+	err := t.db.InTx(ctx, func(tx *postgres.Tx) error {
+		var err error
+		now, err = tx.Now(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return t.partitions.EnsureAhead(ctx, now, weeksAhead)
+}
+
+// decision is what becomes of one claimed clock.
+type decision struct {
+	clock   postgres.Clock
+	plan    riverbeat.Plan
+	entries []*ledger.Entry
+}
+
+// claim decides one batch of clocks in one transaction and says how many there
+// were.
+func (t *Ticker) claim(ctx context.Context, clocksOf func(*postgres.Tx, context.Context, int) ([]postgres.Clock, error)) (int, error) {
+	claimed, ticks := 0, 0
+	err := t.inTx(ctx, func(ctx context.Context, tx *postgres.Tx) error {
+		clocks, err := clocksOf(tx, ctx, maxClocks)
+		if err != nil {
+			return fmt.Errorf("claim clocks: %w", err)
+		}
+		claimed, ticks = len(clocks), 0
+		if claimed == 0 {
+			return nil
+		}
+		decisions, err := t.plan(ctx, tx, clocks)
+		if err != nil {
+			return err
+		}
+		var times []time.Time
+		for _, d := range decisions {
+			ticks += len(d.entries)
+			for _, e := range d.entries {
+				times = append(times, e.Run.ScheduledFor)
+			}
+		}
+		if err := t.partitions.Ensure(ctx, times...); err != nil {
+			return fmt.Errorf("make partitions: %w", err)
+		}
+		return t.settle(ctx, tx, decisions)
+	})
+	if postgres.IsMissingPartition(err) {
+		t.partitions.Forget()
+	}
+	if err == nil && claimed > 0 {
+		t.logger.DebugContext(ctx, "claimed", "schedules", claimed, "runs", ticks)
+	}
+	return claimed, err
+}
+
+// plan reads the schedules of the claimed clocks, in a statement after the
+// claim (joined in the first one, a concurrent edit would pair a new clock
+// with old parameters), and plans them. Those that cannot be planned are
+// stopped; those whose turn comes when the batch is full stay due.
+func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Clock) ([]decision, error) {
+	ids := make([]uuid.UUID, len(clocks))
+	for i, c := range clocks {
+		ids[i] = c.ScheduleID
+	}
+	schedules, err := tx.Schedules(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read schedules: %w", err)
+	}
+	names := map[string]bool{}
+	for _, s := range schedules {
+		names[s.TaskName] = true
+	}
+	definitions, err := tx.TaskDefinitions(ctx, keysOf(names))
+	if err != nil {
+		return nil, fmt.Errorf("read definitions: %w", err)
+	}
+	var decisions []decision
+	room := maxTicks
+	for _, clock := range clocks {
+		if room <= 0 {
+			break
+		}
+		s := schedules[clock.ScheduleID]
+		if s == nil || !s.Enabled {
+			continue // cannot be: a clock goes with its schedule, and stands while that is disabled
+		}
+		d, err := t.decide(s, definitions[s.TaskName], clock, room)
+		if err != nil {
+			if err := t.stop(ctx, tx, clock.ScheduleID, err); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		room -= len(d.entries)
+		decisions = append(decisions, d)
+		if s.LastError != "" {
+			if err := tx.SetScheduleError(ctx, s.ID, ""); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return decisions, nil
+}
+
+// decide plans one schedule. Its errors are the schedule's fault.
+func (t *Ticker) decide(s *riverbeat.Schedule, definition *riverbeat.TaskDefinition, clock postgres.Clock, limit int) (decision, error) {
+	recurrence, err := riverbeat.ParseRecurrence(s.CronExpression, s.Timezone)
+	if err != nil {
+		return decision{}, err
+	}
+	plan := s.Plan(recurrence, clock.Mark, clock.Now, limit)
+	entries, err := t.ledger.Entries(s, definition, plan, clock.Now)
+	return decision{clock, plan, entries}, err
+}
+
+// settle records decisions and moves their clocks. When a row's data makes
+// that fail, the batch is halved until the culprit is found and stopped, so
+// that one schedule never holds up another.
+func (t *Ticker) settle(ctx context.Context, tx *postgres.Tx, decisions []decision) error {
+	if len(decisions) == 0 {
+		return nil
+	}
+	err := tx.Savepoint(ctx, func(tx *postgres.Tx) error {
+		var entries []*ledger.Entry
+		plans := make(map[uuid.UUID]riverbeat.Plan, len(decisions))
+		for _, d := range decisions {
+			entries = append(entries, d.entries...)
+			plans[d.clock.ScheduleID] = d.plan
+		}
+		if err := t.ledger.Record(ctx, tx, decisions[0].clock.Now, entries); err != nil {
+			return err
+		}
+		return tx.SetClocks(ctx, plans)
+	})
+	switch {
+	case err == nil || !postgres.IsRowFault(err):
+		return err
+	case len(decisions) == 1:
+		return t.stop(ctx, tx, decisions[0].clock.ScheduleID, err)
+	}
+	half := len(decisions) / 2
+	if err := t.settle(ctx, tx, decisions[:half]); err != nil {
+		return err
+	}
+	return t.settle(ctx, tx, decisions[half:])
+}
+
+// stop sets a schedule aside that cannot be planned or recorded: it is tried
+// again in an hour and at each edit, and the ticks in between are a gap.
+func (t *Ticker) stop(ctx context.Context, tx *postgres.Tx, id uuid.UUID, cause error) error {
+	t.logger.ErrorContext(ctx, "schedule stopped", "schedule_id", id, "error", cause)
+	if err := tx.StopClock(ctx, id); err != nil {
+		return err
+	}
+	return tx.SetScheduleError(ctx, id, reasonOf(cause))
+}
+
+// reasonOf is what people are shown of an error: never a driver's text.
+func reasonOf(err error) string {
+	if e, ok := errors.AsType[*riverbeat.Error](err); ok {
+		return e.Error()
+	}
+	return "The database refuses the rows of its runs; see the log."
+}
+
+func keysOf(set map[string]bool) []string {
+	list := make([]string, 0, len(set))
+	for key := range set {
+		list = append(list, key)
+	}
+	return list
+}

@@ -1,0 +1,129 @@
+-- History cannot drift from River: whoever changes a job, its run follows in
+-- the same statement.
+
+-- The live job of a lock key, for admission and promotion.
+CREATE INDEX river_job_lock_key_idx ON river_job ((args ->> 'lock_key'))
+    WHERE args ->> 'lock_key' IS NOT NULL AND finalized_at IS NULL;
+
+-- Carries a change of a job into the run whose job_id it is.
+--
+-- River's own statements run through it, so it is total: it raises nothing of
+-- its own, and arguments that name no run are passed over. It opens no
+-- subtransaction (a batch of thousands would overflow the snapshot), hence the
+-- check by pattern. enable_seqscan is off because the plan may have been made
+-- when the partition was empty.
+CREATE FUNCTION record_job() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT SET enable_seqscan = off AS $$
+DECLARE
+    run_id text := OLD.args ->> 'run_id';
+    key text := OLD.args ->> 'lock_key';
+    run_time timestamptz;
+    reported jsonb;
+    next_state text;
+    next_reason text;
+    failure text;
+BEGIN
+    -- Only a UUIDv7, whose time tells the partition.
+    IF run_id IS NULL OR run_id !~
+        '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$' THEN
+        RETURN NULL;
+    END IF;
+    run_time := timestamptz 'epoch' + interval '1 millisecond' *
+        ('x' || substr(run_id, 1, 8) || substr(run_id, 10, 4))::bit(48)::bigint;
+
+    IF TG_OP = 'DELETE' THEN
+        -- The job cleaner deletes finished jobs: no news.
+        IF OLD.finalized_at IS NOT NULL THEN
+            RETURN NULL;
+        END IF;
+        UPDATE runs
+        SET state = 'cancelled',
+            reason = 'job_deleted',
+            finished_at = clock_timestamp()
+        WHERE scheduled_for = run_time AND id = run_id::uuid AND job_id = OLD.id;
+    ELSE
+        -- What the attempt reported counts only while the job was running: a
+        -- zombie's late report changes nothing.
+        IF OLD.state = 'running' THEN
+            reported := NEW.metadata;
+            next_reason := reported -> 'riverbeat' ->> 'reason';
+            IF cardinality(NEW.errors) > coalesce(cardinality(OLD.errors), 0) THEN
+                failure := left(NEW.errors[cardinality(NEW.errors)] ->> 'error', 16384);
+            END IF;
+        END IF;
+        next_state := CASE NEW.state
+            WHEN 'running' THEN 'running'
+            WHEN 'completed' THEN 'succeeded'
+            WHEN 'discarded' THEN 'failed'
+            WHEN 'cancelled' THEN
+                CASE WHEN reported -> 'riverbeat' ->> 'state' = 'failed' THEN 'failed' ELSE 'cancelled' END
+            WHEN 'retryable' THEN 'retrying'
+            ELSE CASE
+                WHEN NEW.attempt > 0 AND OLD.finalized_at IS NULL THEN 'retrying'
+                ELSE 'queued'
+            END
+        END;
+        IF next_state = 'cancelled' THEN
+            next_reason := coalesce(next_reason, 'cancelled_by_user');
+        END IF;
+        UPDATE runs
+        SET state = next_state,
+            reason = next_reason,
+            attempt = runs.attempt + (NEW.attempt - OLD.attempt),
+            started_at = CASE
+                WHEN NEW.state = 'running' AND OLD.state <> 'running'
+                THEN coalesce(started_at, clock_timestamp())
+                ELSE started_at
+            END,
+            finished_at = CASE
+                WHEN NEW.finalized_at IS NULL THEN NULL
+                ELSE coalesce(finished_at, clock_timestamp())
+            END,
+            cancel_requested_at = CASE
+                WHEN NEW.metadata ? 'cancel_attempted_at' AND NEW.state = 'running'
+                THEN coalesce(cancel_requested_at, clock_timestamp())
+                ELSE cancel_requested_at
+            END,
+            result = coalesce(reported -> 'output', result),
+            logs = coalesce(reported -> 'river:log', logs),
+            error = CASE WHEN NEW.state = 'completed' THEN NULL ELSE coalesce(failure, error) END
+        WHERE scheduled_for = run_time AND id = run_id::uuid AND job_id = NEW.id;
+        IF NEW.finalized_at IS NULL OR OLD.finalized_at IS NOT NULL THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+
+    -- The key is free. Who promotes its line in this very transaction says so,
+    -- and needs no notification.
+    IF key IS NOT NULL AND current_setting('riverbeat.promotes', true) IS DISTINCT FROM key AND EXISTS (
+        SELECT FROM runs WHERE lock_key = key AND line_rank IS NOT NULL
+    ) THEN
+        PERFORM pg_notify(TG_TABLE_SCHEMA || '.lines', key);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER riverbeat_record_update
+    AFTER UPDATE ON river_job
+    FOR EACH ROW
+    WHEN (
+        NEW.kind = 'run' AND (
+            OLD.state IS DISTINCT FROM NEW.state
+            OR OLD.attempt IS DISTINCT FROM NEW.attempt
+            OR (OLD.state = 'running' AND OLD.metadata IS DISTINCT FROM NEW.metadata)
+        )
+    )
+    EXECUTE FUNCTION record_job();
+CREATE TRIGGER riverbeat_record_delete
+    AFTER DELETE ON river_job
+    FOR EACH ROW
+    WHEN (OLD.kind = 'run')
+    EXECUTE FUNCTION record_job();
+
+---- create above / drop below ----
+
+DROP TRIGGER riverbeat_record_delete ON river_job;
+DROP TRIGGER riverbeat_record_update ON river_job;
+DROP FUNCTION record_job();
+DROP INDEX river_job_lock_key_idx;
