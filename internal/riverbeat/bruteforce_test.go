@@ -11,18 +11,24 @@ import (
 // each minute (or second) and looks at the clock. It reads the text itself, and
 // shares no code with Recurrence. It expects a valid expression.
 type naiveRecurrence struct {
-	fields   []string // six, in lower case
-	every    int64    // seconds
+	every    int64 // seconds; 0: the fields say
 	location *time.Location
+
+	// Which numbers each field allows.
+	second, minute, hour, dom, month, dow [60]bool
+	eitherDay                             bool // dom or dow, not both
+	elapsed                               bool // follows elapsed time
+	onSeconds                             bool // has a field for seconds
 }
 
-func newNaiveRecurrence(expression string, location *time.Location) naiveRecurrence {
+func newNaiveRecurrence(expression string, location *time.Location) *naiveRecurrence {
 	if every, ok := strings.CutPrefix(expression, "@every "); ok {
 		d, err := time.ParseDuration(every)
 		if err != nil {
 			panic(err)
 		}
-		return naiveRecurrence{every: int64(d / time.Second), location: location}
+		every := int64(d / time.Second)
+		return &naiveRecurrence{every: every, onSeconds: every%60 != 0, location: location}
 	}
 	switch expression {
 	case "@yearly", "@annually":
@@ -40,11 +46,20 @@ func newNaiveRecurrence(expression string, location *time.Location) naiveRecurre
 	if len(fields) == 5 {
 		fields = slices.Insert(fields, 0, "0")
 	}
-	return naiveRecurrence{fields: fields, location: location}
+	months := []string{"", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"}
+	weekdays := []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
+	return &naiveRecurrence{
+		location: location,
+		second:   naiveField(fields[0], 0, 59, nil), minute: naiveField(fields[1], 0, 59, nil), hour: naiveField(fields[2], 0, 23, nil),
+		dom: naiveField(fields[3], 1, 31, nil), month: naiveField(fields[4], 1, 12, months), dow: naiveField(fields[5], 0, 6, weekdays),
+		eitherDay: !naiveUnrestricted(fields[3]) && !naiveUnrestricted(fields[5]),
+		elapsed:   strings.ContainsAny(fields[1][:1]+fields[2][:1], "*?"),
+		onSeconds: fields[0] != "0",
+	}
 }
 
 // ticks are those in (from, until]. from and until are whole minutes.
-func (n naiveRecurrence) ticks(from, until time.Time) []time.Time {
+func (n *naiveRecurrence) ticks(from, until time.Time) []time.Time {
 	var ticks []time.Time
 	first := from.Unix() - n.changesBefore(from.Unix())
 	step := n.step(first, until.Unix())
@@ -56,7 +71,7 @@ func (n naiveRecurrence) ticks(from, until time.Time) []time.Time {
 		switch {
 		case n.every > 0:
 			tick = at%n.every == 0
-		case n.elapsed():
+		case n.elapsed:
 			tick = n.matches(clock)
 		case clock > hand: // a time of the day that is new
 			skipped := clock - hand - step
@@ -75,23 +90,25 @@ func (n naiveRecurrence) ticks(from, until time.Time) []time.Time {
 
 // changesBefore is by how many seconds clocks were put forward and back in the
 // two days before at. A change of so many seconds can matter for so long.
-func (n naiveRecurrence) changesBefore(at int64) int64 {
-	const twoDays, quarter = 2 * 24 * 3600, 900
+func (n *naiveRecurrence) changesBefore(at int64) int64 {
+	const twoDays, hour = 2 * 24 * 3600, 3600
 	var changes int64
-	for earlier := at - twoDays; earlier < at; earlier += quarter {
-		change := n.offset(min(earlier+quarter, at)) - n.offset(earlier)
-		changes += max(change, -change)
+	before := n.offset(at - twoDays)
+	for later := at - twoDays + hour; later <= at; later += hour {
+		offset := n.offset(later)
+		changes += max(offset-before, before-offset)
+		before = offset
 	}
 	if changes > 0 {
-		changes += 2 * quarter
+		changes += hour
 	}
 	return changes
 }
 
 // step is a minute where that is enough: no seconds in the expression, and none
 // in the zone's offsets (local mean time has them).
-func (n naiveRecurrence) step(from, until int64) int64 {
-	if n.every%60 != 0 || n.every == 0 && n.fields[0] != "0" {
+func (n *naiveRecurrence) step(from, until int64) int64 {
+	if n.onSeconds {
 		return 1
 	}
 	for at := from - 3600; at < until+3600; at += 1800 {
@@ -102,31 +119,23 @@ func (n naiveRecurrence) step(from, until int64) int64 {
 	return 60
 }
 
-func (n naiveRecurrence) offset(at int64) int64 {
+func (n *naiveRecurrence) offset(at int64) int64 {
 	_, offset := time.Unix(at, 0).In(n.location).Zone()
 	return int64(offset)
 }
 
-func (n naiveRecurrence) clock(at int64) int64 { return at + n.offset(at) }
+func (n *naiveRecurrence) clock(at int64) int64 { return at + n.offset(at) }
 
-func (n naiveRecurrence) elapsed() bool {
-	return strings.ContainsAny(n.fields[1][:1]+n.fields[2][:1], "*?")
-}
-
-func (n naiveRecurrence) matches(clock int64) bool {
+func (n *naiveRecurrence) matches(clock int64) bool {
 	t := time.Unix(clock, 0).UTC()
-	months := []string{"", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"}
-	weekdays := []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
-	if !naiveField(n.fields[0], t.Second(), 59, nil) || !naiveField(n.fields[1], t.Minute(), 59, nil) ||
-		!naiveField(n.fields[2], t.Hour(), 23, nil) || !naiveField(n.fields[4], int(t.Month()), 12, months) {
+	if !n.second[t.Second()] || !n.minute[t.Minute()] || !n.hour[t.Hour()] || !n.month[t.Month()] {
 		return false
 	}
-	dom := naiveField(n.fields[3], t.Day(), 31, nil)
-	dow := naiveField(n.fields[5], int(t.Weekday()), 6, weekdays)
-	if naiveUnrestricted(n.fields[3]) || naiveUnrestricted(n.fields[5]) {
-		return dom && dow
+	dom, dow := n.dom[t.Day()], n.dow[t.Weekday()]
+	if n.eitherDay {
+		return dom || dow
 	}
-	return dom || dow
+	return dom && dow
 }
 
 func naiveUnrestricted(field string) bool {
@@ -135,7 +144,7 @@ func naiveUnrestricted(field string) bool {
 	})
 }
 
-func naiveField(field string, value, greatest int, names []string) bool {
+func naiveField(field string, least, greatest int, names []string) (allowed [60]bool) {
 	number := func(text string) int {
 		if i := slices.Index(names, text); i >= 0 {
 			return i
@@ -149,7 +158,7 @@ func naiveField(field string, value, greatest int, names []string) bool {
 	for element := range strings.SplitSeq(field, ",") {
 		span, stepText, stepped := strings.Cut(element, "/")
 		low, high, ranged := strings.Cut(span, "-")
-		first, last, step := 0, greatest, 1
+		first, last, step := least, greatest, 1
 		if span != "*" && span != "?" {
 			first = number(low)
 			switch {
@@ -158,15 +167,13 @@ func naiveField(field string, value, greatest int, names []string) bool {
 			case !stepped:
 				last = first
 			}
-		} else if greatest == 31 || greatest == 12 { // days of the month and months count from 1
-			first = 1
 		}
 		if stepped {
 			step = number(stepText)
 		}
-		if first <= value && value <= last && (value-first)%step == 0 {
-			return true
+		for value := first; value <= last; value += step {
+			allowed[value] = true
 		}
 	}
-	return false
+	return allowed
 }

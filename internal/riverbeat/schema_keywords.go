@@ -60,9 +60,11 @@ var assertedFormats = []string{
 
 var schemaTypes = []string{"array", "boolean", "integer", "null", "number", "object", "string"}
 
-// maxPatternLength bounds a compiled pattern, in instructions: a match takes
-// time in proportion to them.
-const maxPatternLength = 1_000
+// Limits of a pattern. A match takes time in proportion to the instructions.
+const (
+	maxPatternText   = 1_000 // characters
+	maxPatternLength = 1_000 // instructions, once compiled
+)
 
 // keyword is one keyword of a schema, about to be read.
 type keyword struct {
@@ -440,6 +442,9 @@ func readPattern(k *keyword) string {
 
 // compilePattern compiles a regular expression and counts its instructions.
 func compilePattern(pattern string) (compiled *regexp.Regexp, length int, wrong string) {
+	if len(pattern) > maxPatternText {
+		return nil, 0, "is too large a pattern"
+	}
 	parsed, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
 		return nil, 0, fmt.Sprintf("is not a pattern of Go's regexp (RE2 syntax; no look-around, no back-references): %s", err)

@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// Budget of one walk. A step is one schema applied to one value, about a
-// microsecond; long texts, patterns and lists of values take more.
+// Budget of one walk. A step is one schema applied to one value, one or two
+// microseconds; long texts, patterns and lists of values take more of them.
 const (
-	maxSteps  = 1_000_000
+	maxSteps  = 500_000
 	maxFilled = 1 << 20 // bytes of defaults filled in
 )
 
@@ -242,6 +242,9 @@ func (n *schemaNode) stepsFor(value any) int {
 	case string:
 		return n.cost + len(value)/64 + len(value)*n.patternLen/32
 	case json.Number:
+		if strings.ContainsAny(string(value), "eE") { // may be long when written out
+			return n.cost + maxExponent/10
+		}
 		return n.cost + len(value)/8
 	case []any:
 		if n.unique {

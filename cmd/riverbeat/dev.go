@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"riverbeat/internal/config"
+	"riverbeat/internal/localpg"
+	"riverbeat/internal/postgres"
+)
+
+func newDev() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "dev",
+		Short: "Run everything on this machine, with a private Postgres if need be",
+		Long: "Runs API, River UI and workers in one process, without keys. It uses the\n" +
+			"database of DATABASE_URL if that is set, else starts a private Postgres from\n" +
+			"the server binaries of this machine. The data stays in --data-dir.",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, logger, err := loadConfig(c)
+			if err != nil {
+				return err
+			}
+			if cfg.DatabaseURL == "" {
+				server, err := localpg.Start(c.Context(), localpg.Config{DataDir: cfg.DataDir, Logger: logger})
+				if err != nil {
+					return err
+				}
+				defer func() {
+					ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context()), 30*time.Second)
+					defer cancel()
+					if err := server.Stop(ctx); err != nil {
+						logger.ErrorContext(ctx, "stop Postgres", "error", err)
+					}
+				}()
+				cfg.DatabaseURL = config.DatabaseURL(server.URL())
+			}
+			if err := postgres.MigrateUp(c.Context(), databaseConfig(cfg), logger); err != nil {
+				return err
+			}
+			n, err := newNode(c.Context(), cfg, logger)
+			if err != nil {
+				return err
+			}
+			return n.run(c.Context(), func(address string) error {
+				return banner(c.OutOrStdout(), "http://"+address, cfg.DatabaseURL)
+			})
+		},
+	}
+	addSettings(c, "listen", "data-dir", "database-url", "schema", "timezone", "queues", "shutdown-grace",
+		"log-level", "log-format", "max-connections")
+	return c
+}
+
+// banner says where everything is, once it is there.
+func banner(w io.Writer, base string, database config.DatabaseURL) error {
+	_, err := fmt.Fprintf(w, `
+Riverbeat is ready. There are no keys: whoever reaches the address may do everything.
+
+  API       %[1]s/api/v1
+  API docs  %[1]s/docs
+  River UI  %[1]s/riverui/
+  Database  %[2]s
+
+`, base, string(database))
+	return err
+}

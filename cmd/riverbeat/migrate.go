@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"riverbeat/internal/config"
+	"riverbeat/internal/postgres"
+)
+
+func newMigrate() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "migrate",
+		Short: "Bring the database's schema up to date, or back",
+	}
+	up := &cobra.Command{
+		Use:   "up",
+		Short: "Apply River's migrations and ours, up to the newest",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, logger, err := loadDatabaseConfig(c)
+			if err != nil {
+				return err
+			}
+			return postgres.MigrateUp(c.Context(), databaseConfig(cfg), logger)
+		},
+	}
+	down := &cobra.Command{
+		Use:   "down",
+		Short: "Revert our migrations; the data in their tables is lost",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, _, err := loadDatabaseConfig(c)
+			if err != nil {
+				return err
+			}
+			to, err := c.Flags().GetInt("to")
+			if err != nil {
+				return err
+			}
+			if !c.Flags().Changed("to") {
+				status, err := postgres.Status(c.Context(), databaseConfig(cfg))
+				if err != nil {
+					return err
+				}
+				to = max(status.Version-1, 0)
+			}
+			return postgres.MigrateDown(c.Context(), databaseConfig(cfg), to)
+		},
+	}
+	down.Flags().Int("to", 0, "version to go down to; by default one step")
+	status := &cobra.Command{
+		Use:   "status",
+		Short: "Say how far the database is migrated",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, _, err := loadDatabaseConfig(c)
+			if err != nil {
+				return err
+			}
+			s, err := postgres.Status(c.Context(), databaseConfig(cfg))
+			if err != nil {
+				return err
+			}
+			word := "current"
+			if !s.Current() {
+				word = "behind; run 'riverbeat migrate up'"
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "schema    %s\nriverbeat %d of %d\nriver     %d of %d\n%s\n",
+				cfg.Schema, s.Version, s.Latest, s.RiverVersion, s.RiverLatest, word)
+			return err
+		},
+	}
+	for _, sub := range []*cobra.Command{up, down, status} {
+		addSettings(sub, "database-url", "schema", "log-level", "log-format")
+		c.AddCommand(sub)
+	}
+	return c
+}
+
+// loadDatabaseConfig reads the settings of a command that needs a database.
+func loadDatabaseConfig(c *cobra.Command) (config.Config, *slog.Logger, error) {
+	cfg, log, err := loadConfig(c)
+	if err != nil {
+		return cfg, nil, err
+	}
+	if err := cfg.NeedDatabase(); err != nil {
+		return cfg, nil, usageError{err}
+	}
+	return cfg, log, nil
+}
+
+func databaseConfig(cfg config.Config) postgres.Config {
+	return postgres.Config{URL: string(cfg.DatabaseURL), Schema: cfg.Schema, MaxConns: cfg.MaxConnections}
+}

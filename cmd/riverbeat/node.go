@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"riverbeat/internal/catalog"
+	"riverbeat/internal/config"
+	"riverbeat/internal/execute"
+	"riverbeat/internal/execute/builtin"
+	"riverbeat/internal/history"
+	"riverbeat/internal/httpapi"
+	"riverbeat/internal/ledger"
+	"riverbeat/internal/postgres"
+	"riverbeat/internal/queue"
+	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/tick"
+	"riverbeat/internal/worker"
+	"riverbeat/riverui"
+)
+
+// node is one process of an installation: all parts, wired.
+type node struct {
+	cfg    config.Config
+	logger *slog.Logger
+	id     uuid.UUID
+	pool   *pgxpool.Pool
+	db     *postgres.DB
+	queue  *queue.Queue
+	ledger *ledger.Ledger
+}
+
+// newNode reaches the database and checks that it is migrated.
+func newNode(ctx context.Context, cfg config.Config, logger *slog.Logger) (*node, error) {
+	status, err := postgres.Status(ctx, databaseConfig(cfg))
+	if err != nil {
+		return nil, err
+	}
+	if !status.Current() {
+		return nil, riverbeat.Errorf(riverbeat.Unavailable, "schema_not_current",
+			"The schema %s is at version %d of %d. Run 'riverbeat migrate up', or start with --migrate.",
+			cfg.Schema, status.Version, status.Latest)
+	}
+	n := &node{cfg: cfg, id: uuid.New()}
+	n.logger = logger
+	if n.pool, err = postgres.NewPool(ctx, databaseConfig(cfg)); err != nil {
+		return nil, err
+	}
+	n.db = postgres.New(n.pool, cfg.Schema)
+	if n.queue, err = queue.New(n.pool, cfg.Schema, logger); err != nil {
+		n.pool.Close()
+		return nil, err
+	}
+	n.ledger = ledger.New(n.queue)
+	return n, nil
+}
+
+// run serves and works until ctx ends, then stops in order. ready is called,
+// if it is not nil, with the address served once everything runs.
+func (n *node) run(ctx context.Context, ready func(address string) error) (err error) {
+	defer n.pool.Close()
+	// Everything that ends is ended here, by us, and not by ctx.
+	background := context.WithoutCancel(ctx)
+	if err := n.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.EnsureInstallation(ctx, n.cfg.Environment) }); err != nil {
+		return err
+	}
+
+	handler, err := n.handler(ctx)
+	if err != nil {
+		return err
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", n.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", n.cfg.Listen, err)
+	}
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(n.logger.Handler(), slog.LevelDebug),
+	}
+	if n.cfg.Role.Works() {
+		w, err := n.worker()
+		if err == nil {
+			err = w.Start(background)
+		}
+		if w != nil {
+			defer w.Stop()
+		}
+		if err != nil {
+			return errors.Join(err, listener.Close())
+		}
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	n.logger.InfoContext(ctx, "serving", "address", listener.Addr().String(), "node", n.id, "role", string(n.cfg.Role), "version", version)
+	if ready != nil {
+		if err := ready(listener.Addr().String()); err != nil {
+			return err
+		}
+	}
+
+	select {
+	case err = <-failed:
+		err = fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+		n.logger.InfoContext(ctx, "stopping", "grace", n.cfg.ShutdownGrace.String())
+	}
+	drain, cancel := context.WithTimeout(background, n.cfg.ShutdownGrace)
+	defer cancel()
+	if shutdown := server.Shutdown(drain); shutdown != nil {
+		err = errors.Join(err, server.Close())
+	}
+	return err
+}
+
+// handler is everything that answers HTTP.
+func (n *node) handler(ctx context.Context) (http.Handler, error) {
+	api := httpapi.Config{
+		Catalog:         catalog.New(n.db, n.ledger),
+		History:         history.New(n.db, n.ledger),
+		DefaultTimezone: n.cfg.Timezone,
+		BodyLimit:       n.cfg.BodyLimit,
+		Logger:          n.logger,
+		Version:         version,
+		Now:             time.Now,
+		Ready:           n.ready,
+	}
+	if n.cfg.Role.ServesAPI() {
+		ui, err := riverui.New(ctx, n.queue.Client(), n.logger)
+		if err != nil {
+			return nil, err
+		}
+		api.Mounts = map[string]http.Handler{riverui.Prefix: ui}
+	}
+	return httpapi.New(api), nil
+}
+
+// ready tells whether this node can do its work.
+func (n *node) ready(ctx context.Context) error {
+	return n.db.InTx(ctx, func(tx *postgres.Tx) error {
+		_, err := tx.Now(ctx)
+		return err
+	})
+}
+
+func (n *node) worker() (*worker.Worker, error) {
+	registry := execute.NewRegistry()
+	builtin.Register(registry)
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return worker.New(worker.Config{
+		DB:   n.db,
+		Pool: n.pool,
+		Executor: execute.New(execute.Config{
+			DB: n.db, Ledger: n.ledger, Registry: registry, Node: n.id.String(), Now: time.Now,
+		}),
+		Ticker: tick.New(n.db, n.ledger, n.logger),
+		Logger: n.logger,
+		Node: postgres.Node{
+			ID: n.id, Host: host, Version: version, Tasks: registry.Names(), Queues: n.cfg.Queues,
+		},
+		Grace: n.cfg.ShutdownGrace,
+	})
+}

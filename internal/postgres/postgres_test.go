@@ -1,0 +1,98 @@
+package postgres_test
+
+import (
+	"log/slog"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"riverbeat/internal/pgtest"
+	"riverbeat/internal/postgres"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+func TestEveryMigrationGoesUpAndDownAndUpAgain(t *testing.T) {
+	t.Parallel()
+	d := pgtest.Empty(t)
+	ctx := t.Context()
+	quiet := slog.New(slog.DiscardHandler)
+
+	status, err := postgres.Status(ctx, d.Config())
+	require.NoError(t, err)
+	require.Zero(t, status.Version)
+	require.Zero(t, status.RiverVersion)
+	require.False(t, status.Current())
+
+	require.NoError(t, postgres.MigrateUp(ctx, d.Config(), quiet))
+	status, err = postgres.Status(ctx, d.Config())
+	require.NoError(t, err)
+	require.True(t, status.Current())
+	before := objects(t, d)
+	require.NotEmpty(t, before)
+
+	for version := status.Latest - 1; version >= 0; version-- {
+		require.NoError(t, postgres.MigrateDown(ctx, d.Config(), version))
+		at, err := postgres.Status(ctx, d.Config())
+		require.NoError(t, err)
+		require.Equal(t, version, at.Version)
+	}
+	for _, object := range objects(t, d) {
+		require.Contains(t, object, "river_", "only River's objects and the version table are left")
+	}
+	require.NoError(t, postgres.MigrateUp(ctx, d.Config(), quiet))
+	require.Equal(t, before, objects(t, d))
+	require.NoError(t, postgres.MigrateUp(ctx, d.Config(), quiet), "again, with nothing to do")
+
+	require.Error(t, postgres.MigrateDown(ctx, d.Config(), status.Latest+1))
+}
+
+// objects lists what is in the schema, but for partitions and the version
+// table of migrations.
+func objects(t *testing.T, d *pgtest.Database) []string {
+	t.Helper()
+	rows, err := d.Pool.Query(t.Context(), `
+SELECT relkind::text || ' ' || relname
+FROM pg_class
+WHERE relnamespace = to_regnamespace('riverbeat') AND relname !~ '^(schema_version|runs_p\d)'
+UNION ALL
+SELECT 'function ' || proname
+FROM pg_proc
+WHERE pronamespace = to_regnamespace('riverbeat')
+UNION ALL
+SELECT 'constraint ' || conname
+FROM pg_constraint
+WHERE connamespace = to_regnamespace('riverbeat') AND conrelid::regclass::text !~ 'river_|schema_version|runs_p'
+UNION ALL
+SELECT 'trigger ' || tgname
+FROM pg_trigger
+WHERE NOT tgisinternal AND tgrelid::regclass::text ~ 'river_job'
+ORDER BY 1`)
+	require.NoError(t, err)
+	var list []string
+	for rows.Next() {
+		var name string
+		require.NoError(t, rows.Scan(&name))
+		list = append(list, name)
+	}
+	require.NoError(t, rows.Err())
+	return list
+}
+
+func TestNodesThatStartTogetherMigrateOnce(t *testing.T) {
+	t.Parallel()
+	d := pgtest.Empty(t)
+	const nodes = 4
+	done := make(chan error, nodes)
+	for range nodes {
+		go func() {
+			done <- postgres.MigrateUp(t.Context(), d.Config(), slog.New(slog.DiscardHandler))
+		}()
+	}
+	for range nodes {
+		require.NoError(t, <-done)
+	}
+	status, err := postgres.Status(t.Context(), d.Config())
+	require.NoError(t, err)
+	require.True(t, status.Current())
+}

@@ -1,0 +1,353 @@
+package tick_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"riverbeat/internal/ledger"
+	"riverbeat/internal/pgtest"
+	"riverbeat/internal/postgres"
+	"riverbeat/internal/queue"
+	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/tick"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// bundle is what a test of the Ticker works with: a database of its own,
+// without anything that works.
+type bundle struct {
+	*pgtest.Database
+	ledger *ledger.Ledger
+	ticker *tick.Ticker
+}
+
+func setup(t *testing.T) *bundle {
+	t.Helper()
+	d := pgtest.DB(t)
+	q, err := queue.New(d.Pool, pgtest.Schema, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	b := &bundle{Database: d, ledger: ledger.New(q)}
+	b.ticker = b.newTicker()
+	return b
+}
+
+func (b *bundle) newTicker() *tick.Ticker {
+	return tick.New(b.DB, b.ledger, slog.New(slog.DiscardHandler))
+}
+
+// schedule writes a schedule whose mark lies ago in the past.
+func (b *bundle) schedule(t *testing.T, ago time.Duration, change func(*riverbeat.Schedule)) *riverbeat.Schedule {
+	t.Helper()
+	s := &riverbeat.Schedule{
+		Name: "nightly", TaskName: "echo", CronExpression: "* * * * *", Timezone: "UTC", Enabled: true,
+		Args: json.RawMessage("[]"), TaskParams: json.RawMessage("{}"),
+		ExecutionPolicy: riverbeat.Allow, CatchUp: riverbeat.CatchUpLatest,
+		CatchUpWindow: time.Hour, MaxWaiting: 100,
+	}
+	if change != nil {
+		change(s)
+	}
+	var made *riverbeat.Schedule
+	require.NoError(t, b.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+		now, err := tx.Now(t.Context())
+		require.NoError(t, err)
+		mark := now.Add(-ago)
+		next := mark.Add(time.Millisecond)
+		if r, err := riverbeat.ParseRecurrence(s.CronExpression, s.Timezone); err == nil {
+			s.NextRunAt = s.NextTick(r, mark)
+		} else {
+			s.NextRunAt = &next
+		}
+		made, err = tx.InsertSchedule(t.Context(), s, mark)
+		return err
+	}))
+	return made
+}
+
+func (b *bundle) sweep(t *testing.T) {
+	t.Helper()
+	_, err := b.ticker.Sweep(t.Context())
+	require.NoError(t, err)
+}
+
+// runs reads the runs of a schedule, oldest first.
+func (b *bundle) runs(t *testing.T, id uuid.UUID) []*riverbeat.Run {
+	t.Helper()
+	var list []*riverbeat.Run
+	require.NoError(t, b.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+		page, err := tx.ListRuns(t.Context(), &postgres.RunFilter{ScheduleID: &id, Limit: 5000})
+		for i := len(page) - 1; i >= 0; i-- {
+			list = append(list, page[i])
+		}
+		return err
+	}))
+	return list
+}
+
+func (b *bundle) read(t *testing.T, id uuid.UUID) *riverbeat.Schedule {
+	t.Helper()
+	var s *riverbeat.Schedule
+	require.NoError(t, b.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+		var err error
+		s, err = tx.Schedule(t.Context(), id)
+		return err
+	}))
+	return s
+}
+
+func (b *bundle) count(t *testing.T, query string, args ...any) int {
+	t.Helper()
+	var n int
+	require.NoError(t, b.Pool.QueryRow(t.Context(), query, args...).Scan(&n))
+	return n
+}
+
+func TestADueTickBecomesARunWithAJob(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.schedule(t, time.Minute, nil)
+	b.sweep(t)
+
+	runs := b.runs(t, s.ID)
+	require.Len(t, runs, 1)
+	run := runs[0]
+	require.Equal(t, riverbeat.Queued, run.State)
+	require.Equal(t, riverbeat.TriggerSchedule, run.Trigger)
+	require.Zero(t, run.ScheduledFor.Second())
+	at, ok := riverbeat.RunTime(run.ID)
+	require.True(t, ok)
+	require.Equal(t, run.ScheduledFor, at, "the id tells the time")
+	require.NotNil(t, run.JobID)
+	require.Equal(t, 1, b.count(t, "SELECT count(*) FROM river_job WHERE id = $1 AND args ->> 'run_id' = $2", *run.JobID, run.ID.String()))
+
+	next := b.read(t, s.ID).NextRunAt
+	require.NotNil(t, next)
+	require.Equal(t, run.ScheduledFor.Add(time.Minute), *next)
+	b.sweep(t)
+	require.Len(t, b.runs(t, s.ID), 1, "a sweep with nothing due does nothing")
+}
+
+func TestTwoTickersDecideEachTickOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const schedules = 1000
+	for i := range schedules {
+		b.schedule(t, 2*time.Minute, func(s *riverbeat.Schedule) { s.Name = fmt.Sprint(i) })
+	}
+	done := make(chan error, 3)
+	for range cap(done) {
+		ticker := b.newTicker()
+		go func() {
+			_, err := ticker.Sweep(t.Context())
+			done <- err
+		}()
+	}
+	for range cap(done) {
+		require.NoError(t, <-done)
+	}
+	b.sweep(t)
+	require.Equal(t, schedules, b.count(t, "SELECT count(DISTINCT schedule_id) FROM runs"))
+	require.Zero(t, b.count(t, "SELECT count(*) - count(DISTINCT (schedule_id, scheduled_for)) FROM runs"))
+	require.Zero(t, b.count(t, `
+SELECT count(*)
+FROM runs
+FULL JOIN river_job AS j ON j.id = runs.job_id
+WHERE runs.job_id IS NULL OR j.id IS NULL`), "each run has its job, each job its run")
+	require.Zero(t, b.count(t, "SELECT count(*) FROM schedule_clocks WHERE next_run_at <= statement_timestamp()"))
+}
+
+func TestAnUnplannableScheduleStopsAloneAndSaysWhy(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	bad := b.schedule(t, time.Minute, func(s *riverbeat.Schedule) { s.Timezone = "Atlantis/Capital" })
+	good := b.schedule(t, time.Minute, nil)
+	b.sweep(t)
+
+	require.Len(t, b.runs(t, good.ID), 1)
+	require.Empty(t, b.runs(t, bad.ID))
+	stopped := b.read(t, bad.ID)
+	require.Contains(t, stopped.LastError, "Atlantis/Capital")
+	require.Nil(t, stopped.NextRunAt)
+
+	// The zone comes back, and an hour passes.
+	_, err := b.Pool.Exec(t.Context(), "UPDATE schedules SET timezone = 'UTC' WHERE id = $1", bad.ID)
+	require.NoError(t, err)
+	_, err = b.Pool.Exec(t.Context(), "UPDATE schedule_clocks SET retry_at = statement_timestamp() WHERE schedule_id = $1", bad.ID)
+	require.NoError(t, err)
+	b.sweep(t)
+	require.Empty(t, b.read(t, bad.ID).LastError)
+	require.NotEmpty(t, b.runs(t, bad.ID))
+	require.NotNil(t, b.read(t, bad.ID).NextRunAt)
+}
+
+func TestAScheduleWhoseRowsAreRefusedStopsAlone(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	_, err := b.Pool.Exec(t.Context(), "ALTER TABLE runs ADD CONSTRAINT test_refuses CHECK (schedule_name <> 'culprit')")
+	require.NoError(t, err)
+	var good []*riverbeat.Schedule
+	var bad *riverbeat.Schedule
+	for i := range 21 {
+		s := b.schedule(t, time.Minute, func(s *riverbeat.Schedule) {
+			s.ExecutionPolicy = riverbeat.Queue
+			if i == 13 {
+				s.Name = "culprit"
+			}
+		})
+		if i == 13 {
+			bad = s
+		} else {
+			good = append(good, s)
+		}
+	}
+	b.sweep(t)
+	for _, s := range good {
+		require.Len(t, b.runs(t, s.ID), 1)
+	}
+	require.Empty(t, b.runs(t, bad.ID))
+	stopped := b.read(t, bad.ID)
+	require.NotEmpty(t, stopped.LastError)
+	require.NotContains(t, stopped.LastError, "test_refuses", "no driver's text")
+	require.Equal(t, 1, b.count(t, "SELECT count(*) FROM river_job"), "one job for the key, the others wait")
+}
+
+func TestAMissingPartitionIsMadeAndStopsNobody(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.schedule(t, 60*24*time.Hour, func(s *riverbeat.Schedule) {
+		s.CronExpression, s.CatchUpWindow = "0 0 1 * *", 100*24*time.Hour
+	})
+	b.sweep(t)
+	runs := b.runs(t, s.ID)
+	require.NotEmpty(t, runs)
+	require.Equal(t, riverbeat.TriggerCatchUp, runs[len(runs)-1].Trigger)
+	require.Empty(t, b.read(t, s.ID).LastError)
+}
+
+func TestAPausedInstallationClaimsNothingAndLosesNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.schedule(t, time.Minute, nil)
+	_, err := b.Pool.Exec(t.Context(), "UPDATE installation SET paused_at = statement_timestamp()")
+	require.NoError(t, err)
+	b.sweep(t)
+	require.Empty(t, b.runs(t, s.ID))
+	_, err = b.Pool.Exec(t.Context(), "UPDATE installation SET paused_at = NULL")
+	require.NoError(t, err)
+	b.sweep(t)
+	require.Len(t, b.runs(t, s.ID), 1)
+}
+
+func TestCatchUp(t *testing.T) {
+	t.Parallel()
+	const slept = 10 * time.Minute
+	perMinute := func(state riverbeat.State, trigger riverbeat.Trigger) func([]*riverbeat.Run) int {
+		return func(runs []*riverbeat.Run) int {
+			n := 0
+			for _, r := range runs {
+				if r.State == state && r.Trigger == trigger {
+					n++
+				}
+			}
+			return n
+		}
+	}
+	for _, test := range []struct {
+		name                        string
+		catchUp                     riverbeat.CatchUp
+		window                      time.Duration
+		caughtUp, waiting, gapCount int
+	}{
+		{"latest runs the newest and records the rest as one gap", riverbeat.CatchUpLatest, time.Hour, 1, 0, 8},
+		{"none records all as one gap", riverbeat.CatchUpNone, time.Hour, 0, 0, 9},
+		{"all runs each, one after another", riverbeat.CatchUpAll, time.Hour, 1, 8, 0},
+		{"all within a window leaves a gap before it", riverbeat.CatchUpAll, slept / 2, 1, 3, 5},
+		{"latest outside its window records all", riverbeat.CatchUpLatest, time.Second, 0, 0, 9},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			// Clear of minute boundaries, so that the counts are exact.
+			require.Eventually(t, func() bool {
+				return b.count(t, "SELECT extract(second FROM clock_timestamp())::int") < 50
+			}, 20*time.Second, 100*time.Millisecond)
+			s := b.schedule(t, slept, func(s *riverbeat.Schedule) {
+				s.CatchUp, s.CatchUpWindow = test.catchUp, test.window
+			})
+			b.sweep(t)
+			runs := b.runs(t, s.ID)
+			require.Equal(t, 1, perMinute(riverbeat.Queued, riverbeat.TriggerSchedule)(runs), "the newest tick is on time")
+			require.Equal(t, test.caughtUp, perMinute(riverbeat.Queued, riverbeat.TriggerCatchUp)(runs))
+			require.Equal(t, test.waiting, perMinute(riverbeat.Waiting, riverbeat.TriggerCatchUp)(runs))
+			gaps := 0
+			for _, r := range runs {
+				if r.State == riverbeat.Missed {
+					gaps++
+					require.NotNil(t, r.MissedCount)
+					require.Equal(t, test.gapCount, *r.MissedCount)
+					require.Equal(t, *r.MissedUntil, r.ScheduledFor)
+					require.Equal(t, time.Duration(test.gapCount-1)*time.Minute, r.MissedUntil.Sub(*r.MissedFrom))
+				}
+			}
+			require.Equal(t, test.gapCount > 0, gaps == 1)
+		})
+	}
+}
+
+func TestAScheduleThatSleptAWeekOfSecondsLeavesOneGap(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.schedule(t, 7*24*time.Hour, func(s *riverbeat.Schedule) { s.CronExpression = "* * * * * *" })
+	b.sweep(t)
+	runs := b.runs(t, s.ID)
+	require.Less(t, len(runs), 80)
+	require.Equal(t, riverbeat.Missed, runs[0].State)
+	require.Nil(t, runs[0].MissedCount, "more than are counted")
+	for i := 2; i < len(runs); i++ {
+		require.Equal(t, time.Second, runs[i].ScheduledFor.Sub(runs[i-1].ScheduledFor))
+	}
+}
+
+func TestInvalidParametersFailTheRunAndNotTheSchedule(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	require.NoError(t, b.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+		_, err := tx.InsertTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
+			TaskName: "echo", ParameterSchema: json.RawMessage(`{"type":"object","required":["day"]}`),
+			Executor: riverbeat.Executor{Kind: "go"}, Queue: "default", Priority: 1, MaxAttempts: 3,
+		})
+		return err
+	}))
+	s := b.schedule(t, time.Minute, nil)
+	b.sweep(t)
+	runs := b.runs(t, s.ID)
+	require.Len(t, runs, 1)
+	require.Equal(t, riverbeat.Failed, runs[0].State)
+	require.Equal(t, riverbeat.InvalidParams, runs[0].Reason)
+	require.Contains(t, runs[0].Error, "day")
+	require.Nil(t, runs[0].JobID)
+	require.NotNil(t, b.read(t, s.ID).NextRunAt)
+}
+
+func TestRunRunsUntilItsContextEnds(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.schedule(t, time.Minute, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b.ticker.Run(ctx)
+	}()
+	require.Eventually(t, func() bool { return len(b.runs(t, s.ID)) == 1 }, 10*time.Second, 10*time.Millisecond)
+	cancel()
+	<-done
+}
