@@ -70,11 +70,6 @@ BEGIN
         SET state = next_state,
             reason = next_reason,
             attempt = runs.attempt + (NEW.attempt - OLD.attempt),
-            started_at = CASE
-                WHEN NEW.state = 'running' AND OLD.state <> 'running'
-                THEN coalesce(started_at, clock_timestamp())
-                ELSE started_at
-            END,
             finished_at = CASE
                 WHEN NEW.finalized_at IS NULL THEN NULL
                 ELSE coalesce(finished_at, clock_timestamp())

@@ -173,6 +173,9 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 // URL is the address of the database, in a form that psql and pgx both take.
 func (s *Server) URL() string { return s.url(s.cfg.Database) }
 
+// DataDir is where the cluster and its log, postgres.log, lie.
+func (s *Server) DataDir() string { return s.dir.path }
+
 func (s *Server) url(database string) string {
 	// libpq does not read + as a space. The port is said because PGPORT might
 	// say another.

@@ -142,7 +142,7 @@ func (r *Recurrence) Remark(tick time.Time) string {
 }
 
 // remarkRepeated tells how often clocks show the wall time around an instant
-// that shows it, and the how manieth that is.
+// that shows it, and which of them that is.
 func (r *Recurrence) remarkRepeated(at, wall int64) string {
 	which, all := 0, 0
 	for near := max(at-maxClockShift, minTick); near <= min(at+maxClockShift, maxTick); {

@@ -82,7 +82,8 @@ type keyword struct {
 // shape: the library would take "type": "strin" and refuse all values later.
 var schemaKeywords map[string]func(k *keyword) string
 
-func init() { //nolint:gochecknoinits // readers of subschemas use the table they stand in
+// Filled in here and not above, because readers of subschemas use the table.
+func init() {
 	schemaKeywords = map[string]func(k *keyword) string{
 		"$schema":        readDialect,
 		"$id":            readID,

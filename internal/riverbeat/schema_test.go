@@ -197,7 +197,7 @@ func TestEffective(t *testing.T) {
 		require.NoError(t, err)
 		twice, err := s.Effective(once)
 		require.NoError(t, err)
-		require.Equal(t, `{"codes":[],"limit":100,"period_type":"daily"}`, string(twice))
+		require.Equal(t, string(once), string(twice))
 	})
 }
 
@@ -346,7 +346,7 @@ func TestAdversaries(t *testing.T) {
 	twice := `{"allOf":[{"properties":{"a":{"$ref":"#"}}},{"properties":{"a":{"$ref":"#"}}}]}`
 	ones := "[" + strings.TrimSuffix(strings.Repeat("1,", 200_000), ",") + "]"
 
-	for _, test := range []struct{ name, schema, params string }{
+	for _, test := range []struct{ name, schema, params string }{ //nolint:paralleltest // each is timed
 		{"DoublingReferences", doubling, `{"a":1}`},
 		{"DoublingByDepth", twice, nested(90, `{"a":`, `{}`, `}`)},
 		{"DoublingDefaults", strings.Replace(doubling, `{"type":"integer"}`, `{"properties":{"x":{"default":1}}}`, 1), `{"a":{}}`},
@@ -364,10 +364,10 @@ func TestAdversaries(t *testing.T) {
 		{"ManyItemsUnevaluated", `{"properties":{"a":{"allOf":[` + strings.TrimSuffix(strings.Repeat(`{"items":true},`, 900), ",") + `],"unevaluatedItems":false}}}`, `{"a":` + ones + `}`},
 		{"DeepParams", `{}`, nested(100_000, `{"a":`, `1`, `}`)},
 	} {
-		t.Run(test.name, func(t *testing.T) { //nolint:paralleltest // it is timed
+		t.Run(test.name, func(t *testing.T) {
 			s, err := CompileParameterSchema(json.RawMessage(test.schema))
 			if err == nil {
-				start := time.Now() //nolint:forbidigo // a test of how long it takes
+				start := time.Now()
 				_, err = s.Effective(json.RawMessage(test.params))
 				took := time.Since(start)
 				t.Logf("%v, %v", took, err)
@@ -470,12 +470,12 @@ func FuzzEffective(f *testing.F) {
 	f.Fuzz(func(t *testing.T, schema, params []byte) {
 		s, err := CompileParameterSchema(schema)
 		if err != nil {
-			requireInvalid(t, err, "invalid_parameter_schema")
+			_ = requireInvalid(t, err, "invalid_parameter_schema")
 			return
 		}
 		effective, err := s.Effective(params)
 		if err != nil {
-			requireInvalid(t, err, "invalid_params")
+			_ = requireInvalid(t, err, "invalid_params")
 			return
 		}
 		again, err := s.Effective(effective)

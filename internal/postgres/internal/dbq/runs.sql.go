@@ -372,7 +372,10 @@ WITH given AS (
 ),
 started AS (
     UPDATE runs
-    SET execution = execution + 1, node = $4::text, reason = NULL
+    SET execution = execution + 1,
+        node = $4::text,
+        reason = NULL,
+        started_at = coalesce(started_at, clock_timestamp())
     FROM given
     WHERE runs.scheduled_for = given.scheduled_for
         AND runs.id = given.id

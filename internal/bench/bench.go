@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"riverbeat/internal/localpg"
+	"riverbeat/internal/postgres"
+)
+
+// bench is a fresh, migrated, analyzed, private Postgres and the nodes on it.
+type bench struct {
+	out    io.Writer
+	binary string
+	server *localpg.Server
+	pool   *pgxpool.Pool
+	procs  []*exec.Cmd
+}
+
+// slowStatement is logged by Postgres, and counted by us, in milliseconds.
+const slowStatement = 200
+
+func (b *bench) open(ctx context.Context) error {
+	build := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "./cmd/riverbeat") //nolint:gosec // our own program
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build riverbeat: %w", err)
+	}
+	var err error
+	// As in production but for the disk: what is measured is the product.
+	b.server, err = localpg.Start(ctx, localpg.Config{
+		Ephemeral: true,
+		Settings: map[string]string{
+			"shared_buffers":             "1GB",
+			"max_wal_size":               "8GB",
+			"log_min_duration_statement": fmt.Sprint(slowStatement),
+			"log_destination":            "stderr",
+		},
+	})
+	if err != nil {
+		return err
+	}
+	cfg := postgres.Config{URL: b.server.URL()}
+	if err := postgres.MigrateUp(ctx, cfg, slog.New(slog.DiscardHandler)); err != nil {
+		return err
+	}
+	if b.pool, err = postgres.NewPool(ctx, cfg); err != nil {
+		return err
+	}
+	return b.exec(ctx, "ANALYZE")
+}
+
+func (b *bench) close() {
+	for _, p := range b.procs {
+		_ = p.Process.Signal(syscall.SIGTERM)
+	}
+	for _, p := range b.procs {
+		_ = p.Wait()
+	}
+	if b.pool != nil {
+		b.pool.Close()
+	}
+	if b.server != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) //nolint:forbidigo // the end of the program
+		defer cancel()
+		_ = b.server.Stop(ctx)
+	}
+}
+
+func (b *bench) printf(format string, args ...any) { _, _ = fmt.Fprintf(b.out, format, args...) }
+
+func (b *bench) exec(ctx context.Context, sql string, args ...any) error {
+	_, err := b.pool.Exec(ctx, sql, args...)
+	return err
+}
+
+func (b *bench) int(ctx context.Context, sql string, args ...any) (n int, err error) {
+	err = b.pool.QueryRow(ctx, sql, args...).Scan(&n)
+	return n, err
+}
+
+// serve starts a node and waits until it is ready. It says the node's address.
+func (b *bench) serve(ctx context.Context, args ...string) (*exec.Cmd, string, error) {
+	// A port that was free a moment ago; the node's log would tell otherwise.
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, "", err
+	}
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		return nil, "", err
+	}
+	p := exec.Command(b.binary, append([]string{"serve", "--insecure-no-auth", "--listen", address}, args...)...) //nolint:gosec,noctx // our own program, ended by close
+	p.Env = append(os.Environ(), "DATABASE_URL="+b.server.URL(), "RIVERBEAT_LOG_LEVEL=warn")                       //nolint:forbidigo // a child's
+	p.Stdout, p.Stderr = os.Stderr, os.Stderr
+	if err := p.Start(); err != nil {
+		return nil, "", err
+	}
+	b.procs = append(b.procs, p)
+	return p, "http://" + address, b.until(ctx, 30*time.Second, func() (bool, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/readyz", nil)
+		if err != nil {
+			return false, err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false, nil //nolint:nilerr // not yet there
+		}
+		return resp.StatusCode == http.StatusOK, resp.Body.Close()
+	})
+}
+
+// until asks again and again until ok, at most for the given time.
+func (b *bench) until(ctx context.Context, most time.Duration, ok func() (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		done, err := ok()
+		if err != nil || done {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("it did not come about in time")
+		case <-tick.C:
+		}
+	}
+}
+
+// addSchedules makes n schedules of echo with the given recurrence, of which
+// every fourth is of policy skip and every fourth of policy queue, with keys
+// of their own.
+func (b *bench) addSchedules(ctx context.Context, n int, cron string, next time.Time) error {
+	const insert = `
+WITH made AS (
+    INSERT INTO schedules (name, task_name, cron_expression, timezone, kwargs, category, tags, execution_policy)
+    SELECT
+        'bench_' || i, 'echo', $2, 'UTC', jsonb_build_object('i', i), 'bench', '["bench"]',
+        CASE i % 4 WHEN 0 THEN 'skip' WHEN 1 THEN 'queue' ELSE 'allow' END
+    FROM generate_series(1, $1::int) AS i
+    RETURNING id
+)
+INSERT INTO schedule_clocks (schedule_id, next_run_at, last_scheduled_for)
+SELECT id, $3::timestamptz, $3::timestamptz - interval '1 millisecond'
+FROM made`
+	if err := b.exec(ctx, insert, n, cron, next); err != nil {
+		return fmt.Errorf("make %d schedules: %w", n, err)
+	}
+	return nil
+}

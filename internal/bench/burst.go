@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// burst lets n schedules be due in the same second, on a database that was
+// empty when it was analyzed, and measures from nominal time to the executor's
+// first statement, by the database's clock.
+func (b *bench) burst(ctx context.Context, n int) error {
+	if _, _, err := b.serve(ctx, "--queues", "default=200"); err != nil {
+		return err
+	}
+	// Idle long enough that every prepared statement has met empty tables.
+	var due time.Time
+	if err := b.pool.QueryRow(ctx, "SELECT date_trunc('second', clock_timestamp()) + interval '15 seconds'").Scan(&due); err != nil {
+		return err
+	}
+	due = due.UTC()
+	cron := fmt.Sprintf("%d %d %d %d %d *", due.Second(), due.Minute(), due.Hour(), due.Day(), int(due.Month()))
+	if err := b.addSchedules(ctx, n, cron, due); err != nil {
+		return err
+	}
+	err := b.until(ctx, 3*time.Minute, func() (bool, error) {
+		started, err := b.int(ctx, "SELECT count(*) FROM runs WHERE state = 'succeeded'")
+		return started >= n, err
+	})
+	if err != nil {
+		return err
+	}
+	const lateness = `
+SELECT
+    count(*),
+    extract(epoch FROM percentile_cont(0.5) WITHIN GROUP (ORDER BY enqueued_at - scheduled_for))::float8,
+    extract(epoch FROM percentile_cont(0.5) WITHIN GROUP (ORDER BY started_at - scheduled_for))::float8,
+    extract(epoch FROM percentile_cont(0.99) WITHIN GROUP (ORDER BY started_at - scheduled_for))::float8,
+    extract(epoch FROM max(started_at - scheduled_for))::float8,
+    extract(epoch FROM max(finished_at - scheduled_for))::float8
+FROM runs`
+	var count int
+	var claimed, p50, p99, last, finished float64
+	if err := b.pool.QueryRow(ctx, lateness).Scan(&count, &claimed, &p50, &p99, &last, &finished); err != nil {
+		return err
+	}
+	slow, err := b.slowStatements()
+	if err != nil {
+		return err
+	}
+	b.printf("burst of %d: nominal to claimed p50 %.3f s; nominal to started p50 %.3f s, p99 %.3f s, last %.3f s; last finished %.3f s; statements above %d ms: %d\n",
+		count, claimed, p50, p99, last, finished, slowStatement, len(slow))
+	for _, s := range slow {
+		b.printf("  %s\n", s)
+	}
+	return nil
+}
+
+// slowStatements are those that Postgres logged as slow, but for our own here.
+func (b *bench) slowStatements() ([]string, error) {
+	log, err := os.ReadFile(filepath.Join(b.server.DataDir(), "postgres.log"))
+	if err != nil {
+		return nil, err
+	}
+	var slow []string
+	for line := range bytes.Lines(log) {
+		text := string(line)
+		if strings.Contains(text, "duration:") && !strings.Contains(text, "generate_series") && !strings.Contains(text, "ANALYZE") {
+			slow = append(slow, strings.TrimSpace(text[:min(len(text), 200)]))
+		}
+	}
+	return slow, nil
+}

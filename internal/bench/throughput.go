@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+)
+
+// rawArgs is a job of the same size as ours, without history.
+type rawArgs struct {
+	RunID      string          `json:"run_id"`
+	TaskName   string          `json:"task_name"`
+	TaskParams json.RawMessage `json:"task_params"`
+}
+
+// Kind is not ours, so the history trigger passes over it.
+func (rawArgs) Kind() string { return "raw" }
+
+type rawWorker struct {
+	river.WorkerDefaults[rawArgs]
+}
+
+func (rawWorker) Work(context.Context, *river.Job[rawArgs]) error { return nil }
+
+const workers = "200"
+
+// throughput compares working off n runs, history and policies on, with
+// working off n jobs in raw River, on the same database one after the other.
+func (b *bench) throughput(ctx context.Context, n int) error {
+	raw, err := b.rawRiver(ctx, n)
+	if err != nil {
+		return err
+	}
+	b.printf("raw River: %d jobs inserted and worked in %.2f s, %.0f/s\n", n, raw.Seconds(), float64(n)/raw.Seconds())
+	if err := b.exec(ctx, "TRUNCATE river_job"); err != nil {
+		return err
+	}
+
+	if _, _, err := b.serve(ctx, "--queues", "default="+workers); err != nil {
+		return err
+	}
+	var began time.Time
+	if err := b.pool.QueryRow(ctx, "SELECT date_trunc('second', clock_timestamp()) + interval '5 seconds'").Scan(&began); err != nil {
+		return err
+	}
+	began = began.UTC()
+	cron := fmt.Sprintf("%d %d %d %d %d *", began.Second(), began.Minute(), began.Hour(), began.Day(), int(began.Month()))
+	if err := b.addSchedules(ctx, n, cron, began); err != nil {
+		return err
+	}
+	err = b.until(ctx, 5*time.Minute, func() (bool, error) {
+		done, err := b.int(ctx, "SELECT count(*) FROM runs WHERE finished_at IS NOT NULL")
+		return done >= n, err
+	})
+	if err != nil {
+		return err
+	}
+	var seconds float64
+	if err := b.pool.QueryRow(ctx, "SELECT extract(epoch FROM max(finished_at) - $1)::float8 FROM runs", began).Scan(&seconds); err != nil {
+		return err
+	}
+	b.printf("Riverbeat: %d ticks claimed, recorded and worked in %.2f s, %.0f/s; ratio to raw River %.2f\n",
+		n, seconds, float64(n)/seconds, raw.Seconds()/seconds)
+	return nil
+}
+
+// rawRiver inserts n jobs in batches of the size of our claims and works them
+// at the same time, as our node does.
+func (b *bench) rawRiver(ctx context.Context, n int) (time.Duration, error) {
+	works := river.NewWorkers()
+	river.AddWorker(works, rawWorker{})
+	client, err := river.NewClient(riverpgxv5.New(b.pool), &river.Config{
+		Schema:        "riverbeat",
+		Logger:        slog.New(slog.DiscardHandler),
+		Queues:        map[string]river.QueueConfig{"default": {MaxWorkers: 200}},
+		Workers:       works,
+		FetchCooldown: 5 * time.Millisecond,
+	})
+	if err != nil {
+		return 0, err
+	}
+	if err := client.Start(ctx); err != nil {
+		return 0, err
+	}
+	defer func() { _ = client.Stop(context.WithoutCancel(ctx)) }()
+	began := time.Now() //nolint:forbidigo // a duration of this process
+	const batch = 500
+	for i := 0; i < n; i += batch {
+		params := make([]river.InsertManyParams, min(batch, n-i))
+		for k := range params {
+			params[k] = river.InsertManyParams{Args: rawArgs{
+				RunID: fmt.Sprintf("01939c3e-8800-7000-8000-%012d", i+k), TaskName: "echo",
+				TaskParams: json.RawMessage(fmt.Sprintf(`{"i": %d}`, i+k)),
+			}}
+		}
+		err := pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
+			_, err := client.InsertManyTx(ctx, tx, params)
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	err = b.until(ctx, 5*time.Minute, func() (bool, error) {
+		done, err := b.int(ctx, "SELECT count(*) FROM river_job WHERE state = 'completed'")
+		return done >= n, err
+	})
+	return time.Since(began), err
+}

@@ -1,0 +1,106 @@
+package httpapi
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"riverbeat/internal/riverbeat"
+)
+
+// requestIDHeader carries the id of a request: the client's, if it is sane, or
+// one of ours. It is set on each response before anything else happens.
+const requestIDHeader = "X-Request-Id"
+
+// maxRequestIDLength is the longest id of a client that is taken over.
+const maxRequestIDLength = 64
+
+// observe names the request, sets the headers that every response has, and logs
+// a line at debug.
+func (a *api) observe(c *gin.Context) {
+	id := c.GetHeader(requestIDHeader)
+	if !saneRequestID(id) {
+		id = uuid.NewString()
+	}
+	header := c.Writer.Header()
+	header.Set(requestIDHeader, id)
+	header.Set("X-Content-Type-Options", "nosniff")
+	if c.FullPath() == "" || !strings.HasPrefix(c.FullPath(), docsPath) {
+		header.Set("Cache-Control", "no-store")
+	}
+
+	start := a.Now()
+	c.Next()
+	if ctx := c.Request.Context(); a.Logger.Enabled(ctx, slog.LevelDebug) {
+		a.Logger.DebugContext(ctx, "request",
+			"method", c.Request.Method, "path", c.Request.URL.Path, "status", c.Writer.Status(),
+			"bytes", max(c.Writer.Size(), 0), "took", a.Now().Sub(start), "request_id", id)
+	}
+}
+
+func saneRequestID(id string) bool {
+	return id != "" && len(id) <= maxRequestIDLength &&
+		!strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// recoverPanic answers a panic as a fault of ours.
+func (a *api) recoverPanic(c *gin.Context) {
+	defer func() {
+		cause := recover()
+		if cause == nil {
+			return
+		}
+		if cause == http.ErrAbortHandler { //nolint:errorlint // a panic's value, by identity
+			panic(cause)
+		}
+		a.Logger.ErrorContext(c.Request.Context(), "panic",
+			"panic", fmt.Sprint(cause), "stack", string(debug.Stack()),
+			"request_id", c.Writer.Header().Get(requestIDHeader))
+		if c.Writer.Written() {
+			panic(http.ErrAbortHandler) // the client must not take a part for the whole
+		}
+		c.Abort()
+		a.writeProblem(c, forms[riverbeat.Internal], internalError)
+	}()
+	c.Next()
+}
+
+func (a *api) limitBody(c *gin.Context) {
+	if c.FullPath() != "" && c.Request.Body != nil {
+		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, a.BodyLimit)
+	}
+	c.Next()
+}
+
+// elsewhere serves what is no route: the mounted handlers, or a 404.
+func (a *api) elsewhere(c *gin.Context) {
+	path := c.Request.URL.Path
+	mounted, longest := http.Handler(nil), -1
+	for at, handler := range a.Mounts {
+		at = strings.TrimSuffix(at, "/")
+		if len(at) > longest && (path == at || strings.HasPrefix(path, at+"/")) {
+			mounted, longest = handler, len(at)
+		}
+	}
+	if mounted == nil || path == "/api" || strings.HasPrefix(path, "/api/") {
+		a.fail(c, riverbeat.Errorf(riverbeat.NotFound, "no_such_path", "There is nothing at this path. GET /openapi.json lists what there is."))
+		return
+	}
+	c.Writer.Header().Del("Cache-Control") // theirs to say
+	c.Status(http.StatusOK)                // gin has set 404
+	mounted.ServeHTTP(c.Writer, c.Request)
+}
+
+// wrongMethod answers a method that the path does not have. gin has set Allow.
+func (a *api) wrongMethod(c *gin.Context) {
+	allowed := strings.Split(c.Writer.Header().Get("Allow"), ", ")
+	slices.Sort(allowed)
+	c.Writer.Header().Set("Allow", strings.Join(allowed, ", "))
+	a.fail(c, methodNotAllowed("This path takes %s.", strings.Join(allowed, ", ")))
+}

@@ -1,0 +1,103 @@
+// Package httpapi is the REST API: gin at the door, handlers that are functions
+// of a request, problem documents for everything that goes wrong, and the
+// OpenAPI document made from the very types that requests are read into.
+//
+// All routes are in routes.go. DESIGN.md says why requests are decoded here and
+// not by huma.
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humagin"
+	"github.com/gin-gonic/gin"
+
+	"riverbeat/internal/catalog"
+	"riverbeat/internal/history"
+)
+
+// DefaultBodyLimit is how many bytes of a request's body are read by default.
+const DefaultBodyLimit = 1 << 20
+
+// Config is what the API needs.
+type Config struct {
+	// Catalog and History do what is asked. Required.
+	Catalog *catalog.Catalog
+	History *history.History
+	// Now is this machine's clock: previews begin there, and the access log
+	// measures by it. Required.
+	Now func() time.Time
+	// DefaultTimezone is the zone of schedules that name none. Defaults to UTC.
+	DefaultTimezone string
+	// BodyLimit is how many bytes of a body are read. Defaults to
+	// DefaultBodyLimit.
+	BodyLimit int64
+	// Logger gets faults as errors and each request at debug. Defaults to none.
+	Logger *slog.Logger
+	// Version is shown in the OpenAPI document.
+	Version string
+	// Ready says why the process cannot serve yet, or no more. Defaults to
+	// always ready.
+	Ready func(ctx context.Context) error
+	// Mounts are other handlers by the path they and all below them stand at:
+	// "/riverui", or "/" for whatever is left. They never get a path below /api.
+	Mounts map[string]http.Handler
+}
+
+func (cfg Config) withDefaults() Config {
+	if cfg.Catalog == nil || cfg.History == nil || cfg.Now == nil {
+		panic("httpapi: Catalog, History and Now are required")
+	}
+	if cfg.DefaultTimezone == "" {
+		cfg.DefaultTimezone = "UTC"
+	}
+	if cfg.BodyLimit == 0 {
+		cfg.BodyLimit = DefaultBodyLimit
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Ready == nil {
+		cfg.Ready = func(context.Context) error { return nil }
+	}
+	return cfg
+}
+
+// api is what the handlers share.
+type api struct {
+	Config
+	openAPI *huma.OpenAPI
+	adapter huma.Adapter
+}
+
+// New makes the handler of everything that is served.
+func New(cfg Config) http.Handler {
+	engine := newEngine()
+	a := &api{Config: cfg.withDefaults()}
+	h := humagin.New(engine, huma.Config{OpenAPI: newOpenAPI(a.Version)})
+	a.openAPI, a.adapter = h.OpenAPI(), h.Adapter()
+
+	engine.Use(a.observe, a.recoverPanic, a.limitBody)
+	engine.NoRoute(a.elsewhere)
+	engine.NoMethod(a.wrongMethod)
+	a.routes()
+	a.serveDocs(engine)
+	return engine
+}
+
+func newEngine() *gin.Engine {
+	gin.SetMode(gin.ReleaseMode)
+	engine := gin.New()
+	engine.HandleMethodNotAllowed = true
+	// One resource, one path: no redirect to a path that a client did not mean.
+	engine.RedirectTrailingSlash = false
+	// A task name may contain a slash, as %2F. What gin would unescape, it would
+	// unescape as a query, where + is a space; params.go does it.
+	engine.UseEscapedPath = true
+	engine.UnescapePathValues = false
+	return engine
+}

@@ -1,0 +1,217 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"riverbeat/internal/riverbeat"
+)
+
+// jsonObject and jsonArray are JSON that is passed on as it is. That it is an
+// object or an array is for riverbeat to check.
+type (
+	jsonObject struct{ json.RawMessage }
+	jsonArray  struct{ json.RawMessage }
+	jsonAny    struct{ json.RawMessage }
+)
+
+// Schema describes the type in the OpenAPI document.
+func (jsonObject) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeObject, AdditionalProperties: true}
+}
+
+// Schema describes the type in the OpenAPI document.
+func (jsonArray) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{}}
+}
+
+// Schema describes the type in the OpenAPI document.
+func (jsonAny) Schema(huma.Registry) *huma.Schema { return &huma.Schema{} }
+
+// duration is a length of time: read as "1h30m", "7d" or a number of seconds,
+// written as "1h30m".
+type duration time.Duration
+
+// Schema describes the type in the OpenAPI document.
+func (duration) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{
+		Extensions: map[string]any{"type": []string{"string", "number"}},
+		Examples:   []any{"1h30m", 90},
+	}
+}
+
+// MarshalJSON writes the duration as people do: "1h", not "1h0m0s".
+func (d duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
+
+func (d duration) String() string {
+	text := time.Duration(d).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// days are the days at the beginning of a duration, which Go does not know.
+var days = regexp.MustCompile(`^(-?)(\d{1,6})d`)
+
+const badDuration = `must be a duration such as "90s", "1h30m" or "7d", or a number of seconds`
+
+func (d *duration) read(raw json.RawMessage) (problem string) {
+	var text string
+	var parsed time.Duration
+	switch c := raw[0]; {
+	case c == '"':
+		if json.Unmarshal(raw, &text) != nil {
+			return badDuration
+		}
+		var ok bool
+		if parsed, ok = parseDuration(text); !ok {
+			return badDuration
+		}
+	case c == '-' || c >= '0' && c <= '9':
+		ms, err := strconv.ParseFloat(string(raw), 64)
+		ms *= 1000
+		if err != nil || math.Abs(ms) > math.MaxInt64/float64(time.Millisecond)/2 {
+			return badDuration
+		}
+		if whole := math.Round(ms); math.Abs(ms-whole) < 1e-6*max(1, math.Abs(ms)/1e6) {
+			ms = whole
+		}
+		parsed = time.Duration(ms * float64(time.Millisecond))
+	default:
+		return badDuration
+	}
+	if parsed%time.Millisecond != 0 {
+		return "must be whole milliseconds"
+	}
+	*d = duration(parsed)
+	return ""
+}
+
+func parseDuration(text string) (time.Duration, bool) {
+	var sum time.Duration
+	found := days.FindStringSubmatch(text)
+	if found != nil {
+		n, err := strconv.Atoi(found[2])
+		if err != nil || n > 100_000 {
+			return 0, false
+		}
+		sum = time.Duration(n) * 24 * time.Hour
+		if text = text[len(found[0]):]; text != "" && (text[0] < '0' || text[0] > '9') {
+			return 0, false
+		}
+	}
+	if text != "" || found == nil {
+		rest, err := time.ParseDuration(text)
+		if err != nil || rest > math.MaxInt64-sum {
+			return 0, false
+		}
+		sum += rest
+	}
+	if found != nil && found[1] != "" {
+		sum = -sum
+	}
+	return sum, true
+}
+
+func durationOr(d *duration, missing time.Duration) time.Duration {
+	if d == nil {
+		return missing
+	}
+	return time.Duration(*d)
+}
+
+// The texts that are one of a few.
+type (
+	executionPolicy string
+	catchUp         string
+	runState        string
+	runTrigger      string
+	scheduleSort    string
+)
+
+func (executionPolicy) choices() []string {
+	return texts(riverbeat.Allow, riverbeat.Skip, riverbeat.Queue)
+}
+
+func (catchUp) choices() []string {
+	return texts(riverbeat.CatchUpLatest, riverbeat.CatchUpAll, riverbeat.CatchUpNone)
+}
+
+func (runState) choices() []string {
+	return texts(riverbeat.Waiting, riverbeat.Queued, riverbeat.Running, riverbeat.Retrying, riverbeat.Succeeded,
+		riverbeat.Failed, riverbeat.Cancelled, riverbeat.Skipped, riverbeat.Missed)
+}
+
+func (runTrigger) choices() []string {
+	return texts(riverbeat.TriggerSchedule, riverbeat.TriggerCatchUp, riverbeat.TriggerManual, riverbeat.TriggerBackfill)
+}
+
+func (scheduleSort) choices() []string {
+	return []string{"-created_at", "created_at", "name", "-name", "next_run_at", "-next_run_at"}
+}
+
+// Schema describes the type in the OpenAPI document.
+func (c executionPolicy) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
+
+// Schema describes the type in the OpenAPI document.
+func (c catchUp) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
+
+// Schema describes the type in the OpenAPI document.
+func (c runState) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
+
+// Schema describes the type in the OpenAPI document.
+func (c runTrigger) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
+
+// Schema describes the type in the OpenAPI document.
+func (c scheduleSort) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
+
+func choiceSchema(c choice) *huma.Schema {
+	s := &huma.Schema{Type: huma.TypeString}
+	for _, text := range c.choices() {
+		s.Enum = append(s.Enum, text)
+	}
+	return s
+}
+
+func texts[T ~string](values ...T) []string {
+	list := make([]string, len(values))
+	for i, value := range values {
+		list[i] = string(value)
+	}
+	return list
+}
+
+// valueOr is the value of an optional field, or what stands for a missing one.
+func valueOr[T any](p *T, missing T) T {
+	if p == nil {
+		return missing
+	}
+	return *p
+}
+
+// orNull is an optional text of an answer: null when it is empty.
+func orNull[T ~string](text string) *T {
+	if text == "" {
+		return nil
+	}
+	t := T(text)
+	return &t
+}
+
+// rawOr is raw JSON of an answer, or what stands for a missing one.
+func rawOr(raw json.RawMessage, missing string) json.RawMessage {
+	if len(raw) == 0 {
+		return json.RawMessage(missing)
+	}
+	return raw
+}

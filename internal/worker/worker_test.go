@@ -1,0 +1,357 @@
+package worker_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"riverbeat/internal/catalog"
+	"riverbeat/internal/execute"
+	"riverbeat/internal/execute/builtin"
+	"riverbeat/internal/history"
+	"riverbeat/internal/ledger"
+	"riverbeat/internal/pgtest"
+	"riverbeat/internal/postgres"
+	"riverbeat/internal/queue"
+	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/tick"
+	"riverbeat/internal/worker"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// bundle is a database with one working node.
+type bundle struct {
+	*pgtest.Database
+	catalog  *catalog.Catalog
+	history  *history.History
+	registry *execute.Registry
+	start    func(...func(*worker.Config)) *worker.Worker
+}
+
+func setup(t *testing.T) *bundle {
+	t.Helper()
+	d := pgtest.DB(t)
+	quiet := slog.New(slog.DiscardHandler)
+	q, err := queue.New(d.Pool, pgtest.Schema, quiet)
+	require.NoError(t, err)
+	l := ledger.New(q)
+	b := &bundle{
+		Database: d, catalog: catalog.New(d.DB, l), history: history.New(d.DB, l), registry: execute.NewRegistry(),
+	}
+	builtin.Register(b.registry)
+	b.start = func(change ...func(*worker.Config)) *worker.Worker {
+		id := uuid.New()
+		cfg := worker.Config{
+			DB: d.DB, Pool: d.Pool, Logger: quiet, Grace: 5 * time.Second,
+			Ticker: tick.New(d.DB, l, quiet),
+			Executor: execute.New(execute.Config{
+				DB: d.DB, Ledger: l, Registry: b.registry, Node: id.String(), Now: time.Now,
+			}),
+			Node: postgres.Node{ID: id, Version: "test", Tasks: b.registry.Names(), Queues: map[string]int{"default": 50}},
+		}
+		for _, c := range change {
+			c(&cfg)
+		}
+		w, err := worker.New(cfg)
+		require.NoError(t, err)
+		t.Cleanup(w.Stop)
+		require.NoError(t, w.Start(context.Background()))
+		return w
+	}
+	return b
+}
+
+func (b *bundle) schedule(t *testing.T, change func(*riverbeat.Schedule)) *riverbeat.Schedule {
+	t.Helper()
+	s := &riverbeat.Schedule{
+		TaskName: "echo", CronExpression: "0 0 1 1 *", Timezone: "UTC", Enabled: true,
+		Args: json.RawMessage("[]"), TaskParams: json.RawMessage(`{"n": 1}`),
+		ExecutionPolicy: riverbeat.Allow, CatchUp: riverbeat.CatchUpLatest,
+		CatchUpWindow: time.Hour, MaxWaiting: 100,
+	}
+	change(s)
+	made, err := b.catalog.CreateSchedule(t.Context(), s)
+	require.NoError(t, err)
+	return made
+}
+
+func (b *bundle) runNow(t *testing.T, s *riverbeat.Schedule) *riverbeat.Run {
+	t.Helper()
+	run, err := b.history.RunNow(t.Context(), s.ID, history.Overrides{})
+	require.NoError(t, err)
+	return run
+}
+
+// until waits for a run to be as it should.
+func (b *bundle) until(t *testing.T, id uuid.UUID, ok func(*riverbeat.Run) bool) *riverbeat.Run {
+	t.Helper()
+	var run *riverbeat.Run
+	require.Eventually(t, func() bool {
+		var err error
+		run, err = b.history.Run(t.Context(), id)
+		require.NoError(t, err)
+		return ok(run)
+	}, 20*time.Second, 10*time.Millisecond, "run %s", id)
+	return run
+}
+
+func in(state riverbeat.State) func(*riverbeat.Run) bool {
+	return func(r *riverbeat.Run) bool { return r.State == state }
+}
+
+func TestASucceededRunKeepsResultTimesAndLines(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start()
+	for _, policy := range []riverbeat.Policy{riverbeat.Allow, riverbeat.Skip, riverbeat.Queue} {
+		s := b.schedule(t, func(s *riverbeat.Schedule) { s.ExecutionPolicy = policy })
+		run := b.until(t, b.runNow(t, s).ID, in(riverbeat.Succeeded))
+		require.JSONEq(t, `{"n": 1}`, string(run.Result), policy)
+		require.Equal(t, 1, run.Execution)
+		require.Equal(t, 1, run.Attempt)
+		require.NotEmpty(t, run.Node)
+		require.False(t, run.StartedAt.Before(*run.EnqueuedAt))
+		require.False(t, run.FinishedAt.Before(*run.StartedAt))
+		require.Contains(t, string(run.Logs), "echo", policy)
+		require.Empty(t, run.Error)
+	}
+}
+
+func TestAScheduleOfEverySecondTicksByItself(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start()
+	s := b.schedule(t, func(s *riverbeat.Schedule) { s.CronExpression = "@every 1s" })
+	require.Eventually(t, func() bool {
+		runs, _, err := b.history.ListRuns(t.Context(), &postgres.RunFilter{ScheduleID: &s.ID, State: []riverbeat.State{riverbeat.Succeeded}, Limit: 10})
+		require.NoError(t, err)
+		return len(runs) >= 3
+	}, 20*time.Second, 50*time.Millisecond)
+}
+
+func TestAFailingRunIsTriedAgainAndThenFails(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start()
+	_, err := b.catalog.CreateTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
+		TaskName: "flaky", ParameterSchema: json.RawMessage("{}"), Executor: riverbeat.Executor{Kind: "go", Name: "fail"},
+		Queue: "default", Priority: 1, MaxAttempts: 3, Retry: riverbeat.Retry{Backoff: time.Millisecond, MaxBackoff: time.Millisecond},
+	}, false)
+	require.NoError(t, err)
+
+	s := b.schedule(t, func(s *riverbeat.Schedule) {
+		s.TaskName, s.TaskParams = "flaky", json.RawMessage(`{"message": "no luck"}`)
+	})
+	run := b.until(t, b.runNow(t, s).ID, in(riverbeat.Failed))
+	require.Equal(t, 3, run.Attempt)
+	require.Equal(t, 3, run.Execution)
+	require.Equal(t, "no luck", run.Error)
+	require.Equal(t, 3, strings.Count(string(run.Logs), "failing"), "the lines of all attempts")
+
+	s = b.schedule(t, func(s *riverbeat.Schedule) {
+		s.TaskName, s.TaskParams = "flaky", json.RawMessage(`{"times": 1}`)
+	})
+	run = b.until(t, b.runNow(t, s).ID, in(riverbeat.Succeeded))
+	require.Equal(t, 2, run.Attempt)
+	require.Empty(t, run.Error, "it came right in the end")
+}
+
+func TestAFinalErrorAndAPanicAndATimeout(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.registry.Register("final", func(context.Context, *execute.Run) (any, error) {
+		return nil, execute.Final(errors.New("never again"))
+	})
+	b.registry.Register("panic", func(context.Context, *execute.Run) (any, error) { panic("ouch \x00") })
+	b.registry.Register("nul", func(context.Context, *execute.Run) (any, error) { return map[string]string{"a": "\x00"}, nil })
+	b.registry.Register("large", func(context.Context, *execute.Run) (any, error) { return strings.Repeat("x", 1<<20), nil })
+	b.start()
+	for _, task := range []string{"final", "panic", "sleep", "nul", "large"} {
+		_, err := b.catalog.CreateTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
+			TaskName: task, ParameterSchema: json.RawMessage("{}"), Executor: riverbeat.Executor{Kind: "go"},
+			Queue: "default", Priority: 1, MaxAttempts: 2, Timeout: time.Second,
+			Retry: riverbeat.Retry{Backoff: time.Millisecond, MaxBackoff: time.Millisecond},
+		}, false)
+		require.NoError(t, err)
+	}
+	run := func(task, params string) *riverbeat.Run {
+		s := b.schedule(t, func(s *riverbeat.Schedule) {
+			s.TaskName, s.TaskParams, s.ExecutionPolicy = task, json.RawMessage(params), riverbeat.Queue
+		})
+		return b.until(t, b.runNow(t, s).ID, func(r *riverbeat.Run) bool { return r.State.Ended() })
+	}
+
+	final := run("final", "{}")
+	require.Equal(t, riverbeat.Failed, final.State)
+	require.Equal(t, 1, final.Attempt)
+	require.Contains(t, final.Error, "never again")
+
+	panicked := run("panic", "{}")
+	require.Equal(t, riverbeat.Failed, panicked.State)
+	require.Equal(t, 2, panicked.Attempt)
+	require.Contains(t, panicked.Error, "ouch")
+	require.Contains(t, string(panicked.Logs), "worker_test.go", "the stack")
+
+	late := run("sleep", `{"seconds": 60}`)
+	require.Equal(t, riverbeat.Failed, late.State)
+	require.Contains(t, late.Error, "timeout of 1s")
+
+	require.Equal(t, riverbeat.Failed, run("nul", "{}").State)
+	large := run("large", "{}")
+	require.Equal(t, riverbeat.Succeeded, large.State)
+	require.Contains(t, string(large.Result), `"truncated"`)
+}
+
+func TestQueuedRunsOfOneKeyGoOneByOneInOrder(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start()
+	s := b.schedule(t, func(s *riverbeat.Schedule) {
+		s.TaskName, s.TaskParams, s.ExecutionPolicy = "sleep", json.RawMessage(`{"seconds": 0.05}`), riverbeat.Queue
+	})
+	var runs []*riverbeat.Run
+	for range 6 {
+		runs = append(runs, b.runNow(t, s))
+	}
+	require.Equal(t, riverbeat.Waiting, runs[5].State)
+	require.NotNil(t, runs[5].BlockedBy)
+	var before *riverbeat.Run
+	for _, r := range runs {
+		run := b.until(t, r.ID, in(riverbeat.Succeeded))
+		if before != nil {
+			require.False(t, run.StartedAt.Before(*before.FinishedAt), "no overlap, no overtaking")
+		}
+		before = run
+	}
+}
+
+func TestSkipSaysWhoWasInTheWay(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start()
+	s := b.schedule(t, func(s *riverbeat.Schedule) {
+		s.TaskName, s.TaskParams, s.ExecutionPolicy = "sleep", json.RawMessage(`{"seconds": 30}`), riverbeat.Skip
+	})
+	first := b.runNow(t, s)
+	b.until(t, first.ID, in(riverbeat.Running))
+	second := b.runNow(t, s)
+	require.Equal(t, riverbeat.Skipped, second.State)
+	require.Equal(t, riverbeat.AlreadyRunning, second.Reason)
+	require.Equal(t, first.ID, *second.BlockedBy)
+
+	// The same task with other parameters is another key; so is the same with
+	// its parameters in another spelling not.
+	other := b.schedule(t, func(s *riverbeat.Schedule) {
+		s.TaskName, s.TaskParams, s.ExecutionPolicy = "sleep", json.RawMessage(`{ "seconds" : 3.0e1 }`), riverbeat.Skip
+	})
+	require.Equal(t, riverbeat.Skipped, b.runNow(t, other).State)
+}
+
+func TestALineMovesUpWhenTheRunInItsWayFails(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	release := make(chan struct{})
+	b.registry.Register("gate", func(ctx context.Context, run *execute.Run) (any, error) {
+		select {
+		case <-release:
+			return nil, execute.Final(errors.New("told to"))
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	})
+	b.start()
+	s := b.schedule(t, func(s *riverbeat.Schedule) { s.TaskName, s.ExecutionPolicy = "gate", riverbeat.Queue })
+	first := b.runNow(t, s)
+	b.until(t, first.ID, in(riverbeat.Running))
+	second := b.runNow(t, s)
+	require.Equal(t, riverbeat.Waiting, second.State)
+	close(release)
+	b.until(t, first.ID, in(riverbeat.Failed))
+	b.until(t, second.ID, in(riverbeat.Failed))
+}
+
+func TestDisablingCancelsTheLineAndLeavesWhatRuns(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start()
+	s := b.schedule(t, func(s *riverbeat.Schedule) {
+		s.TaskName, s.TaskParams, s.ExecutionPolicy = "sleep", json.RawMessage(`{"seconds": 1}`), riverbeat.Queue
+	})
+	first := b.runNow(t, s)
+	b.until(t, first.ID, in(riverbeat.Running))
+	second := b.runNow(t, s)
+	_, err := b.catalog.ChangeSchedule(t.Context(), s.ID, func(s *riverbeat.Schedule) error {
+		s.Enabled = false
+		return nil
+	})
+	require.NoError(t, err)
+	cancelled := b.until(t, second.ID, in(riverbeat.Cancelled))
+	require.Equal(t, riverbeat.ScheduleDisabled, cancelled.Reason)
+	b.until(t, first.ID, in(riverbeat.Succeeded))
+}
+
+func TestWhoeverTouchesTheJobTheRunFollows(t *testing.T) {
+	t.Parallel()
+	b := setup(t) // nothing works here
+	job := func() *riverbeat.Run { return b.runNow(t, b.schedule(t, func(*riverbeat.Schedule) {})) }
+	exec := func(sql string, args ...any) {
+		_, err := b.Pool.Exec(t.Context(), sql, args...)
+		require.NoError(t, err)
+	}
+	deleted := job()
+	exec("DELETE FROM river_job WHERE id = $1", *deleted.JobID)
+	require.Equal(t, riverbeat.JobDeleted, b.until(t, deleted.ID, in(riverbeat.Cancelled)).Reason)
+
+	cancelled := job()
+	exec("UPDATE river_job SET state = 'cancelled', finalized_at = now() WHERE id = $1", *cancelled.JobID)
+	run := b.until(t, cancelled.ID, in(riverbeat.Cancelled))
+	require.Equal(t, riverbeat.CancelledByUser, run.Reason)
+	require.NotNil(t, run.FinishedAt)
+	exec("UPDATE river_job SET state = 'available', finalized_at = NULL WHERE id = $1", *cancelled.JobID)
+	run = b.until(t, cancelled.ID, in(riverbeat.Queued))
+	require.Nil(t, run.FinishedAt)
+	require.Empty(t, run.Reason)
+
+	finished := job()
+	exec("UPDATE river_job SET state = 'completed', finalized_at = now() WHERE id = $1", *finished.JobID)
+	exec("DELETE FROM river_job WHERE id = $1", *finished.JobID)
+	b.until(t, finished.ID, in(riverbeat.Succeeded))
+
+	exec("INSERT INTO river_job (args, kind, max_attempts, metadata, queue, tags) VALUES ('{\"run_id\": \"no uuid\"}', 'run', 3, '{}', 'default', '{}')")
+	exec("UPDATE river_job SET state = 'completed', finalized_at = now() WHERE args ->> 'run_id' = 'no uuid'")
+	exec("DELETE FROM river_job")
+}
+
+func TestATaskThatNobodyRegistersWaits(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start()
+	s := b.schedule(t, func(s *riverbeat.Schedule) { s.TaskName = "of_the_next_version" })
+	run := b.runNow(t, s)
+	waiting := b.until(t, run.ID, func(r *riverbeat.Run) bool { return r.Reason == riverbeat.NoWorker })
+	require.Equal(t, riverbeat.Queued, waiting.State)
+	require.Zero(t, waiting.Attempt, "no attempt is used up")
+}
+
+func TestStopGivesRunningAttemptsBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	w := b.start(func(c *worker.Config) { c.Grace = 100 * time.Millisecond })
+	s := b.schedule(t, func(s *riverbeat.Schedule) {
+		s.TaskName, s.TaskParams, s.ExecutionPolicy = "sleep", json.RawMessage(`{"seconds": 60}`), riverbeat.Queue
+	})
+	run := b.runNow(t, s)
+	b.until(t, run.ID, in(riverbeat.Running))
+	w.Stop()
+	given := b.until(t, run.ID, in(riverbeat.Queued))
+	require.Zero(t, given.Attempt, "the attempt is not used up")
+	require.Equal(t, 1, given.Execution)
+}
