@@ -23,6 +23,17 @@ CREATE TABLE backfills (
 CREATE INDEX backfills_schedule_id_idx ON backfills (schedule_id, created_at);
 CREATE INDEX backfills_running_idx ON backfills (created_at) WHERE state = 'running';
 
+-- Domains, not CHECKs: a CHECK of the table is read anew for each statement
+-- that updates it, and the history trigger is one statement per run.
+CREATE DOMAIN run_state AS varchar(20) CONSTRAINT run_state_known CHECK (VALUE IN (
+    'waiting', 'queued', 'running', 'retrying',
+    'succeeded', 'failed', 'cancelled', 'skipped', 'missed'
+));
+CREATE DOMAIN run_trigger AS varchar(20) CONSTRAINT run_trigger_known
+    CHECK (VALUE IN ('schedule', 'catch_up', 'manual', 'backfill'));
+CREATE DOMAIN run_policy AS varchar(20) CONSTRAINT run_policy_known
+    CHECK (VALUE IN ('allow', 'skip', 'queue'));
+
 CREATE TABLE runs (
     id uuid NOT NULL,
     scheduled_for timestamptz NOT NULL,
@@ -36,10 +47,14 @@ CREATE TABLE runs (
     args jsonb NOT NULL DEFAULT '[]',
     task_params jsonb NOT NULL DEFAULT '{}',
     lock_key text,
-    execution_policy varchar(20) NOT NULL,
-    trigger varchar(20) NOT NULL,
+    execution_policy run_policy NOT NULL,
+    trigger run_trigger NOT NULL,
     backfill_id uuid,
-    state varchar(20) NOT NULL,
+    -- Of what there may be one per schedule and time: nil for ticks, the
+    -- backfill for its runs, the run itself for requests. Not generated, as
+    -- that is computed at each update.
+    slot uuid NOT NULL,
+    state run_state NOT NULL,
     reason varchar(30),
     blocked_by uuid,
     -- Place in the line of the lock key: 0 for ticks and requests, 1 for
@@ -65,24 +80,13 @@ CREATE TABLE runs (
     requested_by text,
     created_at timestamptz NOT NULL DEFAULT statement_timestamp(),
     CONSTRAINT runs_pkey PRIMARY KEY (scheduled_for, id),
-    CONSTRAINT runs_state_known CHECK (state IN ('waiting', 'queued', 'running', 'retrying',
-        'succeeded', 'failed', 'cancelled', 'skipped', 'missed')),
-    CONSTRAINT runs_trigger_known CHECK (trigger IN ('schedule', 'catch_up', 'manual', 'backfill')),
-    CONSTRAINT runs_execution_policy_known CHECK (execution_policy IN ('allow', 'skip', 'queue')),
-    CONSTRAINT runs_line_is_waiting CHECK ((line_rank IS NOT NULL) = (state = 'waiting')),
-    CONSTRAINT runs_scheduled_for_milliseconds CHECK
-        (scheduled_for = date_trunc('milliseconds', scheduled_for, 'UTC')),
-    CONSTRAINT runs_gap CHECK ((state = 'missed') = (missed_from IS NOT NULL AND missed_until IS NOT NULL))
+    CONSTRAINT runs_line_is_waiting CHECK ((line_rank IS NOT NULL) = (state = 'waiting'))
 ) PARTITION BY RANGE (scheduled_for);
 
--- Indexes by column order of their use: unique ticks, unique backfilled ticks,
--- the runs of a schedule and of a task (newest first), the line of a key.
--- A change of state touches none of them, so it is a HOT update.
-CREATE UNIQUE INDEX runs_tick_key ON runs (schedule_id, scheduled_for)
-    WHERE trigger IN ('schedule', 'catch_up');
-CREATE UNIQUE INDEX runs_backfill_key ON runs (backfill_id, schedule_id, scheduled_for)
-    WHERE backfill_id IS NOT NULL;
-CREATE INDEX runs_schedule_idx ON runs (schedule_id, scheduled_for, id);
+-- Ticks are unique, and so are those of a backfill; the same index has the
+-- runs of a schedule, newest first. Then those of a task, and the line of a
+-- key. A change of state touches no index, so it is a HOT update.
+CREATE UNIQUE INDEX runs_tick_key ON runs (schedule_id, scheduled_for, slot);
 CREATE INDEX runs_task_idx ON runs (task_name, scheduled_for, id);
 CREATE INDEX runs_line_idx ON runs (lock_key, line_rank, scheduled_for, id)
     WHERE line_rank IS NOT NULL;
@@ -123,15 +127,7 @@ BEGIN
             autovacuum_analyze_scale_factor = 0.02)',
         child, child || '_pkey');
     EXECUTE format(
-        'CREATE UNIQUE INDEX %I ON %I (schedule_id, scheduled_for)
-            WHERE trigger IN (''schedule'', ''catch_up'')',
-        child || '_tick_key', child);
-    EXECUTE format(
-        'CREATE UNIQUE INDEX %I ON %I (backfill_id, schedule_id, scheduled_for)
-            WHERE backfill_id IS NOT NULL',
-        child || '_backfill_key', child);
-    EXECUTE format(
-        'CREATE INDEX %I ON %I (schedule_id, scheduled_for, id)', child || '_schedule_idx', child);
+        'CREATE UNIQUE INDEX %I ON %I (schedule_id, scheduled_for, slot)', child || '_tick_key', child);
     EXECUTE format(
         'CREATE INDEX %I ON %I (task_name, scheduled_for, id)', child || '_task_idx', child);
     EXECUTE format(
@@ -151,3 +147,6 @@ DROP TABLE runs;
 DROP TABLE backfills;
 DROP FUNCTION create_runs_partition(timestamptz);
 DROP FUNCTION runs_week(timestamptz);
+DROP DOMAIN run_state;
+DROP DOMAIN run_trigger;
+DROP DOMAIN run_policy;

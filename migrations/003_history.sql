@@ -10,10 +10,18 @@ CREATE INDEX river_job_lock_key_idx ON river_job ((args ->> 'lock_key'))
 -- River's own statements run through it, so it is total: it raises nothing of
 -- its own, and arguments that name no run are passed over. It opens no
 -- subtransaction (a batch of thousands would overflow the snapshot), hence the
--- check by pattern. enable_seqscan is off because the plan may have been made
--- when the partition was empty.
+-- check by pattern. The plan is made once, since planning costs as much as the
+-- update; it may have been made when the partition was empty, hence no
+-- sequential scan.
+--
+-- The fetch of a job is the start of an attempt: it raises the execution, if
+-- the job is its run's. Whoever works the job reads that (StartedRuns) before
+-- it begins.
 CREATE FUNCTION record_job() RETURNS trigger LANGUAGE plpgsql
-    SET search_path FROM CURRENT SET enable_seqscan = off AS $$
+    SET search_path FROM CURRENT
+    SET plan_cache_mode = force_generic_plan
+    SET enable_seqscan = off
+AS $$
 DECLARE
     run_id text := OLD.args ->> 'run_id';
     key text := OLD.args ->> 'lock_key';
@@ -22,6 +30,7 @@ DECLARE
     next_state text;
     next_reason text;
     failure text;
+    started boolean;
 BEGIN
     -- Only a UUIDv7, whose time tells the partition.
     IF run_id IS NULL OR run_id !~
@@ -42,6 +51,7 @@ BEGIN
             finished_at = clock_timestamp()
         WHERE scheduled_for = run_time AND id = run_id::uuid AND job_id = OLD.id;
     ELSE
+        started := NEW.state = 'running' AND OLD.state <> 'running';
         -- What the attempt reported counts only while the job was running: a
         -- zombie's late report changes nothing.
         IF OLD.state = 'running' THEN
@@ -70,6 +80,9 @@ BEGIN
         SET state = next_state,
             reason = next_reason,
             attempt = runs.attempt + (NEW.attempt - OLD.attempt),
+            execution = runs.execution + started::int,
+            started_at = CASE WHEN started THEN coalesce(started_at, clock_timestamp()) ELSE started_at END,
+            node = CASE WHEN started THEN NEW.attempted_by[cardinality(NEW.attempted_by)] ELSE node END,
             finished_at = CASE
                 WHEN NEW.finalized_at IS NULL THEN NULL
                 ELSE coalesce(finished_at, clock_timestamp())

@@ -167,7 +167,7 @@ func (n *node) worker() (*worker.Worker, error) {
 		DB:   n.db,
 		Pool: n.pool,
 		Executor: execute.New(execute.Config{
-			DB: n.db, Ledger: n.ledger, Registry: registry, Node: n.id.String(), Now: time.Now,
+			DB: n.db, Ledger: n.ledger, Registry: registry, Now: time.Now,
 		}),
 		Ticker: tick.New(n.db, n.ledger, n.logger),
 		Logger: n.logger,

@@ -102,7 +102,7 @@ func (b *bench) serve(ctx context.Context, args ...string) (*exec.Cmd, string, e
 		return nil, "", err
 	}
 	p := exec.Command(b.binary, append([]string{"serve", "--insecure-no-auth", "--listen", address}, args...)...) //nolint:gosec,noctx // our own program, ended by close
-	p.Env = append(os.Environ(), "DATABASE_URL="+b.server.URL(), "RIVERBEAT_LOG_LEVEL=warn")                       //nolint:forbidigo // a child's
+	p.Env = append(os.Environ(), "DATABASE_URL="+b.server.URL(), "RIVERBEAT_LOG_LEVEL=warn")                      //nolint:forbidigo // a child's
 	p.Stdout, p.Stderr = os.Stderr, os.Stderr
 	if err := p.Start(); err != nil {
 		return nil, "", err

@@ -71,12 +71,13 @@ FROM schedules`
 		const addRuns = `
 INSERT INTO runs (
     id, scheduled_for, schedule_id, schedule_name, task_name, category, tags, task_params,
-    execution_policy, trigger, state, enqueued_at, started_at, finished_at, attempt, execution, result
+    execution_policy, trigger, slot, state, enqueued_at, started_at, finished_at, attempt, execution, result
 )
 SELECT
     (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' || substr(md5(i::text), 1, 3)
         || '8' || substr(md5(i::text), 4, 15))::uuid,
     at, s.id, s.name, s.task_name, s.category, s.tags, s.kwargs, s.execution_policy, 'schedule',
+    '00000000-0000-0000-0000-000000000000',
     CASE WHEN i % 50 = 0 THEN 'failed' ELSE 'succeeded' END, at, at, at + interval '1 second', 1, 1, '{"ok": true}'
 FROM (
     SELECT i, runs_week($1) + interval '1 millisecond' * (i::bigint * 600000000 / $2) AS at

@@ -1,7 +1,7 @@
 // Package execute does: it runs the attempt of a job through its task's
 // executor and reports its end. A run's history is written by the trigger on
-// River's table; this package raises the execution at the start, keeps result,
-// reason and log lines in the job's metadata, and ends keyed runs in one
+// River's table; this package asks before each attempt whether the job still is
+// its run's, keeps result, reason and log lines in the job's metadata, and ends keyed runs in one
 // transaction with the promotion of their line.
 package execute
 
@@ -55,7 +55,6 @@ type Config struct {
 	DB       *postgres.DB
 	Ledger   *ledger.Ledger
 	Registry *Registry
-	Node     string           // the node's id
 	Now      func() time.Time // for River, which stamps retries by it
 }
 
@@ -63,7 +62,7 @@ type Config struct {
 func New(cfg Config) *Executor {
 	return &Executor{
 		db: cfg.DB, ledger: cfg.Ledger, registry: cfg.Registry,
-		starter: newStarter(cfg.DB, cfg.Node), now: cfg.Now,
+		starter: newStarter(cfg.DB), now: cfg.Now,
 	}
 }
 
@@ -268,4 +267,3 @@ func printable(err error) error {
 	}
 	return errors.New(text)
 }
-

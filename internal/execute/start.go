@@ -10,13 +10,12 @@ import (
 // maxStarts bounds one statement of starts.
 const maxStarts = 500
 
-// starter writes down the starts of attempts. Attempts begin in bursts (River
+// starter reads the runs of attempts that begin. They begin in bursts (River
 // hands out a batch at a time), so those that ask while a statement is under
 // way share the next one: nobody waits for company, and a burst costs a few
 // statements instead of thousands.
 type starter struct {
 	db    *postgres.DB
-	node  string
 	queue chan startRequest
 }
 
@@ -30,11 +29,11 @@ type startAnswer struct {
 	err     error
 }
 
-func newStarter(db *postgres.DB, node string) *starter {
-	return &starter{db: db, node: node, queue: make(chan startRequest)}
+func newStarter(db *postgres.DB) *starter {
+	return &starter{db: db, queue: make(chan startRequest)}
 }
 
-// start asks for one start. It needs run to be running.
+// start asks for the run of one attempt. It needs run to be running.
 func (s *starter) start(ctx context.Context, start postgres.Start) (*postgres.Started, error) {
 	answer := make(chan startAnswer, 1)
 	select {
@@ -64,7 +63,7 @@ func (s *starter) run(ctx context.Context) {
 			pending = pending[n:]
 			busy = true
 			go func() {
-				s.write(ctx, batch)
+				s.read(ctx, batch)
 				idle <- struct{}{}
 			}()
 		}
@@ -79,7 +78,7 @@ func (s *starter) run(ctx context.Context) {
 	}
 }
 
-func (s *starter) write(ctx context.Context, batch []startRequest) {
+func (s *starter) read(ctx context.Context, batch []startRequest) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	starts := make([]postgres.Start, len(batch))
@@ -89,7 +88,7 @@ func (s *starter) write(ctx context.Context, batch []startRequest) {
 	var started map[int64]*postgres.Started
 	err := s.db.InTx(ctx, func(tx *postgres.Tx) error {
 		var err error
-		started, err = tx.StartRuns(ctx, s.node, starts)
+		started, err = tx.StartedRuns(ctx, starts)
 		return err
 	})
 	for _, r := range batch {

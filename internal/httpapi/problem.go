@@ -68,11 +68,10 @@ func methodNotAllowed(format string, args ...any) error {
 	}
 }
 
+var mediaTypeForm = form{http.StatusUnsupportedMediaType, "unsupported-media-type", "The body is of a type that is not read here", 0}
+
 func unsupportedMediaType(format string, args ...any) error {
-	return &protocolError{
-		form{http.StatusUnsupportedMediaType, "unsupported-media-type", "The body is of a type that is not read here", 0},
-		"unsupported_media_type", fmt.Sprintf(format, args...),
-	}
+	return &protocolError{mediaTypeForm, "unsupported_media_type", fmt.Sprintf(format, args...)}
 }
 
 // internalError is all that a caller is told of a fault of ours.

@@ -63,7 +63,10 @@ func (d duration) String() string {
 // days are the days at the beginning of a duration, which Go does not know.
 var days = regexp.MustCompile(`^(-?)(\d{1,6})d`)
 
-const badDuration = `must be a duration such as "90s", "1h30m" or "7d", or a number of seconds`
+const (
+	badDuration = `must be a duration such as "90s", "1h30m" or "7d", or a number of seconds`
+	tooFine     = "must be whole milliseconds"
+)
 
 func (d *duration) read(raw json.RawMessage) (problem string) {
 	var text string
@@ -78,20 +81,20 @@ func (d *duration) read(raw json.RawMessage) (problem string) {
 			return badDuration
 		}
 	case c == '-' || c >= '0' && c <= '9':
-		ms, err := strconv.ParseFloat(string(raw), 64)
-		ms *= 1000
-		if err != nil || math.Abs(ms) > math.MaxInt64/float64(time.Millisecond)/2 {
+		seconds, err := strconv.ParseFloat(string(raw), 64)
+		if err != nil || math.Abs(seconds) > math.MaxInt64/float64(time.Second)/2 {
 			return badDuration
 		}
-		if whole := math.Round(ms); math.Abs(ms-whole) < 1e-6*max(1, math.Abs(ms)/1e6) {
-			ms = whole
+		ms := math.Round(seconds * 1000)
+		if math.Abs(seconds*1000-ms) > 1e-6 {
+			return tooFine
 		}
-		parsed = time.Duration(ms * float64(time.Millisecond))
+		parsed = time.Duration(ms) * time.Millisecond
 	default:
 		return badDuration
 	}
 	if parsed%time.Millisecond != 0 {
-		return "must be whole milliseconds"
+		return tooFine
 	}
 	*d = duration(parsed)
 	return ""
@@ -200,11 +203,11 @@ func valueOr[T any](p *T, missing T) T {
 }
 
 // orNull is an optional text of an answer: null when it is empty.
-func orNull[T ~string](text string) *T {
+func orNull[T ~string](text T) *string {
 	if text == "" {
 		return nil
 	}
-	t := T(text)
+	t := string(text)
 	return &t
 }
 

@@ -74,7 +74,7 @@ func (tx *Tx) Busy(ctx context.Context, keys []string) (map[string]*riverbeat.Bu
 var runColumns = []string{
 	"id", "scheduled_for", "schedule_id", "schedule_name", "schedule_version", "definition_version",
 	"task_name", "category", "tags", "args", "task_params", "lock_key", "execution_policy", "trigger",
-	"backfill_id", "state", "reason", "blocked_by", "line_rank", "job_id", "max_attempts",
+	"backfill_id", "slot", "state", "reason", "blocked_by", "line_rank", "job_id", "max_attempts",
 	"enqueued_at", "finished_at", "error", "missed_from", "missed_until", "missed_count", "requested_by",
 }
 
@@ -88,11 +88,23 @@ func (tx *Tx) InsertRuns(ctx context.Context, runs []*riverbeat.Run) error {
 		return []any{
 			r.ID, r.ScheduledFor, r.ScheduleID, r.ScheduleName, r.ScheduleVersion, r.DefinitionVersion,
 			r.TaskName, orNull(r.Category), tagsJSON(r.Tags), r.Args, r.TaskParams, orNull(r.LockKey), string(r.ExecutionPolicy), string(r.Trigger),
-			r.BackfillID, string(r.State), orNull(r.Reason), r.BlockedBy, lineRank(r), r.JobID, r.MaxAttempts,
+			r.BackfillID, slot(r), string(r.State), orNull(r.Reason), r.BlockedBy, lineRank(r), r.JobID, r.MaxAttempts,
 			r.EnqueuedAt, r.FinishedAt, orNull(r.Error), r.MissedFrom, r.MissedUntil, r.MissedCount, orNull(r.RequestedBy),
 		}, nil
 	}))
 	return translate(err)
+}
+
+// slot is what there may be one of per schedule and time.
+func slot(r *riverbeat.Run) uuid.UUID {
+	switch {
+	case r.Trigger == riverbeat.TriggerSchedule, r.Trigger == riverbeat.TriggerCatchUp:
+		return uuid.Nil
+	case r.BackfillID != nil:
+		return *r.BackfillID
+	default:
+		return r.ID
+	}
 }
 
 // lineRank is the place of a waiting run in its line before its time: ticks
@@ -143,7 +155,7 @@ func (tx *Tx) CancelLine(ctx context.Context, scheduleID uuid.UUID, reason river
 	return err
 }
 
-// Start asks for the start of one attempt.
+// Start is the attempt of a job that was fetched.
 type Start struct {
 	RunID        uuid.UUID
 	ScheduledFor time.Time
@@ -158,51 +170,29 @@ type Started struct {
 	Definition *riverbeat.TaskDefinition
 }
 
-// StartRuns raises the execution of each run by one, if the job still is its
-// run's and running, and hands the run out, by job id. A job that is missing
-// from the answer must not start.
-func (tx *Tx) StartRuns(ctx context.Context, node string, starts []Start) (map[int64]*Started, error) {
-	params := &dbq.StartRunsParams{Node: node}
+// StartedRuns reads the runs whose jobs were fetched, by job id, each with the
+// execution that the fetch has raised. A job that is missing from the answer
+// is not its run's any more, or not running, and must not start.
+func (tx *Tx) StartedRuns(ctx context.Context, starts []Start) (map[int64]*Started, error) {
+	params := &dbq.StartedRunsParams{}
 	for _, s := range starts {
 		params.Ids = append(params.Ids, s.RunID)
 		params.ScheduledFors = append(params.ScheduledFors, s.ScheduledFor)
 		params.JobIds = append(params.JobIds, s.JobID)
 	}
-	rows, err := tx.q.StartRuns(ctx, tx.Tx, params)
+	rows, err := tx.q.StartedRuns(ctx, tx.Tx, params)
 	if err != nil {
 		return nil, err
 	}
 	started := make(map[int64]*Started, len(rows))
 	for _, row := range rows {
-		tags, err := parseTags(row.Tags)
-		if err != nil {
+		s := &Started{}
+		if s.Run, err = run(row.Run); err != nil {
 			return nil, err
 		}
-		s := &Started{Run: &riverbeat.Run{
-			ID:                row.ID,
-			ScheduleID:        row.ScheduleID,
-			ScheduleName:      row.ScheduleName,
-			ScheduleVersion:   int(row.ScheduleVersion),
-			DefinitionVersion: int(row.DefinitionVersion),
-			TaskName:          row.TaskName,
-			Category:          deref(row.Category),
-			Tags:              tags,
-			Args:              row.Args,
-			TaskParams:        row.TaskParams,
-			LockKey:           deref(row.LockKey),
-			ExecutionPolicy:   riverbeat.Policy(row.ExecutionPolicy),
-			Trigger:           riverbeat.Trigger(row.Trigger),
-			ScheduledFor:      row.ScheduledFor.UTC(),
-			State:             riverbeat.Running,
-			JobID:             row.JobID,
-			Execution:         int(row.Execution),
-			Attempt:           int(row.Attempt),
-			MaxAttempts:       int(row.MaxAttempts),
-			Node:              node,
-		}}
 		if row.DefinitionID != nil {
 			d := &riverbeat.TaskDefinition{
-				ID: *row.DefinitionID, TaskName: row.TaskName, Version: int(row.DefinitionVersion),
+				ID: *row.DefinitionID, TaskName: row.Run.TaskName, Version: int(row.DefinitionVersion),
 				Timeout: time.Duration(row.TimeoutMs) * time.Millisecond,
 			}
 			if d.Executor, err = parseExecutor(row.Executor); err != nil {
@@ -213,7 +203,7 @@ func (tx *Tx) StartRuns(ctx context.Context, node string, starts []Start) (map[i
 			}
 			s.Definition = d
 		}
-		started[*row.JobID] = s
+		started[*row.Run.JobID] = s
 	}
 	return started, nil
 }

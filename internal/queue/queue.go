@@ -124,7 +124,6 @@ func (q *Queue) Enqueue(ctx context.Context, tx pgx.Tx, now time.Time, entries [
 	return duplicates, nil
 }
 
-
 func runState(job *rivertype.JobRow) riverbeat.State {
 	switch {
 	case job.State == rivertype.JobStateRunning:

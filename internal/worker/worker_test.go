@@ -53,7 +53,7 @@ func setup(t *testing.T) *bundle {
 			DB: d.DB, Pool: d.Pool, Logger: quiet, Grace: 5 * time.Second,
 			Ticker: tick.New(d.DB, l, quiet),
 			Executor: execute.New(execute.Config{
-				DB: d.DB, Ledger: l, Registry: b.registry, Node: id.String(), Now: time.Now,
+				DB: d.DB, Ledger: l, Registry: b.registry, Now: time.Now,
 			}),
 			Node: postgres.Node{ID: id, Version: "test", Tasks: b.registry.Names(), Queues: map[string]int{"default": 50}},
 		}

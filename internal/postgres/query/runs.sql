@@ -58,53 +58,26 @@ SET state = 'cancelled', reason = @reason, line_rank = NULL, finished_at = clock
 WHERE schedule_id = @schedule_id::uuid AND line_rank IS NOT NULL
 RETURNING id;
 
--- The start of each given job's attempt: the execution goes up by one, if the
--- job still is its run's. The definition comes with it, as it is now.
--- name: StartRuns :many
-WITH given AS (
-    SELECT
-        unnest(@ids::uuid[]) AS id,
-        unnest(@scheduled_fors::timestamptz[]) AS scheduled_for,
-        unnest(@job_ids::bigint[]) AS job_id
-),
-started AS (
-    UPDATE runs
-    SET execution = execution + 1,
-        node = @node::text,
-        reason = NULL,
-        started_at = coalesce(started_at, clock_timestamp())
-    FROM given
-    WHERE runs.scheduled_for = given.scheduled_for
-        AND runs.id = given.id
-        AND runs.job_id = given.job_id
-        AND runs.state = 'running'
-    RETURNING runs.*
-)
+-- The runs whose given jobs were fetched, if each job still is its run's. The
+-- fetch has raised the execution. The definition comes along, as it is now.
+-- name: StartedRuns :many
 SELECT
-    started.id,
-    started.execution,
-    started.attempt,
-    started.schedule_id,
-    started.schedule_name,
-    started.schedule_version,
-    started.task_name,
-    started.args,
-    started.task_params,
-    started.execution_policy,
-    started.trigger,
-    started.scheduled_for,
-    started.lock_key,
-    started.job_id,
-    started.max_attempts,
-    started.category,
-    started.tags,
+    sqlc.embed(r),
     d.id AS definition_id,
     coalesce(d.version, 0)::int AS definition_version,
     d.executor,
     coalesce(d.timeout_ms, 0)::bigint AS timeout_ms,
     d.retry
-FROM started
-LEFT JOIN task_definitions AS d ON d.task_name = started.task_name;
+FROM (
+    SELECT
+        unnest(@ids::uuid[]) AS id,
+        unnest(@scheduled_fors::timestamptz[]) AS scheduled_for,
+        unnest(@job_ids::bigint[]) AS job_id
+) AS given
+JOIN runs AS r
+    ON r.scheduled_for = given.scheduled_for AND r.id = given.id AND r.job_id = given.job_id
+LEFT JOIN task_definitions AS d ON d.task_name = r.task_name
+WHERE r.state = 'running';
 
 -- name: GetRun :one
 SELECT * FROM runs WHERE scheduled_for = @scheduled_for AND id = @id;

@@ -275,6 +275,7 @@ type Run struct {
 	ExecutionPolicy   string
 	Trigger           string
 	BackfillID        *uuid.UUID
+	Slot              uuid.UUID
 	State             string
 	Reason            *string
 	BlockedBy         *uuid.UUID

@@ -79,7 +79,7 @@ func (q *Queries) EnsureInstallation(ctx context.Context, db DBTX, environment s
 }
 
 const firstWaiting = `-- name: FirstWaiting :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at
 FROM runs
 WHERE lock_key = $1::text AND line_rank IS NOT NULL
 ORDER BY line_rank, scheduled_for, id
@@ -106,6 +106,7 @@ func (q *Queries) FirstWaiting(ctx context.Context, db DBTX, lockKey string) (Ru
 		&i.ExecutionPolicy,
 		&i.Trigger,
 		&i.BackfillID,
+		&i.Slot,
 		&i.State,
 		&i.Reason,
 		&i.BlockedBy,
@@ -133,7 +134,7 @@ func (q *Queries) FirstWaiting(ctx context.Context, db DBTX, lockKey string) (Ru
 }
 
 const getRun = `-- name: GetRun :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at FROM runs WHERE scheduled_for = $1 AND id = $2
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at FROM runs WHERE scheduled_for = $1 AND id = $2
 `
 
 type GetRunParams struct {
@@ -160,6 +161,7 @@ func (q *Queries) GetRun(ctx context.Context, db DBTX, arg *GetRunParams) (Run, 
 		&i.ExecutionPolicy,
 		&i.Trigger,
 		&i.BackfillID,
+		&i.Slot,
 		&i.State,
 		&i.Reason,
 		&i.BlockedBy,
@@ -363,78 +365,34 @@ func (q *Queries) StalledKeys(ctx context.Context, db DBTX, maxItems int32) ([]s
 	return items, nil
 }
 
-const startRuns = `-- name: StartRuns :many
-WITH given AS (
-    SELECT
-        unnest($1::uuid[]) AS id,
-        unnest($2::timestamptz[]) AS scheduled_for,
-        unnest($3::bigint[]) AS job_id
-),
-started AS (
-    UPDATE runs
-    SET execution = execution + 1,
-        node = $4::text,
-        reason = NULL,
-        started_at = coalesce(started_at, clock_timestamp())
-    FROM given
-    WHERE runs.scheduled_for = given.scheduled_for
-        AND runs.id = given.id
-        AND runs.job_id = given.job_id
-        AND runs.state = 'running'
-    RETURNING runs.id, runs.scheduled_for, runs.schedule_id, runs.schedule_name, runs.schedule_version, runs.definition_version, runs.task_name, runs.category, runs.tags, runs.args, runs.task_params, runs.lock_key, runs.execution_policy, runs.trigger, runs.backfill_id, runs.state, runs.reason, runs.blocked_by, runs.line_rank, runs.job_id, runs.lives, runs.execution, runs.attempt, runs.max_attempts, runs.enqueued_at, runs.started_at, runs.finished_at, runs.cancel_requested_at, runs.node, runs.result, runs.error, runs.logs, runs.missed_from, runs.missed_until, runs.missed_count, runs.requested_by, runs.created_at
-)
+const startedRuns = `-- name: StartedRuns :many
 SELECT
-    started.id,
-    started.execution,
-    started.attempt,
-    started.schedule_id,
-    started.schedule_name,
-    started.schedule_version,
-    started.task_name,
-    started.args,
-    started.task_params,
-    started.execution_policy,
-    started.trigger,
-    started.scheduled_for,
-    started.lock_key,
-    started.job_id,
-    started.max_attempts,
-    started.category,
-    started.tags,
+    r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_version, r.definition_version, r.task_name, r.category, r.tags, r.args, r.task_params, r.lock_key, r.execution_policy, r.trigger, r.backfill_id, r.slot, r.state, r.reason, r.blocked_by, r.line_rank, r.job_id, r.lives, r.execution, r.attempt, r.max_attempts, r.enqueued_at, r.started_at, r.finished_at, r.cancel_requested_at, r.node, r.result, r.error, r.logs, r.missed_from, r.missed_until, r.missed_count, r.requested_by, r.created_at,
     d.id AS definition_id,
     coalesce(d.version, 0)::int AS definition_version,
     d.executor,
     coalesce(d.timeout_ms, 0)::bigint AS timeout_ms,
     d.retry
-FROM started
-LEFT JOIN task_definitions AS d ON d.task_name = started.task_name
+FROM (
+    SELECT
+        unnest($1::uuid[]) AS id,
+        unnest($2::timestamptz[]) AS scheduled_for,
+        unnest($3::bigint[]) AS job_id
+) AS given
+JOIN runs AS r
+    ON r.scheduled_for = given.scheduled_for AND r.id = given.id AND r.job_id = given.job_id
+LEFT JOIN task_definitions AS d ON d.task_name = r.task_name
+WHERE r.state = 'running'
 `
 
-type StartRunsParams struct {
+type StartedRunsParams struct {
 	Ids           []uuid.UUID
 	ScheduledFors []time.Time
 	JobIds        []int64
-	Node          string
 }
 
-type StartRunsRow struct {
-	ID                uuid.UUID
-	Execution         int32
-	Attempt           int32
-	ScheduleID        *uuid.UUID
-	ScheduleName      string
-	ScheduleVersion   int32
-	TaskName          string
-	Args              json.RawMessage
-	TaskParams        json.RawMessage
-	ExecutionPolicy   string
-	Trigger           string
-	ScheduledFor      time.Time
-	LockKey           *string
-	JobID             *int64
-	MaxAttempts       int16
-	Category          *string
-	Tags              json.RawMessage
+type StartedRunsRow struct {
+	Run               Run
 	DefinitionID      *uuid.UUID
 	DefinitionVersion int32
 	Executor          json.RawMessage
@@ -442,40 +400,56 @@ type StartRunsRow struct {
 	Retry             json.RawMessage
 }
 
-// The start of each given job's attempt: the execution goes up by one, if the
-// job still is its run's. The definition comes with it, as it is now.
-func (q *Queries) StartRuns(ctx context.Context, db DBTX, arg *StartRunsParams) ([]StartRunsRow, error) {
-	rows, err := db.Query(ctx, startRuns,
-		arg.Ids,
-		arg.ScheduledFors,
-		arg.JobIds,
-		arg.Node,
-	)
+// The runs whose given jobs were fetched, if each job still is its run's. The
+// fetch has raised the execution. The definition comes along, as it is now.
+func (q *Queries) StartedRuns(ctx context.Context, db DBTX, arg *StartedRunsParams) ([]StartedRunsRow, error) {
+	rows, err := db.Query(ctx, startedRuns, arg.Ids, arg.ScheduledFors, arg.JobIds)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []StartRunsRow
+	var items []StartedRunsRow
 	for rows.Next() {
-		var i StartRunsRow
+		var i StartedRunsRow
 		if err := rows.Scan(
-			&i.ID,
-			&i.Execution,
-			&i.Attempt,
-			&i.ScheduleID,
-			&i.ScheduleName,
-			&i.ScheduleVersion,
-			&i.TaskName,
-			&i.Args,
-			&i.TaskParams,
-			&i.ExecutionPolicy,
-			&i.Trigger,
-			&i.ScheduledFor,
-			&i.LockKey,
-			&i.JobID,
-			&i.MaxAttempts,
-			&i.Category,
-			&i.Tags,
+			&i.Run.ID,
+			&i.Run.ScheduledFor,
+			&i.Run.ScheduleID,
+			&i.Run.ScheduleName,
+			&i.Run.ScheduleVersion,
+			&i.Run.DefinitionVersion,
+			&i.Run.TaskName,
+			&i.Run.Category,
+			&i.Run.Tags,
+			&i.Run.Args,
+			&i.Run.TaskParams,
+			&i.Run.LockKey,
+			&i.Run.ExecutionPolicy,
+			&i.Run.Trigger,
+			&i.Run.BackfillID,
+			&i.Run.Slot,
+			&i.Run.State,
+			&i.Run.Reason,
+			&i.Run.BlockedBy,
+			&i.Run.LineRank,
+			&i.Run.JobID,
+			&i.Run.Lives,
+			&i.Run.Execution,
+			&i.Run.Attempt,
+			&i.Run.MaxAttempts,
+			&i.Run.EnqueuedAt,
+			&i.Run.StartedAt,
+			&i.Run.FinishedAt,
+			&i.Run.CancelRequestedAt,
+			&i.Run.Node,
+			&i.Run.Result,
+			&i.Run.Error,
+			&i.Run.Logs,
+			&i.Run.MissedFrom,
+			&i.Run.MissedUntil,
+			&i.Run.MissedCount,
+			&i.Run.RequestedBy,
+			&i.Run.CreatedAt,
 			&i.DefinitionID,
 			&i.DefinitionVersion,
 			&i.Executor,

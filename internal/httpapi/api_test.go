@@ -1,0 +1,165 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"riverbeat/internal/catalog"
+	"riverbeat/internal/history"
+	"riverbeat/internal/httpapi"
+	"riverbeat/internal/ledger"
+	"riverbeat/internal/pgtest"
+	"riverbeat/internal/postgres"
+	"riverbeat/internal/queue"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// client speaks to the API of one test.
+type client struct {
+	t       *testing.T
+	handler http.Handler
+	db      *postgres.DB
+	log     *bytes.Buffer
+}
+
+// setup makes an API in a transaction that is rolled back.
+func setup(t *testing.T, options ...func(*httpapi.Config)) *client {
+	t.Helper()
+	return serve(t, pgtest.Tx(t), options...)
+}
+
+func serve(t *testing.T, db *postgres.DB, options ...func(*httpapi.Config)) *client {
+	t.Helper()
+	logged := &bytes.Buffer{}
+	logger := slog.New(slog.NewTextHandler(logged, nil))
+	q, err := queue.New(pgtest.Pool(t), pgtest.Schema, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	l := ledger.New(q)
+	cfg := httpapi.Config{
+		Catalog: catalog.New(db, l), History: history.New(db, l),
+		Now: time.Now, DefaultTimezone: "Asia/Tokyo", Logger: logger, Version: "1.2.3",
+	}
+	for _, option := range options {
+		option(&cfg)
+	}
+	return &client{t: t, handler: httpapi.New(cfg), db: db, log: logged}
+}
+
+// response is an answer of the API.
+type response struct {
+	*http.Response
+	t    *testing.T
+	body []byte
+}
+
+// do sends a request. A body that is not empty is JSON, unless headers, given
+// as "Name: value", say something else.
+func (c *client) do(method, path, body string, headers ...string) *response {
+	c.t.Helper()
+	r := httptest.NewRequestWithContext(c.t.Context(), method, path, strings.NewReader(body))
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		r.Header.Set(name, value)
+		if value == "" {
+			r.Header.Del(name)
+		}
+	}
+	w := httptest.NewRecorder()
+	c.handler.ServeHTTP(w, r)
+	result := w.Result()
+	raw, err := io.ReadAll(result.Body)
+	require.NoError(c.t, err)
+	require.NoError(c.t, result.Body.Close())
+	return &response{Response: result, t: c.t, body: raw}
+}
+
+// want sends a request that is answered with the status, and reads the answer.
+func (c *client) want(status int, method, path, body string, headers ...string) map[string]any {
+	c.t.Helper()
+	r := c.do(method, path, body, headers...)
+	require.Equal(c.t, status, r.StatusCode, "%s %s: %s", method, path, r.body)
+	if len(r.body) == 0 {
+		return nil
+	}
+	return r.object()
+}
+
+func (r *response) object() map[string]any {
+	r.t.Helper()
+	var object map[string]any
+	require.NoError(r.t, json.Unmarshal(r.body, &object), "%s", r.body)
+	return object
+}
+
+// exec changes the database behind the API's back.
+func (c *client) exec(statement string, args ...any) {
+	c.t.Helper()
+	require.NoError(c.t, c.db.InTx(c.t.Context(), func(tx *postgres.Tx) error {
+		_, err := tx.Exec(c.t.Context(), statement, args...)
+		return err
+	}))
+}
+
+// items are the items of a page.
+func items(page map[string]any) []map[string]any {
+	var list []map[string]any
+	for _, item := range page["items"].([]any) {
+		list = append(list, item.(map[string]any))
+	}
+	return list
+}
+
+// field collects one field of all items.
+func field(page map[string]any, name string) []any {
+	list := []any{}
+	for _, item := range items(page) {
+		list = append(list, item[name])
+	}
+	return list
+}
+
+// golden compares JSON with a file, in which what differs from test to test has
+// a name.
+func golden(t *testing.T, name string, raw []byte, names *strings.Replacer) {
+	t.Helper()
+	var pretty bytes.Buffer
+	require.NoError(t, json.Indent(&pretty, raw, "", "  "), "%s", raw)
+	got := names.Replace(pretty.String()) + "\n"
+	file := filepath.Join("testdata", name+".json")
+	if *update {
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, []byte(got), 0o644))
+		return
+	}
+	want, err := os.ReadFile(file)
+	require.NoError(t, err, "run the test with -update to write it")
+	require.Equal(t, string(want), got)
+}
+
+var idPattern = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+
+func ready(err error) func(*httpapi.Config) {
+	return func(cfg *httpapi.Config) {
+		cfg.Ready = func(context.Context) error { return err }
+	}
+}

@@ -1,0 +1,266 @@
+package httpapi
+
+import (
+	"context"
+	"net/url"
+	"reflect"
+	"time"
+
+	"github.com/google/uuid"
+
+	"riverbeat/internal/riverbeat"
+)
+
+// taskDefinition is a task definition as it is answered.
+type taskDefinition struct {
+	ID              uuid.UUID  `json:"id" format:"uuid"`
+	TaskName        string     `json:"task_name" doc:"Unique."`
+	Category        *string    `json:"category"`
+	Description     *string    `json:"description"`
+	ParameterSchema jsonObject `json:"parameter_schema" doc:"The JSON Schema of the task's parameters."`
+	Executor        executor   `json:"executor"`
+	Queue           string     `json:"queue"`
+	Priority        int        `json:"priority"`
+	MaxAttempts     int        `json:"max_attempts"`
+	Retry           retry      `json:"retry"`
+	Timeout         duration   `json:"timeout" doc:"Of one attempt; 0s is none."`
+	Version         int        `json:"version" doc:"One more at each change."`
+	CreatedAt       time.Time  `json:"created_at"`
+	UpdatedAt       time.Time  `json:"updated_at"`
+}
+
+type executor struct {
+	Kind string  `json:"kind" enum:"go"`
+	Name *string `json:"name" doc:"The registered name of the code; null is the task's own name."`
+}
+
+type retry struct {
+	Backoff    duration `json:"backoff"`
+	MaxBackoff duration `json:"max_backoff"`
+}
+
+func taskDefinitionOf(d *riverbeat.TaskDefinition) *taskDefinition {
+	wait := d.Retry
+	if wait == (riverbeat.Retry{}) {
+		wait = riverbeat.DefaultRetry
+	}
+	return &taskDefinition{
+		ID:              d.ID,
+		TaskName:        d.TaskName,
+		Category:        orNull(d.Category),
+		Description:     orNull(d.Description),
+		ParameterSchema: jsonObject{rawOr(d.ParameterSchema, "{}")},
+		Executor:        executor{d.Executor.Kind, orNull(d.Executor.Name)},
+		Queue:           d.Queue,
+		Priority:        d.Priority,
+		MaxAttempts:     d.MaxAttempts,
+		Retry:           retry{duration(wait.Backoff), duration(wait.MaxBackoff)},
+		Timeout:         duration(d.Timeout),
+		Version:         d.Version,
+		CreatedAt:       d.CreatedAt,
+		UpdatedAt:       d.UpdatedAt,
+	}
+}
+
+// taskDefinitionInput is what people say of a task definition.
+type taskDefinitionInput struct {
+	TaskName        *string        `json:"task_name" required:"true" doc:"Unique, at most 255 characters. Cannot be changed." example:"echo"`
+	Category        *string        `json:"category" doc:"At most 50 characters. New schedules of the task get it if they name none."`
+	Description     *string        `json:"description" doc:"At most 4,000 characters."`
+	ParameterSchema *jsonObject    `json:"parameter_schema" def:"{}" doc:"A JSON Schema (draft 2020-12) of the task's parameters; {} takes any object. Its defaults are filled in. Properties marked \"x-name\": true go into names that are made."`
+	Executor        *executorInput `json:"executor" def:"{\"kind\": \"go\"}" doc:"What executes the task."`
+	Queue           *string        `json:"queue" def:"\"default\"" doc:"The River queue of its jobs."`
+	Priority        *int           `json:"priority" def:"1" doc:"1 (first) to 4."`
+	MaxAttempts     *int           `json:"max_attempts" def:"3" doc:"Tries of one run, the first included: 1 to 100."`
+	Retry           *retryInput    `json:"retry" def:"{\"backoff\": \"1s\", \"max_backoff\": \"5m\"}" doc:"How long to wait between attempts."`
+	Timeout         *duration      `json:"timeout" def:"\"0s\"" doc:"Of one attempt, at most 7 days; 0s is none."`
+}
+
+type executorInput struct {
+	Kind *string `json:"kind" def:"\"go\"" enum:"go" doc:"go: code in the worker's binary."`
+	Name *string `json:"name" doc:"The registered name of the code. Defaults to the task's own name."`
+}
+
+type retryInput struct {
+	Backoff    *duration `json:"backoff" def:"\"1s\"" doc:"How long to wait before the second attempt; doubled for each further one."`
+	MaxBackoff *duration `json:"max_backoff" def:"\"5m\"" doc:"How long to wait at most. Defaults to backoff if that is longer than 5m."`
+}
+
+// definition is the definition that the input describes.
+func (in *taskDefinitionInput) definition() *riverbeat.TaskDefinition {
+	runBy, wait := valueOr(in.Executor, executorInput{}), valueOr(in.Retry, retryInput{})
+	backoff := durationOr(wait.Backoff, riverbeat.DefaultRetry.Backoff)
+	return &riverbeat.TaskDefinition{
+		TaskName:        valueOr(in.TaskName, ""),
+		Category:        valueOr(in.Category, ""),
+		Description:     valueOr(in.Description, ""),
+		ParameterSchema: rawOr(valueOr(in.ParameterSchema, jsonObject{}).RawMessage, "{}"),
+		Executor:        riverbeat.Executor{Kind: valueOr(runBy.Kind, "go"), Name: valueOr(runBy.Name, "")},
+		Queue:           valueOr(in.Queue, riverbeat.DefaultQueue),
+		Priority:        valueOr(in.Priority, riverbeat.DefaultPriority),
+		MaxAttempts:     valueOr(in.MaxAttempts, riverbeat.DefaultMaxAttempts),
+		Retry: riverbeat.Retry{
+			Backoff:    backoff,
+			MaxBackoff: durationOr(wait.MaxBackoff, max(riverbeat.DefaultRetry.MaxBackoff, backoff)),
+		},
+		Timeout: durationOr(in.Timeout, 0),
+	}
+}
+
+func (in *taskDefinitionInput) check() error { return in.definition().Validate() }
+
+// definitionInputOf is the input that would make d as it is.
+func definitionInputOf(d *riverbeat.TaskDefinition) taskDefinitionInput {
+	shown := taskDefinitionOf(d)
+	return taskDefinitionInput{
+		TaskName:        &shown.TaskName,
+		Category:        shown.Category,
+		Description:     shown.Description,
+		ParameterSchema: &shown.ParameterSchema,
+		Executor:        &executorInput{&shown.Executor.Kind, shown.Executor.Name},
+		Queue:           &shown.Queue,
+		Priority:        &shown.Priority,
+		MaxAttempts:     &shown.MaxAttempts,
+		Retry:           &retryInput{&shown.Retry.Backoff, &shown.Retry.MaxBackoff},
+		Timeout:         &shown.Timeout,
+	}
+}
+
+// forceParam is the query parameter of every write of a definition.
+type forceParam struct {
+	Force bool `query:"force" def:"false" doc:"Make the change even if the parameters of schedules of this task break the new schema; those schedules are marked by last_error."`
+}
+
+type createTaskDefinitionRequest struct {
+	forceParam
+	Body taskDefinitionInput
+}
+
+func (a *api) createTaskDefinition(ctx context.Context, req *createTaskDefinitionRequest) (*answer[*taskDefinition], error) {
+	made, err := a.Catalog.CreateTaskDefinition(ctx, req.Body.definition(), req.Force)
+	if err != nil {
+		return nil, err
+	}
+	return created(taskDefinitionOf(made), taskDefinitionPath(made)), nil
+}
+
+func taskDefinitionPath(d *riverbeat.TaskDefinition) string {
+	return taskDefinitionsPath + "/" + url.PathEscape(d.TaskName)
+}
+
+type taskDefinitionRequest struct {
+	TaskName string `path:"task_name" of:"task_definition" doc:"The name of the task, percent-encoded: a slash in it is %2F."`
+}
+
+func (a *api) getTaskDefinition(ctx context.Context, req *taskDefinitionRequest) (*answer[*taskDefinition], error) {
+	d, err := a.Catalog.TaskDefinition(ctx, req.TaskName)
+	if err != nil {
+		return nil, err
+	}
+	return ok(taskDefinitionOf(d)), nil
+}
+
+type putTaskDefinitionRequest struct {
+	taskDefinitionRequest
+	forceParam
+	Body namedByPath
+}
+
+// namedByPath is an input whose task_name may be left to the path.
+type namedByPath taskDefinitionInput
+
+func (*namedByPath) variantOf() (whole reflect.Type, suffix string) {
+	return reflect.TypeFor[taskDefinitionInput](), "Put"
+}
+
+func (in *namedByPath) check() error {
+	named, name := taskDefinitionInput(*in), "in the path"
+	if named.TaskName == nil {
+		named.TaskName = &name
+	}
+	return named.check()
+}
+
+func (a *api) putTaskDefinition(ctx context.Context, req *putTaskDefinitionRequest) (*answer[*taskDefinition], error) {
+	in := taskDefinitionInput(req.Body)
+	if err := sameTaskName(in.TaskName, req.TaskName); err != nil {
+		return nil, err
+	}
+	in.TaskName = &req.TaskName
+	d, isNew, err := a.Catalog.PutTaskDefinition(ctx, in.definition(), req.Force)
+	switch {
+	case err != nil:
+		return nil, err
+	case isNew:
+		return created(taskDefinitionOf(d), taskDefinitionPath(d)), nil
+	default:
+		return ok(taskDefinitionOf(d)), nil
+	}
+}
+
+// sameTaskName holds a body's task_name, if it has one, to that of the path.
+func sameTaskName(inBody *string, inPath string) error {
+	if inBody == nil || *inBody == inPath {
+		return nil
+	}
+	return riverbeat.InvalidField("task_name_fixed", "/task_name", "must be the name in the path, %q, or left out", inPath)
+}
+
+type patchTaskDefinitionRequest struct {
+	taskDefinitionRequest
+	forceParam
+	Body patch[taskDefinitionInput]
+}
+
+func (a *api) patchTaskDefinition(ctx context.Context, req *patchTaskDefinitionRequest) (*answer[*taskDefinition], error) {
+	d, err := a.Catalog.ChangeTaskDefinition(ctx, req.TaskName, req.Force, func(d *riverbeat.TaskDefinition) error {
+		in, err := req.Body.apply(definitionInputOf(d))
+		if err != nil {
+			return err
+		}
+		if err := sameTaskName(in.TaskName, req.TaskName); err != nil {
+			return err
+		}
+		in.TaskName = &req.TaskName
+		changed := in.definition()
+		changed.ID, changed.Version, changed.CreatedAt, changed.UpdatedAt = d.ID, d.Version, d.CreatedAt, d.UpdatedAt
+		*d = *changed
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ok(taskDefinitionOf(d)), nil
+}
+
+func (a *api) deleteTaskDefinition(ctx context.Context, req *taskDefinitionRequest) (*answer[nothing], error) {
+	if err := a.Catalog.DeleteTaskDefinition(ctx, req.TaskName); err != nil {
+		return nil, err
+	}
+	return noContent(), nil
+}
+
+type listTaskDefinitionsRequest struct {
+	Category *string `query:"category" doc:"Of this category."`
+	pageParams
+}
+
+func (a *api) listTaskDefinitions(ctx context.Context, req *listTaskDefinitionsRequest) (*answer[list[*taskDefinition]], error) {
+	asked := struct{ Category *string }{req.Category}
+	after, err := readToken[string](asked, req.PageToken)
+	if err != nil {
+		return nil, err
+	}
+	page, more, err := a.Catalog.ListTaskDefinitions(ctx, req.Category, valueOr(after, ""), req.PageSize)
+	if err != nil {
+		return nil, err
+	}
+	found := list[*taskDefinition]{Items: make([]*taskDefinition, len(page))}
+	for i, d := range page {
+		found.Items[i] = taskDefinitionOf(d)
+	}
+	if more {
+		found.NextPageToken, err = writeToken(asked, page[len(page)-1].TaskName)
+	}
+	return ok(found), err
+}

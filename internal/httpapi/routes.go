@@ -1,0 +1,133 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"riverbeat/internal/riverbeat"
+)
+
+// Where things stand.
+const (
+	apiPath             = "/api/v1"
+	schedulesPath       = apiPath + "/schedules"
+	taskDefinitionsPath = apiPath + "/task-definitions"
+	runsPath            = apiPath + "/runs"
+)
+
+// The headings of the OpenAPI document.
+const (
+	tagSchedules       = "Schedules"
+	tagTaskDefinitions = "Task definitions"
+	tagRuns            = "Runs"
+	tagProcess         = "Process"
+)
+
+// routes is the whole API on one page.
+func (a *api) routes() {
+	const (
+		get, post, put, patch, remove = http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete
+
+		schedule   = schedulesPath + "/{id}"
+		definition = taskDefinitionsPath + "/{task_name}"
+	)
+	var (
+		notFound = []riverbeat.Kind{riverbeat.NotFound}
+		conflict = []riverbeat.Kind{riverbeat.Conflict}
+		both     = []riverbeat.Kind{riverbeat.NotFound, riverbeat.Conflict}
+		made     = []int{http.StatusCreated}
+		gone     = []int{http.StatusNoContent}
+	)
+
+	handle(a, post, schedulesPath, operation{
+		id: "create-schedule", tag: tagSchedules, summary: "Create a schedule", successes: made,
+		example: `{"task_name": "echo", "cron_expression": "0 9 * * mon-fri", "timezone": "Asia/Tokyo", "task_params": {"text": "good morning"}, "tags": ["office"], "execution_policy": "skip"}`,
+	}, a.createSchedule)
+	handle(a, get, schedulesPath, operation{
+		id: "list-schedules", tag: tagSchedules, summary: "List schedules",
+	}, a.listSchedules)
+	handle(a, get, schedule, operation{
+		id: "get-schedule", tag: tagSchedules, summary: "Read a schedule", failures: notFound,
+	}, a.getSchedule)
+	handle(a, put, schedule, operation{
+		id: "replace-schedule", tag: tagSchedules, summary: "Replace a schedule", failures: notFound,
+		description: "What is left out gets its default, enabled and category included. Ticks that are due are decided by the old schedule; nothing is replayed.",
+		example:     `{"name": "Good evening", "task_name": "echo", "cron_expression": "@daily", "timezone": "Europe/Berlin", "catch_up": "all", "catch_up_window": "6h"}`,
+	}, a.putSchedule)
+	handle(a, patch, schedule, operation{
+		id: "change-schedule", tag: tagSchedules, summary: "Change a schedule", failures: notFound,
+		description: "A JSON merge patch (RFC 7396): what is left out stays, null is back to its default, task_params is merged member by member. An empty name or null is made anew.",
+		example:     `{"cron_expression": "*/10 * * * *", "task_params": {"text": "good evening"}, "description": null}`,
+	}, a.patchSchedule)
+	handle(a, remove, schedule, operation{
+		id: "delete-schedule", tag: tagSchedules, summary: "Delete a schedule", successes: gone, failures: notFound,
+		description: "Its waiting runs are cancelled; what runs goes on, and its history stays.",
+	}, a.deleteSchedule)
+	handle(a, post, schedule+"/enable", operation{
+		id: "enable-schedule", tag: tagSchedules, summary: "Enable a schedule", failures: notFound,
+		description: "It ticks from now on. What it would have done while it was disabled is not made up for.",
+	}, a.enableSchedule)
+	handle(a, post, schedule+"/disable", operation{
+		id: "disable-schedule", tag: tagSchedules, summary: "Disable a schedule", failures: notFound,
+		description: "It has no more ticks, and its waiting runs are cancelled.",
+	}, a.disableSchedule)
+	handle(a, post, schedule+"/run", operation{
+		id: "run-schedule", tag: tagSchedules, summary: "Run a schedule now", successes: made, failures: notFound,
+		description: "Enabled or not, by its policy: look at state, for the run may have been skipped or wait in line.",
+		example:     `{"task_params": {"text": "just once"}, "execution_policy": "queue"}`,
+	}, a.runNow)
+	handle(a, get, schedule+"/runs", operation{
+		id: "list-runs-of-schedule", tag: tagSchedules, summary: "List the runs of a schedule", failures: notFound,
+		description: "The newest nominal time first.",
+	}, a.listScheduleRuns)
+	handle(a, get, schedule+"/next", operation{
+		id: "next-ticks", tag: tagSchedules, summary: "The next ticks of a schedule", failures: both,
+		description: "Within starts_at and ends_at; those of a disabled schedule are those it would have.",
+	}, a.nextTicks)
+	handle(a, post, schedulesPath+"/preview", operation{
+		id: "preview-ticks", tag: tagSchedules, summary: "The ticks of a cron expression",
+		description: "Nothing is written.",
+		example:     `{"cron_expression": "30 2 * * *", "timezone": "Europe/Berlin", "after": "2026-03-28T00:00:00Z", "count": 3}`,
+	}, a.preview)
+
+	handle(a, get, taskDefinitionsPath, operation{
+		id: "list-task-definitions", tag: tagTaskDefinitions, summary: "List task definitions",
+		description: "By name.",
+	}, a.listTaskDefinitions)
+	handle(a, post, taskDefinitionsPath, operation{
+		id: "create-task-definition", tag: tagTaskDefinitions, summary: "Define a task", successes: made, failures: conflict,
+		example: `{"task_name": "greet", "category": "demo", "parameter_schema": {"type": "object", "properties": {"text": {"type": "string", "default": "hello", "x-name": true}}}, "executor": {"kind": "go", "name": "echo"}, "retry": {"backoff": "10s", "max_backoff": "10m"}, "timeout": "1h30m"}`,
+	}, a.createTaskDefinition)
+	handle(a, get, definition, operation{
+		id: "get-task-definition", tag: tagTaskDefinitions, summary: "Read a task definition", failures: notFound,
+	}, a.getTaskDefinition)
+	handle(a, put, definition, operation{
+		id: "put-task-definition", tag: tagTaskDefinitions, summary: "Define a task, or replace its definition",
+		successes: []int{http.StatusOK, http.StatusCreated}, failures: conflict,
+		description: "What is left out gets its default. 201 if the task had no definition.",
+		example:     `{"description": "Says what it is told", "executor": {"kind": "go", "name": "echo"}, "max_attempts": 5, "timeout": 90}`,
+	}, a.putTaskDefinition)
+	handle(a, patch, definition, operation{
+		id: "change-task-definition", tag: tagTaskDefinitions, summary: "Change a task definition", failures: both,
+		description: "A JSON merge patch (RFC 7396): what is left out stays, null is back to its default, objects are merged, parameter_schema too. To replace a schema as a whole, PUT the definition.",
+		example:     `{"timeout": "10m", "retry": {"max_backoff": "1h"}, "category": null}`,
+	}, a.patchTaskDefinition)
+	handle(a, remove, definition, operation{
+		id: "delete-task-definition", tag: tagTaskDefinitions, summary: "Delete a task definition", successes: gone, failures: both,
+		description: "409 while the task stands in schedules.",
+	}, a.deleteTaskDefinition)
+
+	handle(a, get, runsPath, operation{
+		id: "list-runs", tag: tagRuns, summary: "List runs",
+		description: "The newest nominal time first.",
+	}, a.listRuns)
+	handle(a, get, runsPath+"/{id}", operation{
+		id: "get-run", tag: tagRuns, summary: "Read a run", failures: notFound,
+	}, a.getRun)
+
+	handle(a, get, "/healthz", operation{
+		id: "health", tag: tagProcess, summary: "Whether the process lives",
+	}, a.healthz)
+	handle(a, get, "/readyz", operation{
+		id: "ready", tag: tagProcess, summary: "Whether the process can serve",
+	}, a.readyz)
+}
