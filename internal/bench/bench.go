@@ -26,6 +26,9 @@ type bench struct {
 	server *localpg.Server
 	pool   *pgxpool.Pool
 	procs  []*exec.Cmd
+
+	verbose bool
+	policy  string // of the schedules: allow, skip, queue or mixed
 }
 
 // slowStatement is logged by Postgres, and counted by us, in milliseconds.
@@ -45,20 +48,49 @@ func (b *bench) open(ctx context.Context) error {
 			"shared_buffers":             "1GB",
 			"max_wal_size":               "8GB",
 			"log_min_duration_statement": fmt.Sprint(slowStatement),
-			"log_destination":            "stderr",
+			"log_line_prefix":            "%a: ",
+			"shared_preload_libraries":   "pg_stat_statements",
+			"pg_stat_statements.track":   "all",
 		},
 	})
 	if err != nil {
 		return err
 	}
-	cfg := postgres.Config{URL: b.server.URL()}
+	cfg := postgres.Config{URL: b.server.URL() + "&application_name=bench"}
 	if err := postgres.MigrateUp(ctx, cfg, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
 	if b.pool, err = postgres.NewPool(ctx, cfg); err != nil {
 		return err
 	}
+	if err := b.exec(ctx, "CREATE EXTENSION pg_stat_statements SCHEMA public"); err != nil {
+		return err
+	}
 	return b.exec(ctx, "ANALYZE")
+}
+
+// statements prints what the database's time went to since reset.
+func (b *bench) statements(ctx context.Context) error {
+	rows, err := b.pool.Query(ctx, `
+SELECT calls, total_exec_time, mean_exec_time, max_exec_time, left(regexp_replace(query, '\s+', ' ', 'g'), 90)
+FROM public.pg_stat_statements
+WHERE query !~ 'generate_series|pg_stat'
+ORDER BY total_exec_time DESC
+LIMIT 14`)
+	if err != nil {
+		return err
+	}
+	b.printf("%8s %10s %8s %8s  statement\n", "calls", "total ms", "mean", "max")
+	for rows.Next() {
+		var calls int
+		var total, mean, longest float64
+		var text string
+		if err := rows.Scan(&calls, &total, &mean, &longest, &text); err != nil {
+			return err
+		}
+		b.printf("%8d %10.0f %8.2f %8.1f  %s\n", calls, total, mean, longest, text)
+	}
+	return rows.Err()
 }
 
 func (b *bench) close() {
@@ -125,7 +157,7 @@ func (b *bench) serve(ctx context.Context, args ...string) (*exec.Cmd, string, e
 func (b *bench) until(ctx context.Context, most time.Duration, ok func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		done, err := ok()
@@ -140,23 +172,22 @@ func (b *bench) until(ctx context.Context, most time.Duration, ok func() (bool, 
 	}
 }
 
-// addSchedules makes n schedules of echo with the given recurrence, of which
-// every fourth is of policy skip and every fourth of policy queue, with keys
-// of their own.
+// addSchedules makes n schedules of echo with the given recurrence. Of policy
+// mixed, every fourth is skip and every fourth queue; keys are their own.
 func (b *bench) addSchedules(ctx context.Context, n int, cron string, next time.Time) error {
 	const insert = `
 WITH made AS (
     INSERT INTO schedules (name, task_name, cron_expression, timezone, kwargs, category, tags, execution_policy)
     SELECT
         'bench_' || i, 'echo', $2, 'UTC', jsonb_build_object('i', i), 'bench', '["bench"]',
-        CASE i % 4 WHEN 0 THEN 'skip' WHEN 1 THEN 'queue' ELSE 'allow' END
+        CASE WHEN $4 <> 'mixed' THEN $4 WHEN i % 4 = 0 THEN 'skip' WHEN i % 4 = 1 THEN 'queue' ELSE 'allow' END
     FROM generate_series(1, $1::int) AS i
     RETURNING id
 )
 INSERT INTO schedule_clocks (schedule_id, next_run_at, last_scheduled_for)
 SELECT id, $3::timestamptz, $3::timestamptz - interval '1 millisecond'
 FROM made`
-	if err := b.exec(ctx, insert, n, cron, next); err != nil {
+	if err := b.exec(ctx, insert, n, cron, next, b.policy); err != nil {
 		return fmt.Errorf("make %d schedules: %w", n, err)
 	}
 	return nil

@@ -57,10 +57,13 @@ FROM runs`
 	for _, s := range slow {
 		b.printf("  %s\n", s)
 	}
-	return nil
+	if !b.verbose {
+		return nil
+	}
+	return b.statements(ctx)
 }
 
-// slowStatements are those that Postgres logged as slow, but for our own here.
+// slowStatements are those of the nodes that Postgres logged as slow.
 func (b *bench) slowStatements() ([]string, error) {
 	log, err := os.ReadFile(filepath.Join(b.server.DataDir(), "postgres.log"))
 	if err != nil {
@@ -69,7 +72,7 @@ func (b *bench) slowStatements() ([]string, error) {
 	var slow []string
 	for line := range bytes.Lines(log) {
 		text := string(line)
-		if strings.Contains(text, "duration:") && !strings.Contains(text, "generate_series") && !strings.Contains(text, "ANALYZE") {
+		if strings.HasPrefix(text, "riverbeat: ") && strings.Contains(text, "duration:") {
 			slow = append(slow, strings.TrimSpace(text[:min(len(text), 200)]))
 		}
 	}

@@ -47,6 +47,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	kill := flags.Bool("kill", false, "kill -9 one of the nodes between two minutes")
 	schedules := flags.Int("schedules", 1_000_000, "schedules in the table")
 	runs := flags.Int("runs", 10_000_000, "runs in the table")
+	verbose := flags.Bool("v", false, "show where the database's time went")
+	policy := flags.String("policy", "mixed", "of the schedules: allow, skip, queue or mixed")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
@@ -56,7 +58,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	b := &bench{out: out, binary: filepath.Join(dir, "riverbeat")}
+	b := &bench{out: out, verbose: *verbose, policy: *policy, binary: filepath.Join(dir, "riverbeat")}
 	defer b.close()
 	if err := b.open(ctx); err != nil {
 		return err

@@ -6,6 +6,7 @@
 package execute
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,8 +43,10 @@ type Executor struct {
 	db       *postgres.DB
 	ledger   *ledger.Ledger
 	registry *Registry
-	starter  *starter
 	now      func() time.Time
+
+	starts *batcher[postgres.Start, *postgres.Started] // nil: must not start
+	lines  *batcher[string, bool]                      // does anyone wait behind the key?
 
 	// retries has, by job id, what lies between a failed attempt and the next,
 	// from Work to NextRetry.
@@ -60,14 +63,42 @@ type Config struct {
 
 // New makes an Executor.
 func New(cfg Config) *Executor {
-	return &Executor{
-		db: cfg.DB, ledger: cfg.Ledger, registry: cfg.Registry,
-		starter: newStarter(cfg.DB), now: cfg.Now,
-	}
+	e := &Executor{db: cfg.DB, ledger: cfg.Ledger, registry: cfg.Registry, now: cfg.Now}
+	e.starts, e.lines = newBatcher(e.startedRuns), newBatcher(e.haveLines)
+	return e
 }
 
 // Run serves the node's attempts until ctx ends.
-func (e *Executor) Run(ctx context.Context) { e.starter.run(ctx) }
+func (e *Executor) Run(ctx context.Context) {
+	var serving sync.WaitGroup
+	serving.Go(func() { e.starts.run(ctx) })
+	serving.Go(func() { e.lines.run(ctx) })
+	serving.Wait()
+}
+
+func (e *Executor) startedRuns(ctx context.Context, starts []postgres.Start) ([]*postgres.Started, error) {
+	runs := make([]*postgres.Started, len(starts))
+	err := e.db.InTx(ctx, func(tx *postgres.Tx) error {
+		byJob, err := tx.StartedRuns(ctx, starts)
+		for i, s := range starts {
+			runs[i] = byJob[s.JobID]
+		}
+		return err
+	})
+	return runs, err
+}
+
+func (e *Executor) haveLines(ctx context.Context, keys []string) ([]bool, error) {
+	have := make([]bool, len(keys))
+	err := e.db.InTx(ctx, func(tx *postgres.Tx) error {
+		lines, err := tx.HaveLines(ctx, keys)
+		for i, key := range keys {
+			have[i] = lines[key]
+		}
+		return err
+	})
+	return have, err
+}
 
 // Timeout leaves the deadline of an attempt to Work, which knows the
 // definition.
@@ -84,8 +115,7 @@ func (e *Executor) NextRetry(job *river.Job[queue.RunArgs]) time.Time {
 
 // ending is what Work tells the middleware around it.
 type ending struct {
-	key  string // the lock key, of a keyed run that has succeeded
-	done bool
+	key string // the lock key, of a keyed run that has succeeded
 }
 
 type endingKey struct{}
@@ -101,18 +131,24 @@ func (e *Executor) Middleware(*rivertype.JobRow) []rivertype.WorkerMiddleware {
 	}
 }
 
-// complete ends a keyed run in one transaction with the promotion of its line.
-// Runs of policy allow are left to River, which ends them in batches.
+// complete ends a run behind whose key others wait in one transaction with the
+// promotion of the next. All others are left to River, which ends them in
+// batches; if a line forms at that very moment, the history trigger asks for
+// its promotion.
 func (e *Executor) complete(ctx context.Context, row *rivertype.JobRow, work func(context.Context) error) error {
 	var end ending
-	if err := work(context.WithValue(ctx, endingKey{}, &end)); err != nil || !end.done || end.key == "" {
+	if err := work(context.WithValue(ctx, endingKey{}, &end)); err != nil || end.key == "" {
 		return err
+	}
+	line, err := e.lines.ask(ctx, end.key)
+	if err != nil || !line {
+		return nil //nolint:nilerr // the run has succeeded; whoever waits is found by the trigger
 	}
 	// The end is written down even if the attempt was told to stop just now.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	job := &river.Job[queue.RunArgs]{JobRow: row}
-	err := e.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err = e.db.InTx(ctx, func(tx *postgres.Tx) error {
 		if err := tx.Promoting(ctx, end.key); err != nil {
 			return err
 		}
@@ -138,7 +174,7 @@ var errNoLongerOurs = errors.New("the job is not running any more")
 
 // Work runs one attempt.
 func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) error {
-	started, err := e.starter.start(ctx, postgres.Start{
+	started, err := e.starts.ask(ctx, postgres.Start{
 		RunID: job.Args.RunID, ScheduledFor: job.Args.ScheduledFor, JobID: job.ID,
 	})
 	if err != nil {
@@ -174,11 +210,14 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 	if err := record(ctx, result); err != nil {
 		return e.failed(ctx, job, started.Definition, Final(err))
 	}
-	if err := report(ctx, "", ""); err != nil {
-		return err
+	// Metadata is indexed, so nothing is said where there is nothing to say.
+	if bytes.Contains(job.Metadata, []byte(metadataKey)) {
+		if err := report(ctx, "", ""); err != nil {
+			return err
+		}
 	}
 	if end, ok := ctx.Value(endingKey{}).(*ending); ok {
-		end.key, end.done = started.Run.LockKey, true
+		end.key = started.Run.LockKey
 	}
 	return nil
 }
@@ -227,11 +266,14 @@ func report(ctx context.Context, state riverbeat.State, reason riverbeat.Reason,
 	if reason != "" {
 		said["reason"] = string(reason)
 	}
-	if err := river.MetadataSet(ctx, "riverbeat", said); err != nil {
+	if err := river.MetadataSet(ctx, metadataKey, said); err != nil {
 		return err
 	}
 	return errors.Join(cause...)
 }
+
+// metadataKey is where the history trigger looks for what report said.
+const metadataKey = "riverbeat"
 
 // record keeps the result with the job, from where the trigger takes it.
 func record(ctx context.Context, result any) error {

@@ -70,10 +70,18 @@ type response struct {
 }
 
 // do sends a request. A body that is not empty is JSON, unless headers, given
-// as "Name: value", say something else.
+// as "Name: value", say something else. The answer is held to the OpenAPI
+// document.
 func (c *client) do(method, path, body string, headers ...string) *response {
 	c.t.Helper()
-	r := httptest.NewRequestWithContext(c.t.Context(), method, path, strings.NewReader(body))
+	r := c.send(c.t.Context(), method, path, body, headers...)
+	r.keepsContract(c, method, path)
+	return r
+}
+
+func (c *client) send(ctx context.Context, method, path, body string, headers ...string) *response {
+	c.t.Helper()
+	r := httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(body))
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")
 	}
@@ -162,4 +170,12 @@ func ready(err error) func(*httpapi.Config) {
 	return func(cfg *httpapi.Config) {
 		cfg.Ready = func(context.Context) error { return err }
 	}
+}
+
+func jsonText(v any) string {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(raw)
 }

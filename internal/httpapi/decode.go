@@ -173,6 +173,11 @@ func decodeStruct(v reflect.Value, raw json.RawMessage, at string, wrong *fields
 		case isNull(m.raw):
 		default:
 			decodeValue(v.Field(i), m.raw, pointer, wrong)
+			if n, isNumber := reflect.Indirect(v.Field(i)).Interface().(int); isNumber && !wrong.covers(pointer) {
+				if problem := outside(v.Type().Field(i), n); problem != "" {
+					wrong.addf(pointer, "%s", problem)
+				}
+			}
 		}
 	}
 }

@@ -238,9 +238,9 @@ func (a *api) outputSchema(t reflect.Type) *huma.Schema {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 		t = t.Elem()
 	}
-	s := registry.SchemaFromRef(ref.Ref)
+	s := registry.SchemaFromRef(registry.Schema(t, true, "").Ref)
 	if s == nil {
-		return ref // a value, described by itself
+		return ref // values, described by themselves
 	}
 	s.AdditionalProperties = nil
 	for _, f := range reflect.VisibleFields(t) {

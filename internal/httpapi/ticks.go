@@ -48,11 +48,14 @@ func (a *api) nextTicks(ctx context.Context, req *nextRequest) (*answer[ticks], 
 		return nil, err
 	}
 	r, err := riverbeat.ParseRecurrence(s.CronExpression, s.Timezone)
-	if e, ok := errors.AsType[*riverbeat.Error](err); ok {
-		// It could be read when it was written, so it is not the request's fault.
-		return nil, &riverbeat.Error{Kind: riverbeat.Conflict, Code: "schedule_has_no_ticks", Detail: "The schedule cannot be planned any more: " + e.Error(), Cause: err}
+	if e, known := errors.AsType[*riverbeat.Error](err); known {
+		// It could be read when it was written: this request is not to blame.
+		return nil, &riverbeat.Error{
+			Kind: riverbeat.Conflict, Code: "schedule_has_no_ticks",
+			Detail: "The schedule cannot be planned any more: " + e.Fields[0].Detail, Cause: err,
+		}
 	}
-	return ok(nextTicks(s, r, valueOr(req.After, a.Now()), req.Count)), err
+	return ok(nextTicks(s, r, valueOr(req.After, a.Now()), req.Count)), nil
 }
 
 type previewRequest struct{ Body previewInput }
@@ -62,6 +65,11 @@ type previewInput struct {
 	Timezone       *string    `json:"timezone" doc:"IANA name. Defaults to the server's." example:"Europe/Berlin"`
 	After          *time.Time `json:"after" doc:"Ticks after it. Defaults to now."`
 	Count          *int       `json:"count" def:"5" minimum:"1" maximum:"100" doc:"How many ticks."`
+}
+
+func (in *previewInput) check() error {
+	_, err := riverbeat.ParseRecurrence(valueOr(in.CronExpression, ""), valueOr(in.Timezone, "UTC"))
+	return err
 }
 
 func (a *api) preview(_ context.Context, req *previewRequest) (*answer[ticks], error) {

@@ -91,12 +91,14 @@ func (cfg Config) schema() string {
 
 // setSession sets what every session of ours relies on.
 func setSession(cc *pgx.ConnConfig, schema string) {
+	if cc.RuntimeParams["application_name"] == "" {
+		cc.RuntimeParams["application_name"] = "riverbeat"
+	}
 	for name, value := range map[string]string{
 		"search_path":                   pgx.Identifier{schema}.Sanitize(),
 		"timezone":                      "UTC",
 		"plan_cache_mode":               "force_custom_plan",
 		"default_transaction_isolation": "read committed",
-		"application_name":              "riverbeat",
 	} {
 		cc.RuntimeParams[name] = value
 	}

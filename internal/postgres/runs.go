@@ -120,6 +120,16 @@ func lineRank(r *riverbeat.Run) *int16 {
 	return &rank
 }
 
+// HaveLines tells which of the keys somebody waits behind.
+func (tx *Tx) HaveLines(ctx context.Context, keys []string) (map[string]bool, error) {
+	rows, err := tx.q.HaveLines(ctx, tx.Tx, keys)
+	have := make(map[string]bool, len(rows))
+	for _, key := range rows {
+		have[key] = true
+	}
+	return have, err
+}
+
 // FirstWaiting locks the head of the line of a key; nil if nobody waits.
 func (tx *Tx) FirstWaiting(ctx context.Context, key string) (*riverbeat.Run, error) {
 	row, err := tx.q.FirstWaiting(ctx, tx.Tx, key)

@@ -210,11 +210,17 @@ func (f *fields) moment(pointer string, t *time.Time) {
 	}
 }
 
+// recurrenceErrors looks at expression and zone each by itself, so that both
+// are reported.
 func recurrenceErrors(expression, timezone string) []FieldError {
-	if _, err := ParseRecurrence(expression, timezone); err != nil {
-		return fieldsOf(err, "/cron_expression")
+	var wrong []FieldError
+	if _, err := ParseRecurrence(expression, "UTC"); err != nil {
+		wrong = append(wrong, fieldsOf(err, "/cron_expression")...)
 	}
-	return nil
+	if _, err := ParseRecurrence("@daily", timezone); err != nil {
+		wrong = append(wrong, fieldsOf(err, "/timezone")...)
+	}
+	return wrong
 }
 
 // fieldsOf are the fields of err; an error without any becomes one at pointer.

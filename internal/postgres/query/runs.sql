@@ -28,6 +28,11 @@ FROM runs
 WHERE lock_key = ANY(@keys::text[]) AND line_rank IS NOT NULL
 GROUP BY lock_key;
 
+-- name: HaveLines :many
+SELECT DISTINCT lock_key::text AS lock_key
+FROM runs
+WHERE lock_key = ANY(@keys::text[]) AND line_rank IS NOT NULL;
+
 -- name: FirstWaiting :one
 SELECT *
 FROM runs

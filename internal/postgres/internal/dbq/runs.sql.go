@@ -188,6 +188,32 @@ func (q *Queries) GetRun(ctx context.Context, db DBTX, arg *GetRunParams) (Run, 
 	return i, err
 }
 
+const haveLines = `-- name: HaveLines :many
+SELECT DISTINCT lock_key::text AS lock_key
+FROM runs
+WHERE lock_key = ANY($1::text[]) AND line_rank IS NOT NULL
+`
+
+func (q *Queries) HaveLines(ctx context.Context, db DBTX, keys []string) ([]string, error) {
+	rows, err := db.Query(ctx, haveLines, keys)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var lock_key string
+		if err := rows.Scan(&lock_key); err != nil {
+			return nil, err
+		}
+		items = append(items, lock_key)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lines = `-- name: Lines :many
 SELECT
     lock_key::text AS lock_key,

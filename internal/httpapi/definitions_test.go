@@ -1,0 +1,101 @@
+package httpapi_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTaskDefinitions(t *testing.T) {
+	t.Parallel()
+
+	c := setup(t)
+	r := c.do("POST", definitions, `{"task_name": "a/b c.d+%ü", "category": "x", "description": "says",
+		"parameter_schema": {"type": "object", "properties": {"z": {"default": 1.50}, "a": {"pattern": "<&>"}}},
+		"executor": {"name": "echo"}, "queue": "slow", "priority": 2, "max_attempts": 5,
+		"retry": {"backoff": 0.25, "max_backoff": "2h"}, "timeout": "90s"}`)
+	require.Equal(t, http.StatusCreated, r.StatusCode, "%s", r.body)
+	made := r.object()
+	golden(t, "definition_full", r.body, scheduleNames(made))
+	require.Contains(t, string(r.body), `{"z":{"default":1.50},"a":{"pattern":"<&>"}}`, "order and digits are kept")
+
+	at := r.Header.Get("Location")
+	require.Equal(t, definitions+"/a%2Fb%20c.d+%25%C3%BC", at)
+	require.Equal(t, made, c.want(http.StatusOK, "GET", at, ""))
+	require.Equal(t, made, c.want(http.StatusOK, "PATCH", at, `{}`), "nothing changed, so nothing is written")
+
+	patched := c.do("PATCH", at, `{"category": null, "executor": {"name": null}, "retry": {"backoff": null}, "timeout": null, "priority": null,
+		"parameter_schema": {"properties": {"a": {"type": "string"}}}}`)
+	require.Equal(t, http.StatusOK, patched.StatusCode, "%s", patched.body)
+	golden(t, "definition_patched", patched.body, scheduleNames(patched.object()))
+	require.Contains(t, string(patched.body), `{"z":{"default":1.50},"a":{"pattern":"<&>","type":"string"}}`)
+
+	require.Equal(t, http.StatusNoContent, c.do("DELETE", at, "").StatusCode)
+	c.want(http.StatusNotFound, "GET", at, "")
+}
+
+func TestPutTaskDefinition(t *testing.T) {
+	t.Parallel()
+
+	c := setup(t)
+	r := c.do("PUT", definitions+"/new%2Ftask", `{"max_attempts": 7}`)
+	require.Equal(t, http.StatusCreated, r.StatusCode, "%s", r.body)
+	require.Equal(t, definitions+"/new%2Ftask", r.Header.Get("Location"))
+	made := r.object()
+	require.Equal(t, "new/task", made["task_name"])
+
+	put := c.do("PUT", definitions+"/new%2Ftask", `{"task_name": "new/task"}`)
+	require.Equal(t, http.StatusOK, put.StatusCode)
+	require.Empty(t, put.Header.Get("Location"))
+	golden(t, "definition_least", put.body, scheduleNames(put.object()))
+	require.Equal(t, made["id"], put.object()["id"])
+	require.EqualValues(t, 2, put.object()["version"])
+	require.Equal(t, put.object(), c.want(http.StatusOK, "PUT", definitions+"/new%2Ftask", `{"executor": null, "retry": {"backoff": null}}`))
+
+	long := c.want(http.StatusOK, "PUT", definitions+"/new%2Ftask", `{"retry": {"backoff": "10m"}}`)
+	require.Equal(t, map[string]any{"backoff": "10m", "max_backoff": "10m"}, long["retry"])
+}
+
+func TestForceMarksSchedules(t *testing.T) {
+	t.Parallel()
+
+	c := setup(t)
+	g := give(c)
+	const stricter = `{"parameter_schema": {"properties": {"text": {"maxLength": 4}}}}`
+	c.want(http.StatusConflict, "PATCH", definitions+"/greet", stricter)
+	require.Nil(t, c.want(http.StatusOK, "GET", schedules+"/"+g.schedule, "")["last_error"])
+	c.want(http.StatusOK, "PATCH", definitions+"/greet?force=true", stricter)
+	require.Contains(t, c.want(http.StatusOK, "GET", schedules+"/"+g.schedule, "")["last_error"], "must have at most 4 characters")
+	c.want(http.StatusConflict, "PUT", definitions+"/greet", `{"parameter_schema": {"required": ["more"]}}`)
+	c.want(http.StatusOK, "PUT", definitions+"/greet?force=true", `{"parameter_schema": {"required": ["more"]}}`)
+
+	c.want(http.StatusConflict, "POST", definitions, `{"task_name": "echo", "parameter_schema": {"required": ["more"]}}`)
+	c.want(http.StatusNotFound, "GET", definitions+"/echo", "")
+	c.want(http.StatusCreated, "POST", definitions+"?force=true", `{"task_name": "echo", "parameter_schema": {"required": ["more"]}}`)
+}
+
+func TestListTaskDefinitions(t *testing.T) {
+	t.Parallel()
+
+	c := setup(t)
+	for _, name := range []string{"b", "a", "d", "c"} {
+		category := "odd"
+		if strings.Contains("bd", name) {
+			category = "even"
+		}
+		c.want(http.StatusCreated, "POST", definitions, `{"task_name": "`+name+`", "category": "`+category+`"}`)
+	}
+	page := c.want(http.StatusOK, "GET", definitions, "")
+	require.Equal(t, []any{"a", "b", "c", "d"}, field(page, "task_name"))
+	require.Nil(t, page["next_page_token"])
+	page = c.want(http.StatusOK, "GET", definitions+"?category=even&page_size=1", "")
+	require.Equal(t, []any{"b"}, field(page, "task_name"))
+	token := url.QueryEscape(page["next_page_token"].(string))
+	page = c.want(http.StatusOK, "GET", definitions+"?category=even&page_size=1&page_token="+token, "")
+	require.Equal(t, []any{"d"}, field(page, "task_name"))
+	require.Nil(t, page["next_page_token"])
+	c.want(http.StatusUnprocessableEntity, "GET", definitions+"?category=odd&page_token="+token, "")
+}
