@@ -26,7 +26,8 @@ func newDev() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if cfg.DatabaseURL == "" {
+			private := cfg.DatabaseURL == ""
+			if private {
 				server, err := localpg.Start(c.Context(), localpg.Config{DataDir: cfg.DataDir, Logger: logger})
 				if err != nil {
 					return err
@@ -42,6 +43,12 @@ func newDev() *cobra.Command {
 			}
 			if err := postgres.MigrateUp(c.Context(), databaseConfig(cfg), logger); err != nil {
 				return err
+			}
+			if private {
+				// Nobody else lives there, so psql may find the tables by itself.
+				if err := postgres.ShowSchema(c.Context(), databaseConfig(cfg)); err != nil {
+					return err
+				}
 			}
 			n, err := newNode(c.Context(), cfg, logger)
 			if err != nil {
@@ -67,6 +74,6 @@ Riverbeat is ready. There are no keys: whoever reaches the address may do everyt
   River UI  %[1]s/riverui/
   Database  %[2]s
 
-`, base, string(database))
+`, base, database)
 	return err
 }

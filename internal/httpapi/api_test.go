@@ -101,8 +101,8 @@ func (c *client) send(ctx context.Context, method, path, body string, headers ..
 	return &response{Response: result, t: c.t, body: raw}
 }
 
-// want sends a request that is answered with the status, and reads the answer.
-func (c *client) want(status int, method, path, body string, headers ...string) map[string]any {
+// ask sends a request that is answered with the status, and reads the answer.
+func (c *client) ask(status int, method, path, body string, headers ...string) map[string]any {
 	c.t.Helper()
 	r := c.do(method, path, body, headers...)
 	require.Equal(c.t, status, r.StatusCode, "%s %s: %s", method, path, r.body)

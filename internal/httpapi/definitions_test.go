@@ -24,8 +24,8 @@ func TestTaskDefinitions(t *testing.T) {
 
 	at := r.Header.Get("Location")
 	require.Equal(t, definitions+"/a%2Fb%20c.d+%25%C3%BC", at)
-	require.Equal(t, made, c.want(http.StatusOK, "GET", at, ""))
-	require.Equal(t, made, c.want(http.StatusOK, "PATCH", at, `{}`), "nothing changed, so nothing is written")
+	require.Equal(t, made, c.ask(http.StatusOK, "GET", at, ""))
+	require.Equal(t, made, c.ask(http.StatusOK, "PATCH", at, `{}`), "nothing changed, so nothing is written")
 
 	patched := c.do("PATCH", at, `{"category": null, "executor": {"name": null}, "retry": {"backoff": null}, "timeout": null, "priority": null,
 		"parameter_schema": {"properties": {"a": {"type": "string"}}}}`)
@@ -34,7 +34,7 @@ func TestTaskDefinitions(t *testing.T) {
 	require.Contains(t, string(patched.body), `{"z":{"default":1.50},"a":{"pattern":"<&>","type":"string"}}`)
 
 	require.Equal(t, http.StatusNoContent, c.do("DELETE", at, "").StatusCode)
-	c.want(http.StatusNotFound, "GET", at, "")
+	c.ask(http.StatusNotFound, "GET", at, "")
 }
 
 func TestPutTaskDefinition(t *testing.T) {
@@ -53,9 +53,9 @@ func TestPutTaskDefinition(t *testing.T) {
 	golden(t, "definition_least", put.body, scheduleNames(put.object()))
 	require.Equal(t, made["id"], put.object()["id"])
 	require.EqualValues(t, 2, put.object()["version"])
-	require.Equal(t, put.object(), c.want(http.StatusOK, "PUT", definitions+"/new%2Ftask", `{"executor": null, "retry": {"backoff": null}}`))
+	require.Equal(t, put.object(), c.ask(http.StatusOK, "PUT", definitions+"/new%2Ftask", `{"executor": null, "retry": {"backoff": null}}`))
 
-	long := c.want(http.StatusOK, "PUT", definitions+"/new%2Ftask", `{"retry": {"backoff": "10m"}}`)
+	long := c.ask(http.StatusOK, "PUT", definitions+"/new%2Ftask", `{"retry": {"backoff": "10m"}}`)
 	require.Equal(t, map[string]any{"backoff": "10m", "max_backoff": "10m"}, long["retry"])
 }
 
@@ -65,16 +65,16 @@ func TestForceMarksSchedules(t *testing.T) {
 	c := setup(t)
 	g := give(c)
 	const stricter = `{"parameter_schema": {"properties": {"text": {"maxLength": 4}}}}`
-	c.want(http.StatusConflict, "PATCH", definitions+"/greet", stricter)
-	require.Nil(t, c.want(http.StatusOK, "GET", schedules+"/"+g.schedule, "")["last_error"])
-	c.want(http.StatusOK, "PATCH", definitions+"/greet?force=true", stricter)
-	require.Contains(t, c.want(http.StatusOK, "GET", schedules+"/"+g.schedule, "")["last_error"], "must have at most 4 characters")
-	c.want(http.StatusConflict, "PUT", definitions+"/greet", `{"parameter_schema": {"required": ["more"]}}`)
-	c.want(http.StatusOK, "PUT", definitions+"/greet?force=true", `{"parameter_schema": {"required": ["more"]}}`)
+	c.ask(http.StatusConflict, "PATCH", definitions+"/greet", stricter)
+	require.Nil(t, c.ask(http.StatusOK, "GET", schedules+"/"+g.schedule, "")["last_error"])
+	c.ask(http.StatusOK, "PATCH", definitions+"/greet?force=true", stricter)
+	require.Contains(t, c.ask(http.StatusOK, "GET", schedules+"/"+g.schedule, "")["last_error"], "must have at most 4 characters")
+	c.ask(http.StatusConflict, "PUT", definitions+"/greet", `{"parameter_schema": {"required": ["more"]}}`)
+	c.ask(http.StatusOK, "PUT", definitions+"/greet?force=true", `{"parameter_schema": {"required": ["more"]}}`)
 
-	c.want(http.StatusConflict, "POST", definitions, `{"task_name": "echo", "parameter_schema": {"required": ["more"]}}`)
-	c.want(http.StatusNotFound, "GET", definitions+"/echo", "")
-	c.want(http.StatusCreated, "POST", definitions+"?force=true", `{"task_name": "echo", "parameter_schema": {"required": ["more"]}}`)
+	c.ask(http.StatusConflict, "POST", definitions, `{"task_name": "echo", "parameter_schema": {"required": ["more"]}}`)
+	c.ask(http.StatusNotFound, "GET", definitions+"/echo", "")
+	c.ask(http.StatusCreated, "POST", definitions+"?force=true", `{"task_name": "echo", "parameter_schema": {"required": ["more"]}}`)
 }
 
 func TestListTaskDefinitions(t *testing.T) {
@@ -86,16 +86,16 @@ func TestListTaskDefinitions(t *testing.T) {
 		if strings.Contains("bd", name) {
 			category = "even"
 		}
-		c.want(http.StatusCreated, "POST", definitions, `{"task_name": "`+name+`", "category": "`+category+`"}`)
+		c.ask(http.StatusCreated, "POST", definitions, `{"task_name": "`+name+`", "category": "`+category+`"}`)
 	}
-	page := c.want(http.StatusOK, "GET", definitions, "")
+	page := c.ask(http.StatusOK, "GET", definitions, "")
 	require.Equal(t, []any{"a", "b", "c", "d"}, field(page, "task_name"))
 	require.Nil(t, page["next_page_token"])
-	page = c.want(http.StatusOK, "GET", definitions+"?category=even&page_size=1", "")
+	page = c.ask(http.StatusOK, "GET", definitions+"?category=even&page_size=1", "")
 	require.Equal(t, []any{"b"}, field(page, "task_name"))
 	token := url.QueryEscape(page["next_page_token"].(string))
-	page = c.want(http.StatusOK, "GET", definitions+"?category=even&page_size=1&page_token="+token, "")
+	page = c.ask(http.StatusOK, "GET", definitions+"?category=even&page_size=1&page_token="+token, "")
 	require.Equal(t, []any{"d"}, field(page, "task_name"))
 	require.Nil(t, page["next_page_token"])
-	c.want(http.StatusUnprocessableEntity, "GET", definitions+"?category=odd&page_token="+token, "")
+	c.ask(http.StatusUnprocessableEntity, "GET", definitions+"?category=odd&page_token="+token, "")
 }

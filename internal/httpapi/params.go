@@ -131,6 +131,9 @@ func readValues(v reflect.Value, p param, values []string) (problem string) {
 		v.SetInt(int64(n))
 		return outside(p.field, n)
 	default:
+		if most, err := strconv.Atoi(p.field.Tag.Get("maxLength")); err == nil && utf8.RuneCountInString(text) > most {
+			return fmt.Sprintf("must have at most %d characters", most)
+		}
 		return readText(v, text)
 	}
 }

@@ -15,9 +15,9 @@ func TestRunNow(t *testing.T) {
 	t.Parallel()
 
 	c := setup(t)
-	c.want(http.StatusCreated, "POST", definitions, `{"task_name": "greet", "max_attempts": 4, "executor": {"name": "echo"},
+	c.ask(http.StatusCreated, "POST", definitions, `{"task_name": "greet", "max_attempts": 4, "executor": {"name": "echo"},
 		"parameter_schema": {"properties": {"text": {"default": "hi"}}}}`)
-	made := c.want(http.StatusCreated, "POST", schedules, `{"name": "given", "task_name": "greet", "cron_expression": "0 9 * * *", "args": [1],
+	made := c.ask(http.StatusCreated, "POST", schedules, `{"name": "given", "task_name": "greet", "cron_expression": "0 9 * * *", "args": [1],
 		"category": "x", "tags": ["t"], "execution_policy": "skip", "enabled": false}`)
 	at := schedules + "/" + made["id"].(string)
 
@@ -26,28 +26,28 @@ func TestRunNow(t *testing.T) {
 	first := r.object()
 	require.Equal(t, runs+"/"+first["id"].(string), r.Header.Get("Location"))
 	golden(t, "run_queued", r.body, runNames(made, first))
-	require.Equal(t, first, c.want(http.StatusOK, "GET", runs+"/"+first["id"].(string), ""), "as it is stored")
+	require.Equal(t, first, c.ask(http.StatusOK, "GET", runs+"/"+first["id"].(string), ""), "as it is stored")
 
-	skipped := c.want(http.StatusCreated, "POST", at+"/run", "{}")
+	skipped := c.ask(http.StatusCreated, "POST", at+"/run", "{}")
 	require.Equal(t, "skipped", skipped["state"])
 	require.Equal(t, "already_queued", skipped["reason"])
 	require.Equal(t, first["id"], skipped["blocked_by"])
-	require.Equal(t, skipped, c.want(http.StatusOK, "GET", runs+"/"+skipped["id"].(string), ""))
+	require.Equal(t, skipped, c.ask(http.StatusOK, "GET", runs+"/"+skipped["id"].(string), ""))
 
-	waiting := c.want(http.StatusCreated, "POST", at+"/run", `{"execution_policy": "queue", "task_params": null}`)
+	waiting := c.ask(http.StatusCreated, "POST", at+"/run", `{"execution_policy": "queue", "task_params": null}`)
 	require.Equal(t, "waiting", waiting["state"])
 	require.Nil(t, waiting["job_id"])
 
-	other := c.want(http.StatusCreated, "POST", at+"/run", `{"task_params": {"text": "else", "n": 12345678901234567890}}`)
+	other := c.ask(http.StatusCreated, "POST", at+"/run", `{"task_params": {"text": "else", "n": 12345678901234567890}}`)
 	require.Equal(t, "queued", other["state"])
 	require.NotEqual(t, first["lock_key"], other["lock_key"])
-	allowed := c.want(http.StatusCreated, "POST", at+"/run", `{"execution_policy": "allow"}`)
+	allowed := c.ask(http.StatusCreated, "POST", at+"/run", `{"execution_policy": "allow"}`)
 	require.Nil(t, allowed["lock_key"])
 	require.NotNil(t, allowed["job_id"])
 
-	require.Equal(t, made["version"], c.want(http.StatusOK, "GET", at, "")["version"])
-	newest := c.want(http.StatusOK, "GET", at+"/runs?page_size=1", "")
-	require.Equal(t, field(newest, "scheduled_for")[0], c.want(http.StatusOK, "GET", at, "")["last_run_at"])
+	require.Equal(t, made["version"], c.ask(http.StatusOK, "GET", at, "")["version"])
+	newest := c.ask(http.StatusOK, "GET", at+"/runs?page_size=1", "")
+	require.Equal(t, field(newest, "scheduled_for")[0], c.ask(http.StatusOK, "GET", at, "")["last_run_at"])
 }
 
 func runNames(made, run map[string]any) *strings.Replacer {
@@ -60,12 +60,12 @@ func TestListRuns(t *testing.T) {
 	t.Parallel()
 
 	c := setup(t)
-	one := c.want(http.StatusCreated, "POST", schedules, `{"task_name": "one", "cron_expression": "0 9 * * *", "execution_policy": "skip"}`)["id"].(string)
-	two := c.want(http.StatusCreated, "POST", schedules, `{"task_name": "two", "cron_expression": "0 9 * * *"}`)["id"].(string)
+	one := c.ask(http.StatusCreated, "POST", schedules, `{"task_name": "one", "cron_expression": "0 9 * * *", "execution_policy": "skip"}`)["id"].(string)
+	two := c.ask(http.StatusCreated, "POST", schedules, `{"task_name": "two", "cron_expression": "0 9 * * *"}`)["id"].(string)
 	var made []any
 	var times []string
 	for _, id := range []string{one, one, two} {
-		r := c.want(http.StatusCreated, "POST", schedules+"/"+id+"/run", "")
+		r := c.ask(http.StatusCreated, "POST", schedules+"/"+id+"/run", "")
 		made = append(made, r["id"])
 		times = append(times, url.QueryEscape(r["scheduled_for"].(string)))
 		time.Sleep(2 * time.Millisecond) // so that their nominal times differ
@@ -74,34 +74,34 @@ func TestListRuns(t *testing.T) {
 	slices.Reverse(newestFirst)
 
 	for query, want := range map[string][]any{
-		"":                                    newestFirst,
-		"state=queued":                        {made[2], made[0]},
-		"state=skipped&state=queued":          newestFirst,
-		"state=failed":                        {},
-		"task_name=one":                       {made[1], made[0]},
-		"schedule_id=" + two:                  {made[2]},
-		"schedule_id=" + nobody:               {},
-		"trigger=manual&trigger=schedule":     newestFirst,
-		"trigger=backfill":                    {},
-		"from=" + times[1]:                    {made[2], made[1]},
-		"to=" + times[1]:                      {made[0]},
+		"":                                     newestFirst,
+		"state=queued":                         {made[2], made[0]},
+		"state=skipped&state=queued":           newestFirst,
+		"state=failed":                         {},
+		"task_name=one":                        {made[1], made[0]},
+		"schedule_id=" + two:                   {made[2]},
+		"schedule_id=" + nobody:                {},
+		"trigger=manual&trigger=schedule":      newestFirst,
+		"trigger=backfill":                     {},
+		"from=" + times[1]:                     {made[2], made[1]},
+		"to=" + times[1]:                       {made[0]},
 		"from=" + times[1] + "&to=" + times[2]: {made[1]},
 	} {
-		page := c.want(http.StatusOK, "GET", runs+"?"+query, "")
+		page := c.ask(http.StatusOK, "GET", runs+"?"+query, "")
 		require.Equal(t, want, field(page, "id"), query)
 		require.Nil(t, page["next_page_token"])
 	}
 
-	page := c.want(http.StatusOK, "GET", runs+"?page_size=2&state=skipped&state=queued", "")
+	page := c.ask(http.StatusOK, "GET", runs+"?page_size=2&state=skipped&state=queued", "")
 	require.Equal(t, newestFirst[:2], field(page, "id"))
 	token := page["next_page_token"].(string)
-	page = c.want(http.StatusOK, "GET", runs+"?state=queued&state=skipped&page_token="+token, "")
+	page = c.ask(http.StatusOK, "GET", runs+"?state=queued&state=skipped&page_token="+token, "")
 	require.Equal(t, newestFirst[2:], field(page, "id"))
 	require.Nil(t, page["next_page_token"])
-	c.want(http.StatusUnprocessableEntity, "GET", schedules+"/"+one+"/runs?page_token="+token, "")
+	c.ask(http.StatusUnprocessableEntity, "GET", schedules+"/"+one+"/runs?page_token="+token, "")
 
-	require.Equal(t, []any{made[1], made[0]}, field(c.want(http.StatusOK, "GET", schedules+"/"+one+"/runs", ""), "id"))
-	require.Equal(t, []any{made[1]}, field(c.want(http.StatusOK, "GET", schedules+"/"+one+"/runs?state=skipped", ""), "id"))
-	empty := c.want(http.StatusCreated, "POST", schedules, `{"task_name": "three", "cron_expression": "0 9 * * *"}`)["id"].(string)
-	require.Equal(t, []any{}, field(c.want(http.StatusOK, "GET", schedules+"/"+empty+"/runs", ""), "id"))
+	require.Equal(t, []any{made[1], made[0]}, field(c.ask(http.StatusOK, "GET", schedules+"/"+one+"/runs", ""), "id"))
+	require.Equal(t, []any{made[1]}, field(c.ask(http.StatusOK, "GET", schedules+"/"+one+"/runs?state=skipped", ""), "id"))
+	empty := c.ask(http.StatusCreated, "POST", schedules, `{"task_name": "three", "cron_expression": "0 9 * * *"}`)["id"].(string)
+	require.Equal(t, []any{}, field(c.ask(http.StatusOK, "GET", schedules+"/"+empty+"/runs", ""), "id"))
 }

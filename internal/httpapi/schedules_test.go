@@ -38,7 +38,7 @@ func TestCreateSchedule(t *testing.T) {
 	golden(t, "schedule_full", r.body, scheduleNames(made))
 
 	require.Contains(t, string(r.body), `"args":[1,"two",{"x":9007199254740993}]`, "digits and order are kept")
-	require.Equal(t, made, c.want(http.StatusOK, "GET", schedules+"/"+made["id"].(string), ""))
+	require.Equal(t, made, c.ask(http.StatusOK, "GET", schedules+"/"+made["id"].(string), ""))
 }
 
 func TestCreateScheduleWithDefaults(t *testing.T) {
@@ -50,7 +50,7 @@ func TestCreateScheduleWithDefaults(t *testing.T) {
 	require.Equal(t, http.StatusCreated, absent.StatusCode, "%s", absent.body)
 	golden(t, "schedule_least", absent.body, scheduleNames(absent.object()))
 
-	null := c.want(http.StatusCreated, "POST", schedules, `{`+least+`, "name": null, "timezone": null, "enabled": null,
+	null := c.ask(http.StatusCreated, "POST", schedules, `{`+least+`, "name": null, "timezone": null, "enabled": null,
 		"args": null, "task_params": null, "description": null, "category": null, "tags": null, "execution_policy": null,
 		"catch_up": null, "catch_up_window": null, "max_waiting": null, "starts_at": null, "ends_at": null}`)
 	require.Equal(t, without(absent.object(), "id", "created_at", "updated_at"), without(null, "id", "created_at", "updated_at"))
@@ -81,37 +81,37 @@ func TestCategoryIsCopiedAtCreationOnly(t *testing.T) {
 	t.Parallel()
 
 	c := setup(t)
-	c.want(http.StatusCreated, "POST", definitions, `{"task_name": "report", "category": "finance"}`)
+	c.ask(http.StatusCreated, "POST", definitions, `{"task_name": "report", "category": "finance"}`)
 	for _, category := range []string{``, `, "category": null`, `, "category": ""`} {
-		made := c.want(http.StatusCreated, "POST", schedules, `{"task_name": "report", "cron_expression": "@daily"`+category+`}`)
+		made := c.ask(http.StatusCreated, "POST", schedules, `{"task_name": "report", "cron_expression": "@daily"`+category+`}`)
 		require.Equal(t, "finance", made["category"], category)
 		at := schedules + "/" + made["id"].(string)
-		require.Equal(t, "finance", c.want(http.StatusOK, "PATCH", at, `{"description": "x"}`)["category"])
-		require.Nil(t, c.want(http.StatusOK, "PUT", at, `{"task_name": "report", "cron_expression": "@daily"`+category+`}`)["category"])
+		require.Equal(t, "finance", c.ask(http.StatusOK, "PATCH", at, `{"description": "x"}`)["category"])
+		require.Nil(t, c.ask(http.StatusOK, "PUT", at, `{"task_name": "report", "cron_expression": "@daily"`+category+`}`)["category"])
 	}
-	made := c.want(http.StatusCreated, "POST", schedules, `{"task_name": "report", "cron_expression": "@daily", "category": "mine"}`)
+	made := c.ask(http.StatusCreated, "POST", schedules, `{"task_name": "report", "cron_expression": "@daily", "category": "mine"}`)
 	require.Equal(t, "mine", made["category"])
-	require.Nil(t, c.want(http.StatusOK, "PATCH", schedules+"/"+made["id"].(string), `{"category": ""}`)["category"])
+	require.Nil(t, c.ask(http.StatusOK, "PATCH", schedules+"/"+made["id"].(string), `{"category": ""}`)["category"])
 }
 
 func TestPutScheduleReplacesAll(t *testing.T) {
 	t.Parallel()
 
 	c := setup(t)
-	made := c.want(http.StatusCreated, "POST", schedules, `{
+	made := c.ask(http.StatusCreated, "POST", schedules, `{
 		"name": "first", "task_name": "echo", "cron_expression": "0 9 * * *", "timezone": "UTC", "enabled": false, "args": [1],
 		"task_params": {"a": 1}, "description": "d", "category": "c", "tags": ["t"], "execution_policy": "skip", "catch_up": "none",
 		"catch_up_window": 0, "max_waiting": 1, "starts_at": "2026-01-01T00:00:00Z", "ends_at": "2031-01-01T00:00:00Z"}`)
 	require.Equal(t, "0s", made["catch_up_window"])
 	at := schedules + "/" + made["id"].(string)
-	put := c.want(http.StatusOK, "PUT", at, `{"task_name": "echo", "cron_expression": "0 9 * * *"}`)
-	fresh := c.want(http.StatusCreated, "POST", schedules, `{"task_name": "echo", "cron_expression": "0 9 * * *"}`)
+	put := c.ask(http.StatusOK, "PUT", at, `{"task_name": "echo", "cron_expression": "0 9 * * *"}`)
+	fresh := c.ask(http.StatusCreated, "POST", schedules, `{"task_name": "echo", "cron_expression": "0 9 * * *"}`)
 	require.Equal(t, without(fresh, "id", "version", "created_at", "updated_at"), without(put, "id", "version", "created_at", "updated_at"))
 	require.Equal(t, made["id"], put["id"])
 	require.Equal(t, made["created_at"], put["created_at"])
 	require.EqualValues(t, 2, put["version"])
 
-	again := c.want(http.StatusOK, "PUT", at, `{"cron_expression": "0 9 * * *", "task_name": "echo"}`)
+	again := c.ask(http.StatusOK, "PUT", at, `{"cron_expression": "0 9 * * *", "task_name": "echo"}`)
 	require.Equal(t, put, again, "nothing changed, so nothing is written")
 }
 
@@ -119,11 +119,11 @@ func TestPatchSchedule(t *testing.T) {
 	t.Parallel()
 
 	c := setup(t)
-	made := c.want(http.StatusCreated, "POST", schedules, `{
+	made := c.ask(http.StatusCreated, "POST", schedules, `{
 		"name": "first", "task_name": "echo", "cron_expression": "0 9 * * *", "task_params": {"keep": {"x": 1, "y": 2}, "drop": 1, "n": 1.0},
 		"tags": ["a", "b"], "timezone": "UTC", "description": "d", "enabled": false, "starts_at": "2026-01-01T00:00:00Z"}`)
 	at := schedules + "/" + made["id"].(string)
-	patched := c.want(http.StatusOK, "PATCH", at, `{
+	patched := c.ask(http.StatusOK, "PATCH", at, `{
 		"task_params": {"keep": {"y": null, "z": {"deep": true, "gone": null}}, "drop": null, "list": [null]},
 		"tags": ["c"], "timezone": null, "description": null, "enabled": true, "starts_at": null, "catch_up_window": 5400}`,
 		"Content-Type: application/merge-patch+json")
@@ -137,20 +137,20 @@ func TestPatchSchedule(t *testing.T) {
 		require.Equal(t, want, patched[name], name)
 	}
 	require.NotNil(t, patched["next_run_at"])
-	require.Equal(t, patched, c.want(http.StatusOK, "PATCH", at, `{}`), "nothing changed, so nothing is written")
-	require.Equal(t, patched, c.want(http.StatusOK, "GET", at, ""))
+	require.Equal(t, patched, c.ask(http.StatusOK, "PATCH", at, `{}`), "nothing changed, so nothing is written")
+	require.Equal(t, patched, c.ask(http.StatusOK, "GET", at, ""))
 }
 
 func TestNames(t *testing.T) {
 	t.Parallel()
 
 	c := setup(t)
-	made := c.want(http.StatusCreated, "POST", schedules, `{
+	made := c.ask(http.StatusCreated, "POST", schedules, `{
 		"task_name": "fetch_listed_info_task_asyncpg", "cron_expression": "0 * * * *", "task_params": {"period_type": "daily"}}`)
 	at := schedules + "/" + made["id"].(string)
 	step := func(method, body, name string, auto bool) {
 		t.Helper()
-		got := c.want(http.StatusOK, method, at, body)
+		got := c.ask(http.StatusOK, method, at, body)
 		require.Equal(t, name, got["name"])
 		require.Equal(t, auto, got["auto_generated_name"])
 	}
@@ -169,14 +169,14 @@ func TestEnableAndDisable(t *testing.T) {
 	t.Parallel()
 
 	c := setup(t)
-	made := c.want(http.StatusCreated, "POST", schedules, `{"task_name": "echo", "cron_expression": "0 9 * * *"}`)
+	made := c.ask(http.StatusCreated, "POST", schedules, `{"task_name": "echo", "cron_expression": "0 9 * * *"}`)
 	at := schedules + "/" + made["id"].(string)
-	off := c.want(http.StatusOK, "POST", at+"/disable", "")
+	off := c.ask(http.StatusOK, "POST", at+"/disable", "")
 	require.Equal(t, false, off["enabled"])
 	require.Nil(t, off["next_run_at"])
 	require.EqualValues(t, 2, off["version"])
-	require.Equal(t, off, c.want(http.StatusOK, "POST", at+"/disable", ""))
-	on := c.want(http.StatusOK, "POST", at+"/enable", "{}")
+	require.Equal(t, off, c.ask(http.StatusOK, "POST", at+"/disable", ""))
+	on := c.ask(http.StatusOK, "POST", at+"/enable", "{}")
 	require.Equal(t, true, on["enabled"])
 	require.Equal(t, made["next_run_at"], on["next_run_at"])
 }
@@ -185,15 +185,15 @@ func TestDeleteSchedule(t *testing.T) {
 	t.Parallel()
 
 	c := setup(t)
-	made := c.want(http.StatusCreated, "POST", schedules, `{"task_name": "echo", "cron_expression": "0 9 * * *"}`)
+	made := c.ask(http.StatusCreated, "POST", schedules, `{"task_name": "echo", "cron_expression": "0 9 * * *"}`)
 	at := schedules + "/" + made["id"].(string)
-	run := c.want(http.StatusCreated, "POST", at+"/run", "")
+	run := c.ask(http.StatusCreated, "POST", at+"/run", "")
 	r := c.do("DELETE", at, "")
 	require.Equal(t, http.StatusNoContent, r.StatusCode)
 	require.Empty(t, r.body)
-	c.want(http.StatusNotFound, "GET", at, "")
-	c.want(http.StatusNotFound, "DELETE", at, "")
-	require.Equal(t, []any{run["id"]}, field(c.want(http.StatusOK, "GET", at+"/runs", ""), "id"), "its history stays")
+	c.ask(http.StatusNotFound, "GET", at, "")
+	c.ask(http.StatusNotFound, "DELETE", at, "")
+	require.Equal(t, []any{run["id"]}, field(c.ask(http.StatusOK, "GET", at+"/runs", ""), "id"), "its history stays")
 }
 
 func TestListSchedules(t *testing.T) {
@@ -206,7 +206,7 @@ func TestListSchedules(t *testing.T) {
 		`{"name": "gamma one", "task_name": "a", "cron_expression": "0 3 1 1 *", "tags": ["big"]}`,
 		`{"name": "delta", "task_name": "c", "cron_expression": "0 4 1 1 *"}`,
 	} {
-		c.want(http.StatusCreated, "POST", schedules, body)
+		c.ask(http.StatusCreated, "POST", schedules, body)
 	}
 	for query, want := range map[string][]any{
 		"":                         {"delta", "gamma one", "beta two", "alpha one"},
@@ -229,7 +229,7 @@ func TestListSchedules(t *testing.T) {
 		"q=%21":                    {},
 		"q=&page_token=&sort=name": {"alpha one", "beta two", "delta", "gamma one"},
 	} {
-		page := c.want(http.StatusOK, "GET", schedules+"?"+query, "")
+		page := c.ask(http.StatusOK, "GET", schedules+"?"+query, "")
 		require.Equal(t, want, field(page, "name"), query)
 		require.Nil(t, page["next_page_token"])
 		require.Len(t, page, 2)
@@ -237,7 +237,7 @@ func TestListSchedules(t *testing.T) {
 		// The same, one by one.
 		got, token := []any{}, ""
 		for {
-			page := c.want(http.StatusOK, "GET", schedules+"?page_size=1&"+strings.Replace(query, "page_token=", "", 1)+"&page_token="+token, "")
+			page := c.ask(http.StatusOK, "GET", schedules+"?page_size=1&"+strings.Replace(query, "page_token=", "", 1)+"&page_token="+token, "")
 			got = append(got, field(page, "name")...)
 			next, more := page["next_page_token"].(string)
 			if !more {
@@ -247,10 +247,10 @@ func TestListSchedules(t *testing.T) {
 		}
 		require.Equal(t, want, got, query)
 	}
-	first := c.want(http.StatusOK, "GET", schedules+"?tags=big&tags=red&page_size=1&task_name=a", "")
+	first := c.ask(http.StatusOK, "GET", schedules+"?tags=big&tags=red&page_size=1&task_name=a", "")
 	require.Nil(t, first["next_page_token"])
-	first = c.want(http.StatusOK, "GET", schedules+"?sort=-created_at&page_size=1", "")
-	rest := c.want(http.StatusOK, "GET", schedules+"?page_size=1000&page_token="+first["next_page_token"].(string), "")
+	first = c.ask(http.StatusOK, "GET", schedules+"?sort=-created_at&page_size=1", "")
+	rest := c.ask(http.StatusOK, "GET", schedules+"?page_size=1000&page_token="+first["next_page_token"].(string), "")
 	require.Len(t, items(rest), 3, "the same list, said otherwise; and another page size")
 }
 
@@ -260,16 +260,16 @@ func TestNextTicks(t *testing.T) {
 	c := setup(t, func(cfg *httpapi.Config) {
 		cfg.Now = func() time.Time { return time.Date(2026, 3, 28, 0, 0, 0, 0, time.UTC) }
 	})
-	made := c.want(http.StatusCreated, "POST", schedules, `{"task_name": "echo", "cron_expression": "30 2 * * *", "timezone": "Europe/Berlin",
+	made := c.ask(http.StatusCreated, "POST", schedules, `{"task_name": "echo", "cron_expression": "30 2 * * *", "timezone": "Europe/Berlin",
 		"enabled": false, "starts_at": "2026-03-29T00:00:00Z", "ends_at": "2026-04-01T00:30:00Z"}`)
 	at := schedules + "/" + made["id"].(string) + "/next"
 	r := c.do("GET", at, "")
 	require.Equal(t, http.StatusOK, r.StatusCode)
 	golden(t, "next", r.body, strings.NewReplacer())
 
-	got := c.want(http.StatusOK, "GET", at+"?count=1&after=2026-03-29T01:00:00Z", "")
+	got := c.ask(http.StatusOK, "GET", at+"?count=1&after=2026-03-29T01:00:00Z", "")
 	require.Equal(t, []any{map[string]any{"at": "2026-03-30T00:30:00Z", "local": "2026-03-30T02:30:00+02:00"}}, got["ticks"])
-	got = c.want(http.StatusOK, "GET", at+"?after=2026-05-01T00:00:00%2B02:00", "")
+	got = c.ask(http.StatusOK, "GET", at+"?after=2026-05-01T00:00:00%2B02:00", "")
 	require.Equal(t, []any{}, got["ticks"])
 }
 
@@ -283,11 +283,14 @@ func TestPreview(t *testing.T) {
 	require.Equal(t, http.StatusOK, r.StatusCode, "%s", r.body)
 	golden(t, "preview", r.body, strings.NewReplacer())
 
-	tokyo := c.want(http.StatusOK, "POST", schedules+"/preview", `{"cron_expression": "@hourly", "count": 100, "after": "9999-12-31T20:00:00Z"}`)
-	require.Len(t, tokyo["ticks"], 3)
+	for zone, n := range map[string]int{"UTC": 10, "Asia/Tokyo": 1, "America/New_York": 10} {
+		last := c.ask(http.StatusOK, "POST", schedules+"/preview",
+			`{"cron_expression": "@hourly", "count": 100, "after": "9999-12-31T13:00:00Z", "timezone": "`+zone+`"}`)
+		require.Len(t, last["ticks"], n, zone)
+	}
 	require.Equal(t, "2026-10-25T00:00:00+09:00",
-		c.want(http.StatusOK, "POST", schedules+"/preview", `{"cron_expression": "@daily", "count": 1.0}`)["ticks"].([]any)[0].(map[string]any)["local"])
+		c.ask(http.StatusOK, "POST", schedules+"/preview", `{"cron_expression": "@daily", "count": 1.0}`)["ticks"].([]any)[0].(map[string]any)["local"])
 	for _, count := range []int{0, 101} {
-		c.want(http.StatusUnprocessableEntity, "POST", schedules+"/preview", fmt.Sprintf(`{"cron_expression": "@daily", "count": %d}`, count))
+		c.ask(http.StatusUnprocessableEntity, "POST", schedules+"/preview", fmt.Sprintf(`{"cron_expression": "@daily", "count": %d}`, count))
 	}
 }

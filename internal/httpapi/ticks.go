@@ -28,9 +28,11 @@ func nextTicks(s *riverbeat.Schedule, r *riverbeat.Recurrence, after time.Time, 
 		if at == nil {
 			break
 		}
-		next.Ticks = append(next.Ticks, tick{
-			At: *at, Local: at.In(r.Location()).Format(time.RFC3339), Remark: r.Remark(*at),
-		})
+		local := at.In(r.Location())
+		if local.Year() > 9999 {
+			break // RFC 3339 cannot write it
+		}
+		next.Ticks = append(next.Ticks, tick{At: *at, Local: local.Format(time.RFC3339), Remark: r.Remark(*at)})
 		after = *at
 	}
 	return next

@@ -109,6 +109,24 @@ func Status(ctx context.Context, cfg Config) (MigrationStatus, error) {
 	return status, err
 }
 
+// ShowSchema makes the schema the first that every later session of the
+// database looks into, such as a person's psql. For a database of our own only.
+func ShowSchema(ctx context.Context, cfg Config) error {
+	pool, err := NewPool(ctx, Config{URL: cfg.URL, Schema: cfg.Schema, MaxConns: 1})
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	const alter = `
+DO $$
+BEGIN
+    EXECUTE format('ALTER DATABASE %I SET search_path = %I, public', current_database(), current_schema());
+END
+$$`
+	_, err = pool.Exec(ctx, alter)
+	return translate(err)
+}
+
 type migrator struct {
 	conn  *pgx.Conn
 	river *rivermigrate.Migrator[pgx.Tx]
