@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"riverbeat/internal/catalog"
 	"riverbeat/internal/config"
@@ -33,7 +32,6 @@ type node struct {
 	cfg    config.Config
 	logger *slog.Logger
 	id     uuid.UUID
-	pool   *pgxpool.Pool
 	db     *postgres.DB
 	queue  *queue.Queue
 	ledger *ledger.Ledger
@@ -50,24 +48,24 @@ func newNode(ctx context.Context, cfg config.Config, logger *slog.Logger) (*node
 			"The schema %s is at version %d of %d. Run 'riverbeat migrate up', or start with --migrate.",
 			cfg.Schema, status.Version, status.Latest)
 	}
-	n := &node{cfg: cfg, id: uuid.New()}
-	n.logger = logger
-	if n.pool, err = postgres.NewPool(ctx, databaseConfig(cfg)); err != nil {
+	pool, err := postgres.NewPool(ctx, databaseConfig(cfg))
+	if err != nil {
 		return nil, err
 	}
-	n.db = postgres.New(n.pool, cfg.Schema)
-	if n.queue, err = queue.New(n.pool, cfg.Schema, logger); err != nil {
-		n.pool.Close()
+	q, err := queue.New(pool, cfg.Schema, logger)
+	if err != nil {
+		pool.Close()
 		return nil, err
 	}
-	n.ledger = ledger.New(n.queue)
-	return n, nil
+	return &node{
+		cfg: cfg, logger: logger, id: uuid.New(), db: postgres.New(pool, cfg.Schema), queue: q, ledger: ledger.New(q),
+	}, nil
 }
 
 // run serves and works until ctx ends, then stops in order. ready is called,
 // if it is not nil, with the address served once everything runs.
 func (n *node) run(ctx context.Context, ready func(address string) error) (err error) {
-	defer n.pool.Close()
+	defer n.db.Pool().Close()
 	// Everything that ends is ended here, by us, and not by ctx.
 	background := context.WithoutCancel(ctx)
 	if err := n.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.EnsureInstallation(ctx, n.cfg.Environment) }); err != nil {
@@ -164,8 +162,7 @@ func (n *node) worker() (*worker.Worker, error) {
 		host = "unknown"
 	}
 	return worker.New(worker.Config{
-		DB:   n.db,
-		Pool: n.pool,
+		DB: n.db,
 		Executor: execute.New(execute.Config{
 			DB: n.db, Ledger: n.ledger, Registry: registry, Now: time.Now,
 		}),

@@ -107,6 +107,12 @@ func setSession(cc *pgx.ConnConfig, schema string) {
 // Schema is the schema that has all objects.
 func (db *DB) Schema() string { return db.schema }
 
+// Pool is the pool that New was given; nil if it was a transaction.
+func (db *DB) Pool() *pgxpool.Pool {
+	pool, _ := db.conn.(*pgxpool.Pool)
+	return pool
+}
+
 // InTx runs fn in a transaction (READ COMMITTED) and commits it if fn returns
 // nil. It runs fn again, up to five times, when Postgres ends the transaction
 // for a deadlock (40P01) or a serialization failure (40001), so fn must do

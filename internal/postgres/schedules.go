@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"riverbeat/internal/postgres/internal/dbq"
 	"riverbeat/internal/riverbeat"
@@ -229,73 +230,140 @@ func (f *ScheduleFilter) Cursor(s *riverbeat.Schedule) *ScheduleCursor {
 	return c
 }
 
+// scanned is how many schedules, in the order of a list, are looked through for
+// a search before its index is asked.
+const scanned = 5_000
+
 // ListSchedules reads a page of schedules with their next and last runs.
 // Schedules that are not ticking come last by next_run_at, first in its
 // reverse.
 func (tx *Tx) ListSchedules(ctx context.Context, f *ScheduleFilter) ([]*riverbeat.Schedule, error) {
-	const list = `
-SELECT s.*
-FROM schedules AS s
-%s
-WHERE %s
-ORDER BY %s
-LIMIT @limit`
-	args := pgx.StrictNamedArgs{"limit": f.Limit}
-	where := []string{"true"}
-	filter := func(condition, name string, value any) {
-		where = append(where, condition)
-		args[name] = value
+	page, err := tx.listSchedules(ctx, f)
+	if err != nil {
+		return nil, err
 	}
-	if f.Category != nil && *f.Category == "" {
+	return page, tx.withRuns(ctx, page)
+}
+
+func (tx *Tx) listSchedules(ctx context.Context, f *ScheduleFilter) ([]*riverbeat.Schedule, error) {
+	q := newScheduleQuery(f)
+	if f.Query == "" {
+		const list = `
+SELECT s.*
+FROM %[1]s
+WHERE %[2]s AND %[3]s
+ORDER BY %[4]s
+LIMIT @limit`
+		return tx.querySchedules(ctx, fmt.Sprintf(list, q.from, q.filter, q.after, q.order), q.args)
+	}
+	words, ok := wordQuery(f.Query)
+	if !ok {
+		return nil, nil
+	}
+	q.args["words"] = words
+	// Postgres cannot tell how many names have a word that begins so. Of a
+	// frequent one there is a page among the first schedules of the order; of a
+	// rare one the index has few.
+	const scan = `
+WITH first AS MATERIALIZED (
+    SELECT s.*
+    FROM %[1]s
+    WHERE %[3]s
+    ORDER BY %[4]s
+    LIMIT @scanned
+)
+SELECT s.*
+FROM %[5]s
+WHERE %[2]s AND s.words @@ @words::tsquery
+ORDER BY %[4]s
+LIMIT @limit`
+	q.args["scanned"] = scanned
+	page, err := tx.querySchedules(ctx, fmt.Sprintf(scan, q.from, q.filter, q.after, q.order,
+		strings.Replace(q.from, "schedules AS s", "first AS s", 1)), q.args)
+	if err != nil || len(page) == f.Limit {
+		return page, err
+	}
+	const search = `
+WITH found AS MATERIALIZED (
+    SELECT s.*
+    FROM schedules AS s
+    WHERE %[2]s AND s.words @@ @words::tsquery
+)
+SELECT s.*
+FROM %[1]s
+WHERE %[3]s
+ORDER BY %[4]s
+LIMIT @limit`
+	delete(q.args, "scanned")
+	return tx.querySchedules(ctx, fmt.Sprintf(search,
+		strings.Replace(q.from, "schedules AS s", "found AS s", 1), q.filter, q.after, q.order), q.args)
+}
+
+// scheduleQuery has the parts of a list's SQL. They name the schedule s.
+type scheduleQuery struct {
+	from   string
+	filter string // what was asked for, but for the search
+	after  string // what comes after the page before
+	order  string
+	args   pgx.StrictNamedArgs
+}
+
+func newScheduleQuery(f *ScheduleFilter) *scheduleQuery {
+	q := &scheduleQuery{from: "schedules AS s", after: "true", args: pgx.StrictNamedArgs{"limit": f.Limit}}
+	where := []string{"true"}
+	add := func(condition, name string, value any) {
+		where = append(where, condition)
+		q.args[name] = value
+	}
+	switch {
+	case f.Category == nil:
+	case *f.Category == "":
 		where = append(where, "s.category IS NULL")
-	} else if f.Category != nil {
-		filter("s.category = @category", "category", *f.Category)
+	default:
+		add("s.category = @category", "category", *f.Category)
 	}
 	if f.TaskName != nil {
-		filter("s.task_name = @task_name", "task_name", *f.TaskName)
+		add("s.task_name = @task_name", "task_name", *f.TaskName)
 	}
 	if f.Enabled != nil {
-		filter("s.enabled = @enabled", "enabled", *f.Enabled)
+		add("s.enabled = @enabled", "enabled", *f.Enabled)
 	}
 	if len(f.Tags) > 0 {
-		filter("s.tags @> @tags::jsonb", "tags", string(tagsJSON(f.Tags)))
+		add("s.tag_names @> @tags", "tags", f.Tags)
 	}
-	if f.Query != "" {
-		query, ok := wordQuery(f.Query)
-		if !ok {
-			return nil, nil
-		}
-		filter("schedule_words(s.name) @@ @query::tsquery", "query", query)
-	}
+	q.filter = strings.Join(where, " AND ")
 
-	join, column, direction, than := "", "s.created_at", "ASC", ">"
+	column, id := "s.created_at", "s.id"
 	switch f.Sort {
 	case SortName:
 		column = "s.name"
 	case SortNextRunAt:
-		join, column = "JOIN schedule_clocks AS c ON c.schedule_id = s.id", "c.due_at"
+		q.from += " JOIN schedule_clocks AS c ON c.schedule_id = s.id"
+		column, id = "c.due_at", "c.schedule_id"
 	}
-	id := "s.id"
-	if join != "" {
-		id = "c.schedule_id"
-	}
+	direction, than := "ASC", ">"
 	if f.Reverse {
 		direction, than = "DESC", "<"
 	}
-	if f.After != nil {
-		where = append(where, fmt.Sprintf("(%s, %s) %s (@after, @after_id)", column, id, than))
-		args["after_id"] = f.After.ID
-		switch {
-		case f.Sort == SortName:
-			args["after"] = f.After.Text
-		case f.After.Time == nil:
-			args["after"] = "infinity"
-		default:
-			args["after"] = *f.After.Time
-		}
+	q.order = fmt.Sprintf("%s %s, %s %s", column, direction, id, direction)
+	if f.After == nil {
+		return q
 	}
-	rows, err := tx.Query(ctx, fmt.Sprintf(list, join, strings.Join(where, "\n    AND "),
-		fmt.Sprintf("%s %s, %s %s", column, direction, id, direction)), args)
+	q.after = fmt.Sprintf("(%s, %s) %s (@after, @after_id)", column, id, than)
+	q.args["after_id"] = f.After.ID
+	switch {
+	case f.Sort == SortName:
+		q.args["after"] = f.After.Text
+	case f.After.Time == nil:
+		q.args["after"] = pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}
+	default:
+		q.args["after"] = *f.After.Time
+	}
+	return q
+}
+
+func (tx *Tx) querySchedules(ctx context.Context, sql string, args pgx.StrictNamedArgs) ([]*riverbeat.Schedule, error) {
+	rows, err := tx.Query(ctx, sql, args)
 	if err != nil {
 		return nil, err
 	}
@@ -303,11 +371,7 @@ LIMIT @limit`
 	if err != nil {
 		return nil, err
 	}
-	page, err := schedules(found)
-	if err != nil {
-		return nil, err
-	}
-	return page, tx.withRuns(ctx, page)
+	return schedules(found)
 }
 
 // wordQuery makes a tsquery of a person's search: every word, as a beginning.

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
@@ -34,8 +33,7 @@ const (
 
 // Config is what a Worker needs.
 type Config struct {
-	DB       *postgres.DB
-	Pool     *pgxpool.Pool
+	DB       *postgres.DB // of a pool
 	Executor *execute.Executor
 	Ticker   *tick.Ticker
 	Logger   *slog.Logger
@@ -61,7 +59,7 @@ func New(cfg Config) (*Worker, error) {
 	for name, most := range cfg.Node.Queues {
 		queues[name] = river.QueueConfig{MaxWorkers: most}
 	}
-	client, err := river.NewClient(riverpgxv5.New(cfg.Pool), &river.Config{
+	client, err := river.NewClient(riverpgxv5.New(cfg.DB.Pool()), &river.Config{
 		ID:                   cfg.Node.ID.String(),
 		Schema:               cfg.DB.Schema(),
 		Logger:               slog.New(quiet{cfg.Logger.Handler()}),
@@ -147,7 +145,7 @@ func (w *Worker) listen(ctx context.Context) {
 }
 
 func (w *Worker) listenOnce(ctx context.Context) error {
-	conn, err := w.cfg.Pool.Acquire(ctx)
+	conn, err := w.cfg.DB.Pool().Acquire(ctx)
 	if err != nil {
 		return err
 	}

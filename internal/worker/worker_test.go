@@ -50,7 +50,7 @@ func setup(t *testing.T) *bundle {
 	b.start = func(change ...func(*worker.Config)) *worker.Worker {
 		id := uuid.New()
 		cfg := worker.Config{
-			DB: d.DB, Pool: d.Pool, Logger: quiet, Grace: 5 * time.Second,
+			DB: d.DB, Logger: quiet, Grace: 5 * time.Second,
 			Ticker: tick.New(d.DB, l, quiet),
 			Executor: execute.New(execute.Config{
 				DB: d.DB, Ledger: l, Registry: b.registry, Now: time.Now,

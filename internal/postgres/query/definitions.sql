@@ -25,7 +25,7 @@ SELECT * FROM task_definitions WHERE task_name = ANY(@task_names::text[]);
 -- name: ListTaskDefinitions :many
 SELECT *
 FROM task_definitions
-WHERE (sqlc.narg('category')::text IS NULL OR category = sqlc.narg('category'))
+WHERE (sqlc.narg('category')::text IS NULL OR coalesce(category, '') = sqlc.narg('category'))
     AND task_name > @after_name
 ORDER BY task_name
 LIMIT @max_items;

@@ -162,7 +162,7 @@ func (q *Queries) InsertTaskDefinition(ctx context.Context, db DBTX, arg *Insert
 const listTaskDefinitions = `-- name: ListTaskDefinitions :many
 SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at
 FROM task_definitions
-WHERE ($1::text IS NULL OR category = $1)
+WHERE ($1::text IS NULL OR coalesce(category, '') = $1)
     AND task_name > $2
 ORDER BY task_name
 LIMIT $3

@@ -327,6 +327,8 @@ type Schedule struct {
 	LastError         string
 	CreatedAt         time.Time
 	UpdatedAt         time.Time
+	Words             pgtype.TSVector
+	TagNames          []string
 }
 
 type ScheduleClock struct {

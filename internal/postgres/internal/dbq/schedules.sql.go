@@ -70,7 +70,7 @@ func (q *Queries) DeleteSchedule(ctx context.Context, db DBTX, id uuid.UUID) err
 }
 
 const getSchedule = `-- name: GetSchedule :one
-SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at FROM schedules WHERE id = $1
+SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names FROM schedules WHERE id = $1
 `
 
 func (q *Queries) GetSchedule(ctx context.Context, db DBTX, id uuid.UUID) (Schedule, error) {
@@ -100,6 +100,8 @@ func (q *Queries) GetSchedule(ctx context.Context, db DBTX, id uuid.UUID) (Sched
 		&i.LastError,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Words,
+		&i.TagNames,
 	)
 	return i, err
 }
@@ -130,7 +132,7 @@ INSERT INTO schedules (
     $8, $9, $10, $11, $12,
     $13, $14, $15, $16, $17, $18
 )
-RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at
+RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names
 `
 
 type InsertScheduleParams struct {
@@ -200,6 +202,8 @@ func (q *Queries) InsertSchedule(ctx context.Context, db DBTX, arg *InsertSchedu
 		&i.LastError,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Words,
+		&i.TagNames,
 	)
 	return i, err
 }
@@ -243,7 +247,7 @@ func (q *Queries) LastRuns(ctx context.Context, db DBTX, ids []uuid.UUID) ([]Las
 }
 
 const lockSchedule = `-- name: LockSchedule :one
-SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at FROM schedules WHERE id = $1 FOR UPDATE
+SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names FROM schedules WHERE id = $1 FOR UPDATE
 `
 
 func (q *Queries) LockSchedule(ctx context.Context, db DBTX, id uuid.UUID) (Schedule, error) {
@@ -273,6 +277,8 @@ func (q *Queries) LockSchedule(ctx context.Context, db DBTX, id uuid.UUID) (Sche
 		&i.LastError,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Words,
+		&i.TagNames,
 	)
 	return i, err
 }
@@ -310,7 +316,7 @@ func (q *Queries) Recurrences(ctx context.Context, db DBTX, maxItems int32) ([]R
 }
 
 const schedulesByID = `-- name: SchedulesByID :many
-SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at FROM schedules WHERE id = ANY($1::uuid[])
+SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names FROM schedules WHERE id = ANY($1::uuid[])
 `
 
 func (q *Queries) SchedulesByID(ctx context.Context, db DBTX, ids []uuid.UUID) ([]Schedule, error) {
@@ -346,6 +352,8 @@ func (q *Queries) SchedulesByID(ctx context.Context, db DBTX, ids []uuid.UUID) (
 			&i.LastError,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.Words,
+			&i.TagNames,
 		); err != nil {
 			return nil, err
 		}
@@ -358,7 +366,7 @@ func (q *Queries) SchedulesByID(ctx context.Context, db DBTX, ids []uuid.UUID) (
 }
 
 const schedulesOfTask = `-- name: SchedulesOfTask :many
-SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at
+SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names
 FROM schedules
 WHERE task_name = $1 AND id > $2
 ORDER BY id
@@ -405,6 +413,8 @@ func (q *Queries) SchedulesOfTask(ctx context.Context, db DBTX, arg *SchedulesOf
 			&i.LastError,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.Words,
+			&i.TagNames,
 		); err != nil {
 			return nil, err
 		}
@@ -453,7 +463,7 @@ SET name = $1,
     version = version + 1,
     updated_at = statement_timestamp()
 WHERE id = $18
-RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at
+RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names
 `
 
 type UpdateScheduleParams struct {
@@ -523,6 +533,8 @@ func (q *Queries) UpdateSchedule(ctx context.Context, db DBTX, arg *UpdateSchedu
 		&i.LastError,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Words,
+		&i.TagNames,
 	)
 	return i, err
 }
