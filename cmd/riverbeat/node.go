@@ -135,6 +135,7 @@ func (n *node) handler(ctx context.Context) (http.Handler, error) {
 		Version:         version,
 		Now:             time.Now,
 		Ready:           n.ready,
+		HealthOnly:      !n.cfg.Role.ServesAPI(),
 	}
 	if n.cfg.Role.ServesAPI() {
 		ui, err := riverui.New(ctx, n.queue.Client(), n.logger)
@@ -143,7 +144,7 @@ func (n *node) handler(ctx context.Context) (http.Handler, error) {
 		}
 		api.Mounts = map[string]http.Handler{riverui.Prefix: ui}
 	}
-	return httpapi.New(api), nil
+	return httpapi.New(api), nil //nolint:contextcheck // each request brings its own
 }
 
 // ready tells whether this node can do its work.

@@ -93,7 +93,7 @@ LIMIT 14`)
 	return rows.Err()
 }
 
-func (b *bench) close() {
+func (b *bench) close(ctx context.Context) {
 	for _, p := range b.procs {
 		_ = p.Process.Signal(syscall.SIGTERM)
 	}
@@ -104,7 +104,7 @@ func (b *bench) close() {
 		b.pool.Close()
 	}
 	if b.server != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) //nolint:forbidigo // the end of the program
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		_ = b.server.Stop(ctx)
 	}
@@ -117,8 +117,8 @@ func (b *bench) exec(ctx context.Context, sql string, args ...any) error {
 	return err
 }
 
-func (b *bench) int(ctx context.Context, sql string, args ...any) (n int, err error) {
-	err = b.pool.QueryRow(ctx, sql, args...).Scan(&n)
+func (b *bench) int(ctx context.Context, sql string) (n int, err error) {
+	err = b.pool.QueryRow(ctx, sql).Scan(&n)
 	return n, err
 }
 

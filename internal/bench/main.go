@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	b := &bench{out: out, verbose: *verbose, policy: *policy, binary: filepath.Join(dir, "riverbeat")}
-	defer b.close()
+	defer b.close(context.WithoutCancel(ctx))
 	if err := b.open(ctx); err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (b *bench) scale(ctx context.Context, schedules, runs int) error {
 }
 
 func (b *bench) fill(ctx context.Context, schedules, runs int) error {
-	began := time.Now() //nolint:forbidigo // a duration of this process
+	began := time.Now()
 	// Ten tasks, twenty categories, tags of very different frequency; one in
 	// ten disabled; next runs spread over the coming day from an hour on.
 	const addSchedules = `
@@ -64,7 +64,7 @@ FROM schedules`
 		return err
 	}
 	for week := range weeks {
-		at := time.Now().Add(-time.Duration(week) * 7 * 24 * time.Hour) //nolint:forbidigo // any time of that week
+		at := time.Now().Add(-time.Duration(week) * 7 * 24 * time.Hour)
 		if err := b.exec(ctx, "SELECT create_runs_partition($1)", at); err != nil {
 			return err
 		}
@@ -159,7 +159,7 @@ VALUES ('bench', 0, 0) ON CONFLICT DO NOTHING`); err != nil {
 	const times = 500
 	took := make([]time.Duration, times)
 	for i := range took {
-		began := time.Now() //nolint:forbidigo // a duration of this process
+		began := time.Now()
 		if _, err := conn.Exec(ctx, claim); err != nil {
 			return err
 		}
@@ -205,7 +205,7 @@ func (b *bench) list(ctx context.Context, base, query string) (next string, err 
 	const times = 40
 	took := make([]time.Duration, 0, times)
 	for range times {
-		began := time.Now() //nolint:forbidigo // a duration of this process
+		began := time.Now()
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/api/v1/schedules?"+query, nil)
 		if err != nil {
 			return "", err

@@ -123,11 +123,14 @@ func (a *api) routes() {
 	handle(a, get, runsPath+"/{id}", operation{
 		id: "get-run", tag: tagRuns, summary: "Read a run", failures: notFound,
 	}, a.getRun)
+}
 
-	handle(a, get, "/healthz", operation{
+// healthRoutes are the open pages of every node, whatever its role.
+func (a *api) healthRoutes() {
+	handle(a, http.MethodGet, "/healthz", operation{
 		id: "health", tag: tagProcess, summary: "Whether the process lives",
 	}, a.healthz)
-	handle(a, get, "/readyz", operation{
+	handle(a, http.MethodGet, "/readyz", operation{
 		id: "ready", tag: tagProcess, summary: "Whether the process can serve",
 	}, a.readyz)
 }

@@ -43,6 +43,9 @@ type Config struct {
 	// Ready says why the process cannot serve yet, or no more. Defaults to
 	// always ready.
 	Ready func(ctx context.Context) error
+	// HealthOnly leaves out the API and its docs: a node that only works has
+	// just the health pages.
+	HealthOnly bool
 	// Mounts are other handlers by the path they and all below them stand at:
 	// "/riverui", or "/" for whatever is left. They never get a path below /api.
 	Mounts map[string]http.Handler
@@ -84,8 +87,11 @@ func New(cfg Config) http.Handler {
 	engine.Use(a.observe, a.recoverPanic, a.limitBody)
 	engine.NoRoute(a.elsewhere)
 	engine.NoMethod(a.wrongMethod)
-	a.routes()
-	a.serveDocs(engine)
+	a.healthRoutes()
+	if !a.HealthOnly {
+		a.routes()
+		a.serveDocs(engine)
+	}
 	return engine
 }
 

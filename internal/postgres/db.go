@@ -72,7 +72,7 @@ func NewPool(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	setSession(pc.ConnConfig, cfg.schema())
 	pc.MaxConns = 20
 	if cfg.MaxConns > 0 {
-		pc.MaxConns = int32(min(cfg.MaxConns, 10_000)) //nolint:gosec // bounded right here
+		pc.MaxConns = int32(min(cfg.MaxConns, 10_000))
 	}
 	pc.MinIdleConns = 2
 	pool, err := pgxpool.NewWithConfig(ctx, pc)

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -369,7 +368,7 @@ type Node struct {
 func (tx *Tx) RegisterNode(ctx context.Context, n *Node) error {
 	return tx.q.RegisterNode(ctx, tx.Tx, &dbq.RegisterNodeParams{
 		ID: n.ID, Host: n.Host, Version: n.Version, TzdataVersion: n.TZDataVersion,
-		Tasks: mustJSON(n.Tasks), Queues: json.RawMessage(mustJSON(n.Queues)),
+		Tasks: mustJSON(n.Tasks), Queues: mustJSON(n.Queues),
 	})
 }
 

@@ -395,16 +395,17 @@ func (c *calendar) count(from, until int64, most int) int {
 			break
 		}
 		n += perDay * bits.OnesCount64(days)
-		year, month, d = nextMonth(year, month)
+		year, month = nextMonth(year, month)
+		d = 1
 	}
 	return n
 }
 
-func nextMonth(year int, month time.Month) (int, time.Month, int) {
+func nextMonth(year int, month time.Month) (int, time.Month) {
 	if month == time.December {
-		return year + 1, time.January, 1
+		return year + 1, time.January
 	}
-	return year, month + 1, 1
+	return year, month + 1
 }
 
 // monthOf is the wall time at which the month begins, and its matching days.

@@ -114,7 +114,7 @@ func NewRunID(scheduledFor time.Time, random []byte) uuid.UUID {
 	var id uuid.UUID
 	ms := uint64(scheduledFor.UnixMilli())
 	for i := range 6 {
-		id[i] = byte(ms >> (40 - 8*i))
+		id[i] = byte(ms >> (40 - 8*i)) //nolint:gosec // its lowest eight bits are wanted
 	}
 	copy(id[6:], random[:10])
 	id[6] = id[6]&0x0f | 0x70
