@@ -234,7 +234,7 @@ type listSchedulesRequest struct {
 	Tags     []string     `query:"tags" doc:"With this tag. May be repeated; all must match."`
 	TaskName *string      `query:"task_name" doc:"Of this task."`
 	Enabled  *bool        `query:"enabled" doc:"Enabled ones, or disabled ones."`
-	Q        string       `query:"q" maxLength:"255" doc:"Beginnings of words of the name; all must match."`
+	Q        string       `query:"q" maxLength:"255" doc:"Words of the name; all must match, the last one may be unfinished."`
 	Sort     scheduleSort `query:"sort" def:"-created_at" doc:"The order; - is descending. Schedules that do not tick come last by next_run_at, first by -next_run_at."`
 	pageParams
 }

@@ -201,7 +201,7 @@ type ScheduleFilter struct {
 	TaskName *string
 	Enabled  *bool
 	Tags     []string // all of them
-	Query    string   // beginnings of words of the name, all of them; "" picks all
+	Query    string   // words of the name, all of them, the last perhaps unfinished; "" picks all
 	Sort     string   // SortCreatedAt, SortName or SortNextRunAt
 	Reverse  bool     // descending
 	After    *ScheduleCursor
@@ -374,16 +374,18 @@ func (tx *Tx) querySchedules(ctx context.Context, sql string, args pgx.StrictNam
 	return schedules(found)
 }
 
-// wordQuery makes a tsquery of a person's search: every word, as a beginning.
+// wordQuery makes a tsquery of a person's search as he types: every word, the
+// last one as a beginning. (A beginning of a frequent word costs its every
+// row.)
 // ok is false if there is no word in it.
 func wordQuery(text string) (query string, ok bool) {
 	words := strings.FieldsFunc(strings.ToLower(text), func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsNumber(r)
 	})
 	for i, word := range words {
-		words[i] = "'" + word + "':*"
+		words[i] = "'" + word + "'"
 	}
-	return strings.Join(words, " & "), len(words) > 0
+	return strings.Join(words, " & ") + ":*", len(words) > 0
 }
 
 // withRuns fills in NextRunAt and LastRunAt.
