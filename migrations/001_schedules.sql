@@ -86,6 +86,9 @@ CREATE TABLE schedules (
     CONSTRAINT schedules_args_is_array CHECK (jsonb_typeof(args) = 'array'),
     CONSTRAINT schedules_kwargs_is_object CHECK (jsonb_typeof(kwargs) = 'object'),
     CONSTRAINT schedules_tags_is_array CHECK (jsonb_typeof(tags) = 'array'),
+    CONSTRAINT schedules_tags_are_strings CHECK (
+        NOT jsonb_path_exists(tags, '$[*] ? (@.type() != "string")')
+    ),
     CONSTRAINT schedules_execution_policy_known CHECK (execution_policy IN ('allow', 'skip', 'queue')),
     CONSTRAINT schedules_catch_up_known CHECK (catch_up IN ('latest', 'all', 'none')),
     CONSTRAINT schedules_catch_up_window_not_negative CHECK (catch_up_window_s >= 0),

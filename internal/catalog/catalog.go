@@ -94,10 +94,12 @@ func (c *Catalog) ListSchedules(ctx context.Context, f *postgres.ScheduleFilter)
 // ChangeSchedule lets change edit a schedule, and writes it if it keeps all
 // rules. change gets a copy of the stored schedule; an empty Name asks for a
 // made one, another Name than the stored one ends that. If change changes
-// nothing, nothing is written and the version stays.
+// nothing, nothing is written and the version stays. A schedule that is only
+// disabled need not keep the rules: those of its task, or the zones that there
+// are, may have changed since it was written.
 func (c *Catalog) ChangeSchedule(ctx context.Context, id uuid.UUID, change func(*riverbeat.Schedule) error) (*riverbeat.Schedule, error) {
 	var changed *riverbeat.Schedule
-	err := c.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err := c.partitions.InTx(ctx, func(tx *postgres.Tx) error {
 		old, clock, err := tx.LockSchedule(ctx, id)
 		if err != nil {
 			return err
@@ -116,7 +118,7 @@ func (c *Catalog) ChangeSchedule(ctx context.Context, id uuid.UUID, change func(
 			return err
 		}
 		recurrence, err := c.check(&s, definition)
-		if err != nil {
+		if err != nil && !onlyDisables(old, &s) {
 			return err
 		}
 		if same(old, &s) {
@@ -148,7 +150,7 @@ func (c *Catalog) ChangeSchedule(ctx context.Context, id uuid.UUID, change func(
 // DeleteSchedule deletes a schedule. Its undecided ticks are settled and its
 // line is cancelled; what runs goes on, and its history stays.
 func (c *Catalog) DeleteSchedule(ctx context.Context, id uuid.UUID) error {
-	return c.db.InTx(ctx, func(tx *postgres.Tx) error {
+	return c.partitions.InTx(ctx, func(tx *postgres.Tx) error {
 		s, clock, err := tx.LockSchedule(ctx, id)
 		if err != nil {
 			return err
@@ -192,32 +194,51 @@ func (c *Catalog) check(s *riverbeat.Schedule, d *riverbeat.TaskDefinition) (*ri
 }
 
 // settle decides the ticks of s that are due and undecided, as it is before
-// the change.
+// the change. Those that cannot be run are a gap: what is wrong with a schedule
+// must not keep it from being put right.
 func (c *Catalog) settle(ctx context.Context, tx *postgres.Tx, s *riverbeat.Schedule, clock postgres.Clock) error {
 	if !s.Enabled || !clock.Now.After(clock.Mark) {
 		return nil
+	}
+	recurrence, err := riverbeat.ParseRecurrence(s.CronExpression, s.Timezone)
+	if err != nil {
+		// Nobody can say which ticks it had since it was stopped.
+		return c.recordGap(ctx, tx, s, clock, &riverbeat.Gap{
+			From: clock.Mark, Until: clock.Now, Reason: riverbeat.OutsideWindow,
+		})
+	}
+	ticking, err := tx.NotPaused(ctx)
+	if err != nil {
+		return err
+	}
+	if !ticking {
+		return c.recordGap(ctx, tx, s, clock, s.Miss(recurrence, clock.Mark, clock.Now, riverbeat.Paused))
 	}
 	d, err := c.definitionOf(ctx, tx, s.TaskName)
 	if err != nil {
 		return err
 	}
-	var entries []*ledger.Entry
-	if recurrence, err := riverbeat.ParseRecurrence(s.CronExpression, s.Timezone); err == nil {
-		plan := s.Settle(recurrence, clock.Mark, clock.Now)
-		entries, err = c.ledger.Entries(s, d, plan, clock.Now)
-		if err != nil {
+	entries, err := c.ledger.Entries(s, d, s.Settle(recurrence, clock.Mark, clock.Now), clock.Now)
+	if err == nil {
+		err = tx.Savepoint(ctx, func(tx *postgres.Tx) error { return c.record(ctx, tx, clock, entries) })
+		if err == nil || !postgres.IsRowFault(err) {
 			return err
 		}
-	} else {
-		// Nobody can say which ticks it had since it was stopped.
-		entries = []*ledger.Entry{ledger.Gap(s, &riverbeat.Gap{
-			From: clock.Mark, Until: clock.Now, Reason: riverbeat.OutsideWindow,
-		}, clock.Now)}
 	}
-	for _, e := range entries {
-		if err := c.partitions.Ensure(ctx, e.Run.ScheduledFor); err != nil {
-			return err
-		}
+	return c.recordGap(ctx, tx, s, clock, s.Miss(recurrence, clock.Mark, clock.Now, riverbeat.OutsideWindow))
+}
+
+// recordGap records a gap, if there is one.
+func (c *Catalog) recordGap(ctx context.Context, tx *postgres.Tx, s *riverbeat.Schedule, clock postgres.Clock, gap *riverbeat.Gap) error {
+	if gap == nil {
+		return nil
+	}
+	return c.record(ctx, tx, clock, []*ledger.Entry{ledger.Gap(s, gap, clock.Now)})
+}
+
+func (c *Catalog) record(ctx context.Context, tx *postgres.Tx, clock postgres.Clock, entries []*ledger.Entry) error {
+	if err := c.partitions.Need(ledger.Times(entries)...); err != nil {
+		return err
 	}
 	return c.ledger.Record(ctx, tx, clock.Now, entries)
 }

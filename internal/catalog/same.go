@@ -33,6 +33,13 @@ func same(a, b *riverbeat.Schedule) bool {
 		sameTime(a.EndsAt, b.EndsAt)
 }
 
+// onlyDisables tells whether a change does no more than to disable.
+func onlyDisables(before, after *riverbeat.Schedule) bool {
+	disabled := *before
+	disabled.Enabled, disabled.LastError = false, ""
+	return before.Enabled && same(&disabled, after)
+}
+
 func sameJSON(a, b json.RawMessage) bool {
 	x, errX := riverbeat.CanonicalJSON(a)
 	y, errY := riverbeat.CanonicalJSON(b)

@@ -71,6 +71,9 @@ func (b *batcher[Q, A]) run(ctx context.Context) {
 		case <-done:
 			busy = false
 		case <-ctx.Done():
+			if busy {
+				<-done
+			}
 			return
 		}
 	}

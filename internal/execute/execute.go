@@ -33,6 +33,9 @@ const (
 	maxErrorBytes  = 16 << 10
 	// noWorkerPause is how long a job waits that no task of this node can do.
 	noWorkerPause = 5 * time.Second
+	// startPause is how long a job waits when the database did not answer
+	// whether it may start.
+	startPause = time.Second
 )
 
 // Executor works the jobs of runs on one node. Start it before River's client,
@@ -148,7 +151,9 @@ func (e *Executor) complete(ctx context.Context, row *rivertype.JobRow, work fun
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	job := &river.Job[queue.RunArgs]{JobRow: row}
-	err = e.db.InTx(ctx, func(tx *postgres.Tx) error {
+	// Whatever goes wrong here, the run has succeeded: River ends it then, as it
+	// ends all others, and an end that somebody wrote meanwhile holds.
+	_ = e.db.InTx(ctx, func(tx *postgres.Tx) error {
 		if err := tx.Promoting(ctx, end.key); err != nil {
 			return err
 		}
@@ -164,10 +169,7 @@ func (e *Executor) complete(ctx context.Context, row *rivertype.JobRow, work fun
 		}
 		return e.ledger.Promote(ctx, tx, end.key)
 	})
-	if errors.Is(err, errNoLongerOurs) || errors.Is(err, rivertype.ErrNotFound) {
-		return nil // somebody ended the job meanwhile; his word holds
-	}
-	return err
+	return nil
 }
 
 var errNoLongerOurs = errors.New("the job is not running any more")
@@ -178,7 +180,12 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 		RunID: job.Args.RunID, ScheduledFor: job.Args.ScheduledFor, JobID: job.ID,
 	})
 	if err != nil {
-		return fmt.Errorf("start the attempt: %w", err)
+		err = fmt.Errorf("start the attempt: %w", err)
+		if ctx.Err() != nil {
+			return err
+		}
+		riverlog.Logger(ctx).WarnContext(ctx, "not started; trying again", "error", err)
+		return river.JobSnooze(startPause) // nothing was done, so no attempt is used up
 	}
 	if started == nil {
 		return river.JobCancel(errors.New("this job is not its run's any more; the run goes on under another job, or is gone"))

@@ -69,12 +69,12 @@ type Overrides struct {
 // ticks: the answer may be a run that was skipped or waits.
 func (h *History) RunNow(ctx context.Context, scheduleID uuid.UUID, o Overrides) (*riverbeat.Run, error) {
 	var run *riverbeat.Run
-	err := h.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err := h.partitions.InTx(ctx, func(tx *postgres.Tx) error {
 		now, err := tx.Now(ctx)
 		if err != nil {
 			return err
 		}
-		if err := h.partitions.Ensure(ctx, now); err != nil {
+		if err := h.partitions.Need(now); err != nil {
 			return err
 		}
 		s, err := tx.Schedule(ctx, scheduleID)

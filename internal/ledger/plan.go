@@ -21,3 +21,12 @@ func (l *Ledger) Entries(s *riverbeat.Schedule, d *riverbeat.TaskDefinition, pla
 	}
 	return entries, nil
 }
+
+// Times are the nominal times of entries, which their partitions go by.
+func Times(entries []*Entry) []time.Time {
+	times := make([]time.Time, len(entries))
+	for i, e := range entries {
+		times[i] = e.Run.ScheduledFor
+	}
+	return times
+}

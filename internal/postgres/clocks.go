@@ -20,22 +20,18 @@ type Clock struct {
 // holds; none while the installation is paused.
 func (tx *Tx) ClaimClocks(ctx context.Context, limit int) ([]Clock, error) {
 	rows, err := tx.q.ClaimClocks(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
-	if err != nil || len(rows) == 0 {
+	if err != nil {
 		return nil, err
 	}
 	clocks := make([]Clock, len(rows))
 	for i, row := range rows {
 		clocks[i] = Clock{row.ScheduleID, row.LastScheduledFor.UTC(), millis(row.Now)}
 	}
-	// Read again, and held: a pause that answers from now on waits for us.
-	if ok, err := tx.q.NotPaused(ctx, tx.Tx); err != nil || !ok {
-		return nil, err
-	}
-	return clocks, nil
+	return tx.unlessPaused(ctx, clocks)
 }
 
 // ClocksToRetry locks at most limit clocks that StopClock stopped an hour ago
-// or earlier.
+// or earlier; none while the installation is paused.
 func (tx *Tx) ClocksToRetry(ctx context.Context, limit int) ([]Clock, error) {
 	rows, err := tx.q.ClocksToRetry(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
 	if err != nil {
@@ -45,7 +41,25 @@ func (tx *Tx) ClocksToRetry(ctx context.Context, limit int) ([]Clock, error) {
 	for i, row := range rows {
 		clocks[i] = Clock{row.ScheduleID, row.LastScheduledFor.UTC(), millis(row.Now)}
 	}
+	return tx.unlessPaused(ctx, clocks)
+}
+
+// unlessPaused reads again whether there is a pause, in a statement after the
+// claim.
+func (tx *Tx) unlessPaused(ctx context.Context, clocks []Clock) ([]Clock, error) {
+	if len(clocks) == 0 {
+		return nil, nil
+	}
+	if ok, err := tx.NotPaused(ctx); err != nil || !ok {
+		return nil, err
+	}
 	return clocks, nil
+}
+
+// NotPaused tells whether the installation ticks, and holds that: a pause that
+// comes from now on answers when this transaction has ended.
+func (tx *Tx) NotPaused(ctx context.Context) (bool, error) {
+	return tx.q.NotPaused(ctx, tx.Tx)
 }
 
 // SetClocks moves locked clocks to the mark and next tick of their plans.

@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -12,12 +14,13 @@ const week = 7 * 24 * time.Hour
 
 // Partitions makes the weekly partitions of runs, and remembers which exist.
 // It is safe for concurrent use. Each is made in a transaction of its own,
-// before the transaction that needs it has touched runs.
+// while no other is open: one that waits for a second connection of its pool
+// can wait for ever.
 type Partitions struct {
 	db *DB
 
 	mu   sync.Mutex
-	have map[int64]bool // by week since the Unix epoch's Monday
+	have map[int64]bool // by weekNumber
 }
 
 // NewPartitions makes an empty memory of partitions.
@@ -25,17 +28,46 @@ func NewPartitions(db *DB) *Partitions {
 	return &Partitions{db: db, have: map[int64]bool{}}
 }
 
+// InTx is DB.InTx for a transaction that writes runs. Before it does, fn asks
+// for their partitions by Need and returns its error; then they are made and
+// fn is run again.
+func (p *Partitions) InTx(ctx context.Context, fn func(tx *Tx) error) error {
+	const tries = 5
+	for try := 1; ; try++ {
+		err := p.db.InTx(ctx, fn)
+		missing, needed := errors.AsType[*missingPartitions](err)
+		switch {
+		case try == tries:
+			return err
+		case needed:
+			if err := p.Ensure(ctx, missing.times...); err != nil {
+				return fmt.Errorf("make partitions: %w", err)
+			}
+		case IsMissingPartition(err):
+			p.forget() // dropped after it was remembered
+		default:
+			return err
+		}
+	}
+}
+
+// Need is an error for InTx if a partition of the times is not known to exist.
+func (p *Partitions) Need(times ...time.Time) error {
+	if missing := p.missing(times); len(missing) > 0 {
+		return &missingPartitions{missing}
+	}
+	return nil
+}
+
+type missingPartitions struct{ times []time.Time }
+
+func (e *missingPartitions) Error() string {
+	return fmt.Sprintf("there may be no partition for %s", e.times[0])
+}
+
 // Ensure makes the partitions of the given times that are missing.
 func (p *Partitions) Ensure(ctx context.Context, times ...time.Time) error {
-	for _, at := range times {
-		// 1970-01-05 was a Monday.
-		n := at.Add(-4*24*time.Hour).Unix() / int64(week/time.Second)
-		p.mu.Lock()
-		have := p.have[n]
-		p.mu.Unlock()
-		if have {
-			continue
-		}
+	for _, at := range p.missing(times) {
 		err := p.db.InTx(ctx, func(tx *Tx) error {
 			_, err := dbq.New().CreateRunsPartition(ctx, tx.Tx, at)
 			return err
@@ -44,7 +76,7 @@ func (p *Partitions) Ensure(ctx context.Context, times ...time.Time) error {
 			return err
 		}
 		p.mu.Lock()
-		p.have[n] = true
+		p.have[weekNumber(at)] = true
 		p.mu.Unlock()
 	}
 	return nil
@@ -61,9 +93,30 @@ func (p *Partitions) EnsureAhead(ctx context.Context, now time.Time, weeks int) 
 	return nil
 }
 
-// Forget drops what is remembered, after a partition was found missing.
-func (p *Partitions) Forget() {
+// missing are the times, one of each week, whose partitions are not known to
+// exist.
+func (p *Partitions) missing(times []time.Time) []time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []time.Time
+	listed := map[int64]bool{}
+	for _, at := range times {
+		if n := weekNumber(at); !p.have[n] && !listed[n] {
+			listed[n] = true
+			list = append(list, at)
+		}
+	}
+	return list
+}
+
+func (p *Partitions) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.have)
+}
+
+// weekNumber counts weeks from that of 1970-01-01, whose Monday was
+// 1969-12-29.
+func weekNumber(at time.Time) int64 {
+	return at.Add(3*24*time.Hour).Unix() / int64(week/time.Second)
 }

@@ -175,7 +175,7 @@ func (tx *Tx) SetScheduleError(ctx context.Context, id uuid.UUID, text string) e
 type RecurrenceKey struct{ CronExpression, Timezone string }
 
 // Recurrences reads the distinct recurrences of the enabled schedules, up to
-// most.
+// most; always the same, if there are more.
 func (tx *Tx) Recurrences(ctx context.Context, most int) ([]RecurrenceKey, error) {
 	rows, err := tx.q.Recurrences(ctx, tx.Tx, int32(most)) //nolint:gosec // a small bound
 	if err != nil {

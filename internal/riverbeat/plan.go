@@ -45,10 +45,7 @@ type Plan struct {
 // It walks no more ticks than it returns, however long the schedule slept.
 func (s *Schedule) Plan(r *Recurrence, mark, now time.Time, limit int) Plan {
 	plan := Plan{Mark: mark}
-	from, until := s.after(mark), now
-	if s.EndsAt != nil && s.EndsAt.Before(until) {
-		until = *s.EndsAt
-	}
+	from, until := s.after(mark), s.until(now)
 
 	onTime := now.Add(-OnTime)
 	lastLate, late := r.Prev(earlier(until, onTime.Add(-1)))
@@ -92,6 +89,19 @@ func (s *Schedule) Settle(r *Recurrence, mark, now time.Time) Plan {
 	return plan
 }
 
+// Miss makes one gap of the ticks that are due at or before now, for a schedule
+// that can run none of them; nil if there are none.
+func (s *Schedule) Miss(r *Recurrence, mark, now time.Time, reason Reason) *Gap {
+	from := s.after(mark)
+	last, ok := r.Prev(s.until(now))
+	if !ok || !last.After(from) {
+		return nil
+	}
+	gap := s.gap(r, from, last, now)
+	gap.Reason = reason
+	return gap
+}
+
 // NextTick is the first tick after the given time within StartsAt and EndsAt;
 // nil: there is none.
 func (s *Schedule) NextTick(r *Recurrence, after time.Time) *time.Time {
@@ -108,6 +118,14 @@ func (s *Schedule) after(mark time.Time) time.Time {
 		return s.StartsAt.Add(-1)
 	}
 	return mark
+}
+
+// until moves a time back to EndsAt.
+func (s *Schedule) until(now time.Time) time.Time {
+	if s.EndsAt != nil {
+		return earlier(*s.EndsAt, now)
+	}
+	return now
 }
 
 // catchUp picks, of the late ticks in (from, lastLate], those that run.

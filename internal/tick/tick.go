@@ -122,12 +122,24 @@ func (t *Ticker) Sweep(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	for _, key := range stalled {
-		if err := t.Promote(ctx, key); err != nil {
-			return 0, err
+	return min(max(next, 0), SweepEvery), t.promote(ctx, stalled)
+}
+
+// promote moves up the lines of the keys. One that cannot move does not stop
+// the others; a database that does not answer does.
+func (t *Ticker) promote(ctx context.Context, keys []string) error {
+	var failed []error
+	for _, key := range keys {
+		err := t.Promote(ctx, key)
+		if err == nil {
+			continue
+		}
+		failed = append(failed, fmt.Errorf("promote the line of %s: %w", key, err))
+		if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || riverbeat.KindOf(err) == riverbeat.Unavailable {
+			break
 		}
 	}
-	return min(max(next, 0), SweepEvery), nil
+	return errors.Join(failed...)
 }
 
 // Promote moves up the line of a key if nothing stands in its way.
@@ -165,11 +177,24 @@ type decision struct {
 	entries []*ledger.Entry
 }
 
+// lastError is what is wrong with a schedule that can be planned: its
+// parameters, if they break the schema that its task has now.
+func (d *decision) lastError() string {
+	for _, e := range d.entries {
+		if e.Run.Reason == riverbeat.InvalidParams {
+			return e.Run.Error
+		}
+	}
+	return ""
+}
+
 // claim decides one batch of clocks in one transaction and says how many there
 // were.
 func (t *Ticker) claim(ctx context.Context, clocksOf func(*postgres.Tx, context.Context, int) ([]postgres.Clock, error)) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	claimed, ticks := 0, 0
-	err := t.inTx(ctx, func(ctx context.Context, tx *postgres.Tx) error {
+	err := t.partitions.InTx(ctx, func(tx *postgres.Tx) error {
 		clocks, err := clocksOf(tx, ctx, maxClocks)
 		if err != nil {
 			return fmt.Errorf("claim clocks: %w", err)
@@ -184,19 +209,14 @@ func (t *Ticker) claim(ctx context.Context, clocksOf func(*postgres.Tx, context.
 		}
 		var times []time.Time
 		for _, d := range decisions {
-			ticks += len(d.entries)
-			for _, e := range d.entries {
-				times = append(times, e.Run.ScheduledFor)
-			}
+			times = append(times, ledger.Times(d.entries)...)
 		}
-		if err := t.partitions.Ensure(ctx, times...); err != nil {
-			return fmt.Errorf("make partitions: %w", err)
+		if err := t.partitions.Need(times...); err != nil {
+			return err
 		}
+		ticks = len(times)
 		return t.settle(ctx, tx, decisions)
 	})
-	if postgres.IsMissingPartition(err) {
-		t.partitions.Forget()
-	}
 	if err == nil && claimed > 0 {
 		t.logger.DebugContext(ctx, "claimed", "schedules", claimed, "runs", ticks)
 	}
@@ -232,7 +252,10 @@ func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Cl
 		}
 		s := schedules[clock.ScheduleID]
 		if s == nil || !s.Enabled {
-			continue // cannot be: a clock goes with its schedule, and stands while that is disabled
+			// Disabled in psql: the catalog would have stopped its clock. Left due,
+			// it would be claimed again at once and for ever.
+			decisions = append(decisions, decision{clock: clock, plan: riverbeat.Plan{Mark: clock.Now}})
+			continue
 		}
 		d, err := t.decide(s, definitions[s.TaskName], clock, room)
 		if err != nil {
@@ -243,8 +266,8 @@ func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Cl
 		}
 		room -= len(d.entries)
 		decisions = append(decisions, d)
-		if s.LastError != "" {
-			if err := tx.SetScheduleError(ctx, s.ID, ""); err != nil {
+		if text := d.lastError(); text != s.LastError {
+			if err := tx.SetScheduleError(ctx, s.ID, text); err != nil {
 				return nil, err
 			}
 		}

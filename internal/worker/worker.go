@@ -126,6 +126,9 @@ func (w *Worker) Stop() {
 const (
 	relisten    = time.Second
 	resyncEvery = time.Minute
+	// changesSettle is how long one change of schedules waits for others: an
+	// import is thousands, and one look at the schedules serves them all.
+	changesSettle = 100 * time.Millisecond
 )
 
 // listen hears of changes until ctx ends. A lost connection is made again, and
@@ -171,10 +174,11 @@ func (w *Worker) listenOnce(ctx context.Context) error {
 }
 
 // untilSchedulesChange moves lines up until the recurrences of schedules have
-// changed, or a while has passed.
+// changed, and a moment more, or a while has passed.
 func (w *Worker) untilSchedulesChange(ctx context.Context, conn *pgx.Conn, prefix string) error {
 	ctx, cancel := context.WithTimeout(ctx, resyncEvery)
 	defer cancel()
+	changed := false
 	for {
 		n, err := conn.WaitForNotification(ctx)
 		if errors.Is(err, context.DeadlineExceeded) {
@@ -185,7 +189,11 @@ func (w *Worker) untilSchedulesChange(ctx context.Context, conn *pgx.Conn, prefi
 		}
 		switch strings.TrimPrefix(n.Channel, prefix) {
 		case postgres.ChannelSchedules:
-			return nil
+			if !changed {
+				changed = true
+				ctx, cancel = context.WithTimeout(ctx, changesSettle)
+				defer cancel()
+			}
 		case postgres.ChannelLines:
 			if err := w.cfg.Ticker.Promote(ctx, n.Payload); err != nil {
 				w.cfg.Logger.ErrorContext(ctx, "promotion failed; the next sweep tries again", "error", err)

@@ -50,6 +50,7 @@ WHERE schedule_id = @schedule_id;
 SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now
 FROM schedule_clocks
 WHERE retry_at <= statement_timestamp()
+    AND (SELECT paused_at IS NULL FROM installation)
 ORDER BY retry_at
 LIMIT @max_items
 FOR UPDATE SKIP LOCKED;

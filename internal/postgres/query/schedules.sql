@@ -86,4 +86,5 @@ UPDATE schedules SET last_error = @last_error WHERE id = @id;
 SELECT DISTINCT cron_expression, timezone
 FROM schedules
 WHERE enabled
+ORDER BY cron_expression, timezone
 LIMIT @max_items;

@@ -74,6 +74,7 @@ const clocksToRetry = `-- name: ClocksToRetry :many
 SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now
 FROM schedule_clocks
 WHERE retry_at <= statement_timestamp()
+    AND (SELECT paused_at IS NULL FROM installation)
 ORDER BY retry_at
 LIMIT $1
 FOR UPDATE SKIP LOCKED

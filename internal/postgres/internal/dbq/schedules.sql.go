@@ -287,6 +287,7 @@ const recurrences = `-- name: Recurrences :many
 SELECT DISTINCT cron_expression, timezone
 FROM schedules
 WHERE enabled
+ORDER BY cron_expression, timezone
 LIMIT $1
 `
 
