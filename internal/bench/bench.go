@@ -28,6 +28,7 @@ type bench struct {
 	procs  []*exec.Cmd
 
 	verbose bool
+	workers string // of a node's default queue
 	policy  string // of the schedules: allow, skip, queue or mixed
 }
 

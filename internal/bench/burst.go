@@ -14,7 +14,7 @@ import (
 // empty when it was analyzed, and measures from nominal time to the executor's
 // first statement, by the database's clock.
 func (b *bench) burst(ctx context.Context, n int) error {
-	if _, _, err := b.serve(ctx, "--queues", "default=200"); err != nil {
+	if _, _, err := b.serve(ctx, "--queues", "default="+b.workers); err != nil {
 		return err
 	}
 	// Idle long enough that every prepared statement has met empty tables.

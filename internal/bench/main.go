@@ -49,6 +49,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	runs := flags.Int("runs", 10_000_000, "runs in the table")
 	verbose := flags.Bool("v", false, "show where the database's time went")
 	policy := flags.String("policy", "mixed", "of the schedules: allow, skip, queue or mixed")
+	workers := flags.String("workers", "200", "of each node")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
@@ -58,7 +59,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	b := &bench{out: out, verbose: *verbose, policy: *policy, binary: filepath.Join(dir, "riverbeat")}
+	b := &bench{out: out, verbose: *verbose, policy: *policy, workers: *workers, binary: filepath.Join(dir, "riverbeat")}
 	defer b.close(context.WithoutCancel(ctx))
 	if err := b.open(ctx); err != nil {
 		return err

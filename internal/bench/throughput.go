@@ -28,8 +28,6 @@ type rawWorker struct {
 
 func (rawWorker) Work(context.Context, *river.Job[rawArgs]) error { return nil }
 
-const workers = "200"
-
 // throughput compares working off n runs, history and policies on, with
 // working off n jobs in raw River, on the same database one after the other.
 func (b *bench) throughput(ctx context.Context, n int) error {
@@ -42,7 +40,7 @@ func (b *bench) throughput(ctx context.Context, n int) error {
 		return err
 	}
 
-	if _, _, err := b.serve(ctx, "--queues", "default="+workers); err != nil {
+	if _, _, err := b.serve(ctx, "--queues", "default="+b.workers); err != nil {
 		return err
 	}
 	var began time.Time

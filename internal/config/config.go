@@ -62,7 +62,7 @@ type Config struct {
 	Environment string
 
 	// Queues is RIVERBEAT_QUEUES: the queues worked here and for each the most
-	// runs that execute at once in this process, 1 to 10000. Default default=100.
+	// runs that execute at once in this process, 1 to 10000. Default default=200.
 	Queues map[string]int
 
 	// ShutdownGrace is RIVERBEAT_SHUTDOWN_GRACE: how long, as a duration, runs may

@@ -32,7 +32,7 @@ func TestLoadDefaults(t *testing.T) {
 		Role:           config.RoleAll,
 		Timezone:       "UTC",
 		Environment:    "default",
-		Queues:         map[string]int{"default": 100},
+		Queues:         map[string]int{"default": 200},
 		ShutdownGrace:  10 * time.Second,
 		LogLevel:       slog.LevelInfo,
 		LogFormat:      config.LogText,

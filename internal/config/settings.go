@@ -180,7 +180,7 @@ var settings = []Setting{
 		get: func(c *Config) string { return c.Environment },
 	},
 	{
-		Name: "RIVERBEAT_QUEUES", Flag: "queues", Default: "default=100", Unit: "queue=number, …",
+		Name: "RIVERBEAT_QUEUES", Flag: "queues", Default: "default=200", Unit: "queue=number, …",
 		Doc: "The queues worked by this process and, for each, the most runs that execute at once in it (1 to 10000), as in `default=100,slow=5`.",
 		set: func(c *Config, v string) string { return setQueues(&c.Queues, v) },
 		check: func(c *Config) string {
