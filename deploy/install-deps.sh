@@ -3,6 +3,7 @@
 #
 #   deploy/install-deps.sh postgres   the server binaries of Postgres, 15 or newer
 #   deploy/install-deps.sh compiler   a C compiler, for the race detector
+#   deploy/install-deps.sh curl       curl, for the test that does what the README says
 #
 # Nothing is asked and nothing is started: on Debian and Ubuntu the package would
 # make a cluster and run it; that is prevented, unless it is installed already.
@@ -41,6 +42,7 @@ have() {
 	case $1 in
 	postgres) [ "$(postgres_major)" -ge "$MIN_POSTGRES" ] ;;
 	compiler) have_compiler ;;
+	curl) command -v curl >/dev/null 2>&1 ;;
 	esac
 }
 
@@ -73,16 +75,22 @@ command_for() {
 	case $1-$2 in
 	debian-postgres) echo "apt-get install -y --no-install-recommends postgresql" ;;
 	debian-compiler) echo "apt-get install -y --no-install-recommends gcc libc6-dev" ;;
+	debian-curl) echo "apt-get install -y --no-install-recommends curl" ;;
 	fedora-postgres) echo "dnf install -y postgresql-server postgresql-contrib" ;;
 	fedora-compiler) echo "dnf install -y gcc glibc-devel" ;;
+	fedora-curl) echo "dnf install -y curl" ;;
 	alpine-postgres) echo "apk add postgresql" ;;
 	alpine-compiler) echo "apk add gcc musl-dev" ;;
+	alpine-curl) echo "apk add curl" ;;
 	arch-postgres) echo "pacman -S --noconfirm --needed postgresql" ;;
 	arch-compiler) echo "pacman -S --noconfirm --needed gcc" ;;
+	arch-curl) echo "pacman -S --noconfirm --needed curl" ;;
 	suse-postgres) echo "zypper --non-interactive install postgresql-server postgresql-contrib" ;;
 	suse-compiler) echo "zypper --non-interactive install gcc glibc-devel" ;;
+	suse-curl) echo "zypper --non-interactive install curl" ;;
 	darwin-postgres) echo "brew install postgresql@17" ;;
 	darwin-compiler) echo "xcode-select --install" ;;
+	darwin-curl) echo "brew install curl" ;;
 	esac
 }
 
@@ -131,6 +139,7 @@ install() {
 	if [ -z "$line" ]; then
 		case $1 in
 		postgres) fail "please install the Postgres server, version $MIN_POSTGRES or newer: https://www.postgresql.org/download/" ;;
+		curl) fail "please install curl" ;;
 		*) fail "please install a C compiler and the C library's headers" ;;
 		esac
 	fi
@@ -151,6 +160,7 @@ install() {
 	case $system-$1 in
 	debian-postgres) debian_postgres ;;
 	debian-compiler) apt_install gcc libc6-dev ;;
+	debian-curl) apt_install curl ;;
 	*)
 		# shellcheck disable=SC2086 # the words of our own table
 		as_root $line </dev/null
@@ -158,17 +168,18 @@ install() {
 	esac
 }
 
-if [ $# -eq 0 ]; then set -- postgres compiler; fi
+if [ $# -eq 0 ]; then set -- postgres compiler curl; fi
 for thing in "$@"; do
 	case $thing in
-	postgres | compiler) ;;
-	*) fail "what is $thing? It installs postgres and compiler" ;;
+	postgres | compiler | curl) ;;
+	*) fail "what is $thing? It installs postgres, compiler and curl" ;;
 	esac
 	have "$thing" && continue
 	install "$thing"
 	have "$thing" && continue
 	case $thing in
 	postgres) fail "the newest Postgres of this system is $(postgres_major), and $MIN_POSTGRES or newer is needed: https://www.postgresql.org/download/" ;;
+	curl) fail "curl was installed but is not there" ;;
 	*) fail "a C compiler was installed but cannot compile; set CC to another one" ;;
 	esac
 done
