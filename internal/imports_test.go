@@ -81,6 +81,7 @@ var libraries = map[string][]string{
 	"github.com/riverqueue/river/rivermigrate":           {"internal/postgres", "internal/bench"},
 	"github.com/robfig/cron/v3":                          {"internal/riverbeat"},
 	"github.com/spf13/cobra":                             {"cmd/riverbeat"},
+	"github.com/spf13/pflag":                             {"cmd/riverbeat"}, // cobra's flags
 	"github.com/swaggest/swgui":                          {"internal/httpapi"},
 	"riverqueue.com/riverui":                             {"riverui"},
 

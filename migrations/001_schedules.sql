@@ -87,7 +87,7 @@ CREATE TABLE schedules (
     CONSTRAINT schedules_kwargs_is_object CHECK (jsonb_typeof(kwargs) = 'object'),
     CONSTRAINT schedules_tags_is_array CHECK (jsonb_typeof(tags) = 'array'),
     CONSTRAINT schedules_tags_are_strings CHECK (
-        NOT jsonb_path_exists(tags, '$[*] ? (@.type() != "string")')
+        NOT jsonb_path_exists(tags, 'strict $[*] ? (@.type() != "string")')
     ),
     CONSTRAINT schedules_execution_policy_known CHECK (execution_policy IN ('allow', 'skip', 'queue')),
     CONSTRAINT schedules_catch_up_known CHECK (catch_up IN ('latest', 'all', 'none')),

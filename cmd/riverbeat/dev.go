@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,19 +21,22 @@ func newDev() *cobra.Command {
 		Long: "Runs API, River UI and workers in one process, without keys. It uses the\n" +
 			"database of DATABASE_URL if that is set, else starts a private Postgres from\n" +
 			"the server binaries of this machine. The data stays in --data-dir.",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, logger, err := loadConfig(c)
 			if err != nil {
 				return err
 			}
+			logger.InfoContext(c.Context(), "starting", "version", version, "settings", cfg)
 			private := cfg.DatabaseURL == ""
 			if private {
 				server, err := localpg.Start(c.Context(), localpg.Config{DataDir: cfg.DataDir, Logger: logger})
 				if err != nil {
 					return err
 				}
+				let := keepRunning(c.Context(), server, logger)
 				defer func() {
+					let()
 					ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context()), 30*time.Second)
 					defer cancel()
 					if err := server.Stop(ctx); err != nil {
@@ -62,6 +66,36 @@ func newDev() *cobra.Command {
 	addSettings(c, "listen", "data-dir", "database-url", "schema", "timezone", "queues", "shutdown-grace",
 		"log-level", "log-format", "max-connections")
 	return c
+}
+
+// keepRunning starts the private Postgres again when it ends by itself, until
+// the answered function is called.
+func keepRunning(ctx context.Context, server *localpg.Server, logger *slog.Logger) (let func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-server.Done():
+			}
+			logger.ErrorContext(ctx, "Postgres ended; starting it again", "error", server.Err())
+			if server.Restart(ctx) == nil {
+				continue
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Second):
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
 }
 
 // banner says where everything is, once it is there.

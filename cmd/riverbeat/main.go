@@ -10,12 +10,16 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	_ "time/tzdata" // for machines without zone files
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"riverbeat/internal/config"
+	"riverbeat/internal/riverbeat"
 )
 
 // version is set when the binary is built.
@@ -40,6 +44,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	_, _ = fmt.Fprintln(stderr, "riverbeat:", err)
+	if e, ok := errors.AsType[*riverbeat.Error](err); ok && e.Cause != nil {
+		_, _ = fmt.Fprintln(stderr, "the cause:", e.Cause)
+	}
 	if errors.As(err, new(usageError)) {
 		return 2
 	}
@@ -62,12 +69,109 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.PersistentFlags().String("config", "", "file of settings, KEY=value lines (RIVERBEAT_CONFIG)")
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())}
-	})
-	root.AddCommand(newDev(), newServe(), newMigrate(), newVersion())
+	root.PersistentFlags().Var(&word{kind: "file"}, "config", "Settings, as KEY=value lines. (RIVERBEAT_CONFIG)")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return badCall(c, "%w", err) })
+	root.SetUsageFunc(usage)
+	group(root, newDev(), newServe(), newMigrate(), newVersion())
 	return root
+}
+
+// usage is what follows the description in the help of a command. It is cobra's,
+// but for the flags: their descriptions are sentences, and stand below them.
+func usage(c *cobra.Command) error {
+	var b strings.Builder
+	if !c.HasAvailableSubCommands() {
+		fmt.Fprintf(&b, "Usage:\n  %s\n", c.UseLine())
+	} else {
+		fmt.Fprintf(&b, "Usage:\n  %s [command]\n\nCommands:\n", c.CommandPath())
+		for _, sub := range c.Commands() {
+			if sub.IsAvailableCommand() {
+				fmt.Fprintf(&b, "  %-*s %s\n", sub.NamePadding(), sub.Name(), sub.Short)
+			}
+		}
+	}
+	fmt.Fprintf(&b, "\nFlags:\n%s", flagHelp(c))
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintf(&b, "\nUse \"%s [command] --help\" for more information about a command.\n", c.CommandPath())
+	}
+	_, err := io.WriteString(c.OutOrStdout(), b.String())
+	return err
+}
+
+// flagHelp describes the flags of a command, those of its parents last.
+func flagHelp(c *cobra.Command) string {
+	var b strings.Builder
+	describe := func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
+		head, doc := "  --"+f.Name, f.Usage
+		if f.Shorthand != "" {
+			head = "  -" + f.Shorthand + ", --" + f.Name
+		}
+		if f.Value.Type() == "bool" {
+			doc = strings.ToUpper(doc[:1]) + doc[1:]
+		} else {
+			head += " " + f.Value.Type()
+		}
+		if d := f.DefValue; d != "" && d != "false" {
+			head += "  (default " + d + ")"
+		}
+		b.WriteString(head)
+		const indent, width = "\n        ", 80
+		column := width // of the last line
+		for word := range strings.FieldsSeq(doc) {
+			if column += 1 + utf8.RuneCountInString(word); column > width {
+				b.WriteString(indent)
+				column = len(indent) - 1 + utf8.RuneCountInString(word)
+			} else {
+				b.WriteString(" ")
+			}
+			b.WriteString(word)
+		}
+		b.WriteString("\n")
+	}
+	c.LocalFlags().VisitAll(describe)
+	c.InheritedFlags().VisitAll(describe)
+	return b.String()
+}
+
+// group makes a command of which only the subcommands do something. By cobra
+// itself, a subcommand that does not exist would be help and a success.
+func group(c *cobra.Command, subcommands ...*cobra.Command) {
+	c.AddCommand(subcommands...)
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return badCall(c, "unknown command %q", args[0])
+		}
+		return c.Help()
+	}
+}
+
+// noArgs is the check of a command that takes none.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return badCall(c, "unexpected %q: the command takes flags only", args[0])
+	}
+	return nil
+}
+
+func badCall(c *cobra.Command, format string, args ...any) error {
+	return usageError{fmt.Errorf(format+"\nSee '%s --help'", append(args, c.CommandPath())...)}
+}
+
+// word is the value of a flag as it was written. In the help it is of the kind
+// that the setting says; config judges it.
+type word struct{ value, kind string }
+
+func (w *word) String() string { return w.value }
+
+func (w *word) Type() string { return w.kind }
+
+func (w *word) Set(v string) error {
+	w.value = v
+	return nil
 }
 
 // addSettings gives a command the flags of the named settings.
@@ -77,12 +181,12 @@ func addSettings(c *cobra.Command, flags ...string) {
 			if s.Flag != flag {
 				continue
 			}
-			usage := s.Doc + " (" + s.Name + ")"
+			doc := strings.ReplaceAll(s.Doc, "`", "") + " (" + s.Name + ")"
 			if s.Bool {
-				c.Flags().Bool(flag, s.Default == "true", usage)
+				c.Flags().Bool(flag, s.Default == "true", doc)
 				continue
 			}
-			c.Flags().String(flag, s.Default, usage)
+			c.Flags().Var(&word{value: s.Default, kind: s.Unit}, flag, doc)
 		}
 	}
 }
@@ -99,11 +203,7 @@ func loadConfig(c *cobra.Command) (config.Config, *slog.Logger, error) {
 			flags[s.Flag] = f.Value.String()
 		}
 	}
-	file, err := c.Flags().GetString("config")
-	if err != nil {
-		return config.Config{}, nil, err
-	}
-	cfg, warnings, err := config.FromEnvironment(file, flags)
+	cfg, warnings, err := config.FromEnvironment(c.Flags().Lookup("config").Value.String(), flags)
 	if err != nil {
 		return cfg, nil, usageError{err}
 	}

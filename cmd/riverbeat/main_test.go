@@ -12,9 +12,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -100,7 +103,8 @@ func get(t *testing.T, url string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// TestTheReadme does what the README says, with the program's own addresses.
+// TestTheReadme does what the README and docs/sql.md say, with the program's
+// own addresses.
 func TestTheReadme(t *testing.T) {
 	t.Parallel()
 	p := start(t, "dev", "--listen", "127.0.0.1:0", "--data-dir", dataDir(t))
@@ -141,6 +145,15 @@ func TestTheReadme(t *testing.T) {
 	require.Contains(t, string(out), "greet_world_custom")
 	require.Contains(t, string(out), "succeeded")
 
+	page, err := os.ReadFile("../../docs/sql.md")
+	require.NoError(t, err)
+	queries := regexp.MustCompile("(?s)```sql\n(.*?)```").FindAllStringSubmatch(string(page), -1)
+	require.NotEmpty(t, queries)
+	for _, query := range queries {
+		out, err := exec.CommandContext(t.Context(), "psql", "--no-psqlrc", database, "-v", "ON_ERROR_STOP=1", "-c", query[1]).CombinedOutput()
+		require.NoError(t, err, "%s\n%s", query[1], out)
+	}
+
 	code, body = get(t, base+"/riverui/")
 	require.Equal(t, http.StatusOK, code)
 	require.Contains(t, body, "<title>River</title>")
@@ -161,6 +174,30 @@ func TestDevStartsAgainOnItsData(t *testing.T) {
 		p.find(t, `^  API +(http://\S+)$`)
 		require.Zero(t, p.stop(), p.stderr)
 	}
+}
+
+func TestDevOutlivesItsPostgres(t *testing.T) {
+	t.Parallel()
+	dir := dataDir(t)
+	p := start(t, "dev", "--listen", "127.0.0.1:0", "--data-dir", dir)
+	base := p.find(t, `^  API +(http://\S+)/api/v1$`)
+
+	file, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+	require.NoError(t, err)
+	pid, err := strconv.Atoi(strings.Split(string(file), "\n")[0])
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+
+	require.Eventually(t, func() bool {
+		file, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+		return err == nil && !strings.HasPrefix(string(file), strconv.Itoa(pid)+"\n")
+	}, 30*time.Second, 20*time.Millisecond, "another Postgres")
+	require.Eventually(t, func() bool {
+		code, _ := get(t, base+"/readyz")
+		return code == http.StatusOK
+	}, 30*time.Second, 20*time.Millisecond)
+	require.Zero(t, p.stop(), p.stderr)
+	require.Contains(t, p.stderr.String(), "Postgres ended; starting it again")
 }
 
 func TestServeAndMigrate(t *testing.T) {
@@ -217,6 +254,9 @@ func TestBadCallsSayWhatIsWrong(t *testing.T) {
 		{[]string{"dev", "--shutdown-grace", "soon"}, "shutdown-grace"},
 		{[]string{"dev", "--listen", "nowhere"}, "listen"},
 		{[]string{"dev", "--nonsense"}, "--help"},
+		{[]string{"dve"}, `unknown command "dve"`},
+		{[]string{"migrate", "upp"}, `unknown command "upp"`},
+		{[]string{"serve", "now"}, `unexpected "now"`},
 		{[]string{"migrate", "up", "--schema", "No Schema", "--database-url", "postgres://x"}, "schema"},
 	} {
 		var out bytes.Buffer
@@ -226,6 +266,19 @@ func TestBadCallsSayWhatIsWrong(t *testing.T) {
 	var out bytes.Buffer
 	require.Equal(t, 1, run(t.Context(), []string{"migrate", "status", "--database-url", "postgres://127.0.0.1:1/none"}, io.Discard, &out))
 	require.Contains(t, out.String(), "database")
+	require.Contains(t, out.String(), "refused", "whoever types it may know why")
 	require.Zero(t, run(t.Context(), []string{"version"}, &out, io.Discard))
 	require.Contains(t, out.String(), fmt.Sprintf("riverbeat %s", version))
+}
+
+func TestHelpFitsTheScreen(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{}, {"dev"}, {"serve"}, {"migrate"}, {"migrate", "up"}, {"migrate", "down"}, {"migrate", "status"}, {"version"}} {
+		var out bytes.Buffer
+		require.Zero(t, run(t.Context(), append(args, "--help"), &out, &out), args)
+		require.NotContains(t, out.String(), "`", args)
+		for line := range strings.Lines(out.String()) {
+			require.LessOrEqual(t, utf8.RuneCountInString(line), 81, line)
+		}
+	}
 }

@@ -18,7 +18,7 @@ func newMigrate() *cobra.Command {
 	up := &cobra.Command{
 		Use:   "up",
 		Short: "Apply River's migrations and ours, up to the newest",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, logger, err := loadDatabaseConfig(c)
 			if err != nil {
@@ -30,7 +30,7 @@ func newMigrate() *cobra.Command {
 	down := &cobra.Command{
 		Use:   "down",
 		Short: "Revert our migrations; the data in their tables is lost",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, _, err := loadDatabaseConfig(c)
 			if err != nil {
@@ -50,11 +50,12 @@ func newMigrate() *cobra.Command {
 			return postgres.MigrateDown(c.Context(), databaseConfig(cfg), to)
 		},
 	}
-	down.Flags().Int("to", 0, "version to go down to; by default one step")
+	down.Flags().Int("to", 0, "The version to go down to. When not set: one step down.")
+	down.Flags().Lookup("to").DefValue = ""
 	status := &cobra.Command{
 		Use:   "status",
 		Short: "Say how far the database is migrated",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, _, err := loadDatabaseConfig(c)
 			if err != nil {
@@ -75,8 +76,8 @@ func newMigrate() *cobra.Command {
 	}
 	for _, sub := range []*cobra.Command{up, down, status} {
 		addSettings(sub, "database-url", "schema", "log-level", "log-format")
-		c.AddCommand(sub)
 	}
+	group(c, up, down, status)
 	return c
 }
 

@@ -89,12 +89,14 @@ func (n *node) run(ctx context.Context, ready func(address string) error) (err e
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(n.logger.Handler(), slog.LevelDebug),
 	}
+	stopWork := func() {}
 	if n.cfg.Role.Works() {
 		w, err := n.worker()
 		if err == nil {
 			err = w.Start(background)
 		}
 		if w != nil {
+			stopWork = w.Stop
 			defer w.Stop()
 		}
 		if err != nil {
@@ -116,6 +118,14 @@ func (n *node) run(ctx context.Context, ready func(address string) error) (err e
 	case <-ctx.Done():
 		n.logger.InfoContext(ctx, "stopping", "grace", n.cfg.ShutdownGrace.String())
 	}
+	// Requests and runs have the same grace, and a slow request does not keep
+	// the worker taking new jobs.
+	worked := make(chan struct{})
+	go func() {
+		defer close(worked)
+		stopWork()
+	}()
+	defer func() { <-worked }()
 	drain, cancel := context.WithTimeout(background, n.cfg.ShutdownGrace)
 	defer cancel()
 	if shutdown := server.Shutdown(drain); shutdown != nil {

@@ -15,7 +15,7 @@ func newServe() *cobra.Command {
 		Long: "Serves the API, River UI and the workers of one node (or, by --role, a part\n" +
 			"of it) on the database of DATABASE_URL. Any number of nodes may share a\n" +
 			"database. SIGTERM ends it gracefully.",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, logger, err := loadDatabaseConfig(c)
 			if err != nil {
@@ -25,6 +25,7 @@ func newServe() *cobra.Command {
 				return usageError{errors.New("this version has no keys yet, so whoever reaches the address may do everything; " +
 					"say --insecure-no-auth if that is what you want")}
 			}
+			logger.InfoContext(c.Context(), "starting", "version", version, "settings", cfg)
 			if cfg.Migrate {
 				if err := postgres.MigrateUp(c.Context(), databaseConfig(cfg), logger); err != nil {
 					return err

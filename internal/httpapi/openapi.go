@@ -260,7 +260,7 @@ func (a *api) outputSchema(t reflect.Type) *huma.Schema {
 // of its shape, and its own.
 func failuresOf(op operation, in reader) []form {
 	found := []form{forms[riverbeat.Malformed], forms[riverbeat.Invalid], forms[riverbeat.Internal], forms[riverbeat.Unavailable]}
-	if in.body != nil {
+	if in.writes {
 		found = append(found, forms[riverbeat.TooLarge], mediaTypeForm)
 	}
 	for _, kind := range op.failures {

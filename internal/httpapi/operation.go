@@ -61,8 +61,9 @@ type handler[Req, Resp any] func(ctx context.Context, req *Req) (*answer[Resp], 
 func handle[Req, Resp any](a *api, method, path string, op operation, do handler[Req, Resp]) {
 	request := reflect.TypeFor[Req]()
 	in := reader{
-		path:  paramsOf(request, "path"),
-		query: paramsOf(request, "query"),
+		path:   paramsOf(request, "path"),
+		query:  paramsOf(request, "query"),
+		writes: method != http.MethodGet,
 	}
 	if f, ok := request.FieldByName("Body"); ok {
 		in.body = &f
@@ -102,11 +103,14 @@ func handle[Req, Resp any](a *api, method, path string, op operation, do handler
 // reader reads the requests of one route.
 type reader struct {
 	path, query []param
-	body        *reflect.StructField // nil: none is read
+	body        *reflect.StructField // nil: it has no fields
+	writes      bool                 // else a body is not looked at
 }
 
 // bodyOptional tells whether there may be no body at all.
-func (in *reader) bodyOptional() bool { return in.body.Type.Kind() == reflect.Pointer }
+func (in *reader) bodyOptional() bool {
+	return in.body == nil || in.body.Type.Kind() == reflect.Pointer
+}
 
 // patches tells whether the body is a merge patch.
 func (in *reader) patches() bool {
@@ -121,8 +125,12 @@ func (in *reader) read(c *gin.Context, request reflect.Value) error {
 	if err := readQuery(request, in.query, c.Request.URL.RawQuery, &wrong); err != nil {
 		return err
 	}
-	if in.body != nil {
-		if err := in.readBody(c.Request, request.FieldByIndex(in.body.Index), &wrong); err != nil {
+	if in.writes {
+		body := reflect.New(reflect.TypeFor[*struct{}]()).Elem()
+		if in.body != nil {
+			body = request.FieldByIndex(in.body.Index)
+		}
+		if err := in.readBody(c.Request, body, &wrong); err != nil {
 			return err
 		}
 	}

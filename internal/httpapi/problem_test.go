@@ -132,6 +132,7 @@ func TestProblems(t *testing.T) {
 		{"schedule patch required", 422, "PATCH", schedules + "/{schedule}", `{"task_name": null, "cron_expression": null}`, nil},
 		{"schedule patch params", 422, "PATCH", schedules + "/{schedule}", `{"task_params": {"text": null, "times": 1}}`, nil},
 		{"run now wrong", 422, "POST", schedules + "/{schedule}/run", `{"task_params": {"text": 1}, "execution_policy": "never", "at": 1}`, nil},
+		{"enable with fields", 422, "POST", schedules + "/{schedule}/enable", `{"execution_policy": "skip"}`, nil},
 		{"run now params", 422, "POST", schedules + "/{schedule}/run", `{"task_params": {"text": 1}}`, nil},
 		{"preview nothing", 422, "POST", schedules + "/preview", `{}`, nil},
 		{"preview wrong", 422, "POST", schedules + "/preview", `{"cron_expression": "0 0 30 2 *", "timezone": "Nowhere", "count": 101, "after": "2026-03-28"}`, nil},

@@ -95,10 +95,10 @@ func setSession(cc *pgx.ConnConfig, schema string) {
 		cc.RuntimeParams["application_name"] = "riverbeat"
 	}
 	for name, value := range map[string]string{
-		"search_path":                         pgx.Identifier{schema}.Sanitize(),
-		"timezone":                            "UTC",
-		"plan_cache_mode":                     "force_custom_plan",
-		"default_transaction_isolation":       "read committed",
+		"search_path":                   pgx.Identifier{schema}.Sanitize(),
+		"timezone":                      "UTC",
+		"plan_cache_mode":               "force_custom_plan",
+		"default_transaction_isolation": "read committed",
 		// A node that is frozen or cut off in the middle of a claim holds its
 		// clocks and keys no longer than this; our transactions never think.
 		"idle_in_transaction_session_timeout": "15s",

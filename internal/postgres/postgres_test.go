@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -95,4 +96,57 @@ func TestNodesThatStartTogetherMigrateOnce(t *testing.T) {
 	status, err := postgres.Status(t.Context(), d.Config())
 	require.NoError(t, err)
 	require.True(t, status.Current())
+}
+
+func TestATransactionThatIsLeftAloneEnds(t *testing.T) {
+	t.Parallel()
+	var most string
+	require.NoError(t, pgtest.Pool(t).QueryRow(t.Context(), "SHOW idle_in_transaction_session_timeout").Scan(&most))
+	require.Equal(t, "15s", most, "a frozen node holds no clock longer")
+}
+
+func TestTagsAreStrings(t *testing.T) {
+	t.Parallel()
+	for tags, ok := range map[string]bool{`[]`: true, `["a", "1"]`: true, `[1]`: false, `["a", null]`: false, `[["a"]]`: false} {
+		_, err := pgtest.Pool(t).Exec(t.Context(), `
+INSERT INTO schedules (name, task_name, cron_expression, timezone, enabled, tags)
+VALUES ('tagged', 'echo', '@daily', 'UTC', false, $1::text::jsonb)`, tags)
+		if ok {
+			require.NoError(t, err, tags)
+		} else {
+			require.ErrorContains(t, err, "schedules_tags_are_strings", tags)
+		}
+	}
+}
+
+func TestPartitionsAreMadeOutsideTheTransactionThatNeedsThem(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	p := postgres.NewPartitions(d.DB)
+	at := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+	calls := 0
+	insert := func(tx *postgres.Tx) error {
+		calls++
+		if err := p.Need(at, at.Add(time.Hour)); err != nil {
+			return err
+		}
+		_, err := tx.Exec(t.Context(), `
+INSERT INTO runs (id, scheduled_for, schedule_name, task_name, execution_policy, trigger, slot, state)
+VALUES (gen_random_uuid(), $1, 'x', 'x', 'allow', 'manual', gen_random_uuid(), 'queued')`, at)
+		return err
+	}
+	require.NoError(t, p.InTx(t.Context(), insert))
+	require.Equal(t, 2, calls)
+	require.NoError(t, p.InTx(t.Context(), insert))
+	require.Equal(t, 3, calls, "it is remembered")
+
+	_, err := d.Pool.Exec(t.Context(), "DROP TABLE runs_p20010129")
+	require.NoError(t, err)
+	require.NoError(t, p.InTx(t.Context(), insert), "and made again if it was dropped")
+
+	_, err = d.Pool.Exec(t.Context(), "DROP TABLE runs_p20010129")
+	require.NoError(t, err)
+	_, err = d.Pool.Exec(t.Context(), "CREATE TABLE runs_p20010129 ()")
+	require.NoError(t, err)
+	require.ErrorContains(t, p.InTx(t.Context(), insert), "make partitions", "no endless tries")
 }

@@ -252,9 +252,9 @@ func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Cl
 		}
 		s := schedules[clock.ScheduleID]
 		if s == nil || !s.Enabled {
-			// Disabled in psql: the catalog would have stopped its clock. Left due,
-			// it would be claimed again at once and for ever.
-			decisions = append(decisions, decision{clock: clock, plan: riverbeat.Plan{Mark: clock.Now}})
+			if err := t.rest(ctx, tx, clock); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		d, err := t.decide(s, definitions[s.TaskName], clock, room)
@@ -326,6 +326,17 @@ func (t *Ticker) stop(ctx context.Context, tx *postgres.Tx, id uuid.UUID, cause 
 		return err
 	}
 	return tx.SetScheduleError(ctx, id, reasonOf(cause))
+}
+
+// rest lets the clock of a schedule stand that was disabled in psql: the
+// catalog would have done so. Left due, it would be claimed again at once, for
+// ever. Whether it is enabled again is looked up in an hour.
+func (t *Ticker) rest(ctx context.Context, tx *postgres.Tx, clock postgres.Clock) error {
+	plans := map[uuid.UUID]riverbeat.Plan{clock.ScheduleID: {Mark: clock.Now}}
+	if err := tx.SetClocks(ctx, plans); err != nil {
+		return err
+	}
+	return tx.StopClock(ctx, clock.ScheduleID)
 }
 
 // reasonOf is what people are shown of an error: never a driver's text.

@@ -110,6 +110,24 @@ func (b *bundle) count(t *testing.T, query string, args ...any) int {
 	return n
 }
 
+func (b *bundle) exec(t *testing.T, statement string, args ...any) {
+	t.Helper()
+	_, err := b.Pool.Exec(t.Context(), statement, args...)
+	require.NoError(t, err)
+}
+
+// define gives a task a definition that takes all parameters.
+func (b *bundle) define(t *testing.T, task string) {
+	t.Helper()
+	require.NoError(t, b.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+		_, err := tx.InsertTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
+			TaskName: task, ParameterSchema: json.RawMessage("{}"),
+			Executor: riverbeat.Executor{Kind: "go"}, Queue: "default", Priority: 1, MaxAttempts: 3,
+		})
+		return err
+	}))
+}
+
 func TestADueTickBecomesARunWithAJob(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -350,4 +368,135 @@ func TestRunRunsUntilItsContextEnds(t *testing.T) {
 	require.Eventually(t, func() bool { return len(b.runs(t, s.ID)) == 1 }, 10*time.Second, 10*time.Millisecond)
 	cancel()
 	<-done
+}
+
+func TestAPausedInstallationTriesNoStoppedScheduleAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.schedule(t, time.Minute, nil)
+	b.exec(t, "UPDATE schedule_clocks SET next_run_at = NULL, retry_at = statement_timestamp()")
+	b.exec(t, "UPDATE installation SET paused_at = statement_timestamp()")
+	b.sweep(t)
+	require.Empty(t, b.runs(t, s.ID))
+	b.exec(t, "UPDATE installation SET paused_at = NULL")
+	b.sweep(t)
+	require.Len(t, b.runs(t, s.ID), 1)
+}
+
+func TestAScheduleDisabledInPsqlRests(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	disabled := b.schedule(t, time.Minute, nil)
+	good := b.schedule(t, time.Minute, nil)
+	b.exec(t, "UPDATE schedules SET enabled = false WHERE id = $1", disabled.ID)
+	b.sweep(t) // and comes to an end
+	require.Empty(t, b.runs(t, disabled.ID))
+	require.Nil(t, b.read(t, disabled.ID).NextRunAt)
+	require.Len(t, b.runs(t, good.ID), 1)
+
+	b.exec(t, "UPDATE schedules SET enabled = true WHERE id = $1", disabled.ID)
+	b.exec(t, "UPDATE schedule_clocks SET retry_at = statement_timestamp() WHERE schedule_id = $1", disabled.ID)
+	b.sweep(t)
+	require.NotNil(t, b.read(t, disabled.ID).NextRunAt)
+}
+
+func TestALineThatCannotMoveStopsNoOther(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, task := range []string{"a", "b", "c"} {
+		b.define(t, task)
+		b.schedule(t, time.Minute, func(s *riverbeat.Schedule) {
+			s.TaskName, s.CronExpression, s.ExecutionPolicy = task, "@every 30s", riverbeat.Queue
+		})
+	}
+	b.sweep(t)
+	waiting := b.count(t, "SELECT count(*) FROM runs WHERE state = 'waiting'")
+	require.GreaterOrEqual(t, waiting, 3)
+	// Lines behind nothing, and a queue that River refuses.
+	b.exec(t, "UPDATE task_definitions SET queue = 'no queue' WHERE task_name = 'b'")
+	b.exec(t, "UPDATE river_job SET state = 'completed', finalized_at = statement_timestamp()")
+	_, err := b.ticker.Sweep(t.Context())
+	require.ErrorContains(t, err, "no queue")
+	for task, jobs := range map[string]int{"a": 1, "b": 0, "c": 1} {
+		require.Equal(t, jobs, b.count(t, "SELECT count(*) FROM runs WHERE task_name = $1 AND state = 'queued'", task), task)
+	}
+}
+
+func TestInvalidParametersShowAtTheScheduleUntilTheyAreValid(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.define(t, "echo")
+	s := b.schedule(t, time.Minute, nil)
+	b.exec(t, `UPDATE task_definitions SET parameter_schema = '{"required": ["day"]}', version = version + 1`)
+	b.sweep(t)
+	broken := b.read(t, s.ID)
+	require.Contains(t, broken.LastError, "day")
+	require.NotNil(t, broken.NextRunAt, "it goes on ticking")
+	b.exec(t, `UPDATE task_definitions SET parameter_schema = '{}', version = version + 1`)
+	// As if that tick were still to come.
+	b.exec(t, "DELETE FROM runs")
+	b.exec(t, `
+UPDATE schedule_clocks
+SET last_scheduled_for = last_scheduled_for - interval '1 minute', next_run_at = last_scheduled_for`)
+	b.sweep(t)
+	require.Empty(t, b.read(t, s.ID).LastError)
+}
+
+func TestABacklogLargerThanABatchIsDecidedInTurn(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const schedules, slept = 4, 900 * time.Second
+	for i := range schedules {
+		b.schedule(t, slept, func(s *riverbeat.Schedule) {
+			s.Name, s.CronExpression, s.CatchUp = fmt.Sprint(i), "* * * * * *", riverbeat.CatchUpAll
+			if i%2 == 1 {
+				s.ExecutionPolicy = riverbeat.Queue
+			}
+		})
+	}
+	b.sweep(t)
+	// No tick is missing, none is there twice, none is a gap.
+	require.Zero(t, b.count(t, `
+SELECT count(*)
+FROM (
+    SELECT scheduled_for - lag(scheduled_for) OVER (PARTITION BY schedule_id ORDER BY scheduled_for) AS step
+    FROM runs
+) AS steps
+WHERE step <> interval '1 second'`))
+	require.Zero(t, b.count(t, "SELECT count(*) FROM runs WHERE state = 'missed'"))
+	require.GreaterOrEqual(t, b.count(t, "SELECT count(*) FROM runs"), schedules*int(slept/time.Second))
+	require.Equal(t, 2, b.count(t, "SELECT count(DISTINCT lock_key) FROM runs WHERE trigger = 'catch_up' AND execution_policy = 'allow'"), "a chain each")
+	require.Equal(t, 1, b.count(t, "SELECT count(DISTINCT lock_key) FROM runs WHERE execution_policy = 'queue'"), "the same arguments, the same line")
+	require.Equal(t, 3, b.count(t, "SELECT count(*) FROM river_job WHERE args ->> 'lock_key' IS NOT NULL"), "one job per chain and key")
+}
+
+func TestOneConnectionIsEnough(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.schedule(t, 30*24*time.Hour, func(s *riverbeat.Schedule) { s.CronExpression, s.CatchUpWindow = "0 0 */5 * *", 40*24*time.Hour })
+	cfg := b.Config()
+	cfg.MaxConns = 1
+	pool, err := postgres.NewPool(t.Context(), cfg)
+	require.NoError(t, err)
+	defer pool.Close()
+	ticker := tick.New(postgres.New(pool, pgtest.Schema), b.ledger, slog.New(slog.DiscardHandler))
+	_, err = ticker.Sweep(t.Context())
+	require.NoError(t, err)
+	require.NotEmpty(t, b.runs(t, s.ID))
+}
+
+func TestAPartitionThatWasDroppedIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.schedule(t, time.Minute, nil)
+	b.sweep(t)
+	b.exec(t, `
+DO $$
+BEGIN
+    EXECUTE (SELECT string_agg(format('DROP TABLE %s', inhrelid::regclass), ';') FROM pg_inherits WHERE inhparent = 'runs'::regclass);
+END
+$$`)
+	s := b.schedule(t, time.Minute, nil)
+	b.sweep(t)
+	require.Len(t, b.runs(t, s.ID), 1)
 }

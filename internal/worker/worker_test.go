@@ -355,3 +355,141 @@ func TestStopGivesRunningAttemptsBack(t *testing.T) {
 	require.Zero(t, given.Attempt, "the attempt is not used up")
 	require.Equal(t, 1, given.Execution)
 }
+
+func TestALineThatCannotMoveCostsNoSuccess(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	release := make(chan struct{})
+	b.registry.Register("gate", func(ctx context.Context, _ *execute.Run) (any, error) {
+		select {
+		case <-release:
+			return "through", nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	})
+	_, err := b.catalog.CreateTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
+		TaskName: "gate", ParameterSchema: json.RawMessage("{}"), Executor: riverbeat.Executor{Kind: "go"},
+		Queue: "default", Priority: 1, MaxAttempts: 3,
+	}, false)
+	require.NoError(t, err)
+	b.start()
+	s := b.schedule(t, func(s *riverbeat.Schedule) { s.TaskName, s.ExecutionPolicy = "gate", riverbeat.Queue })
+	first := b.runNow(t, s)
+	b.until(t, first.ID, in(riverbeat.Running))
+	second := b.runNow(t, s)
+	_, err = b.Pool.Exec(t.Context(), "UPDATE task_definitions SET queue = 'no queue'")
+	require.NoError(t, err)
+	close(release)
+	run := b.until(t, first.ID, in(riverbeat.Succeeded))
+	require.Equal(t, 1, run.Execution, "it is not run again")
+	require.JSONEq(t, `"through"`, string(run.Result))
+
+	_, err = b.Pool.Exec(t.Context(), "UPDATE task_definitions SET queue = 'default'")
+	require.NoError(t, err)
+	b.until(t, second.ID, in(riverbeat.Succeeded))
+}
+
+func TestADatabaseThatDoesNotAnswerCostsNoAttempt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start()
+	s := b.schedule(t, func(*riverbeat.Schedule) {})
+	run := b.runNow(t, s)
+	b.until(t, run.ID, in(riverbeat.Succeeded))
+	// What a run is started with cannot be read.
+	_, err := b.Pool.Exec(t.Context(), "ALTER TABLE task_definitions RENAME COLUMN executor TO elsewhere")
+	require.NoError(t, err)
+	q, err := queue.New(b.Pool, pgtest.Schema, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	l := ledger.New(q)
+	var waits *riverbeat.Run
+	require.NoError(t, b.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+		now, err := tx.Now(t.Context())
+		require.NoError(t, err)
+		entry, err := l.Entry(ledger.Request{Schedule: s, Trigger: riverbeat.TriggerManual, At: now}, now)
+		require.NoError(t, err)
+		waits = entry.Run
+		return l.Record(t.Context(), tx, now, []*ledger.Entry{entry})
+	}))
+	b.until(t, waits.ID, func(r *riverbeat.Run) bool { return r.Execution > 0 && r.State == riverbeat.Queued })
+	_, err = b.Pool.Exec(t.Context(), "ALTER TABLE task_definitions RENAME COLUMN elsewhere TO executor")
+	require.NoError(t, err)
+	ended := b.until(t, waits.ID, in(riverbeat.Succeeded))
+	require.Equal(t, 1, ended.Attempt)
+	require.Greater(t, ended.Execution, 1)
+	require.Contains(t, string(ended.Logs), "not started")
+}
+
+func TestLinesMoveWhileManySchedulesChange(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start()
+	for range 200 {
+		b.schedule(t, func(s *riverbeat.Schedule) { s.Enabled = false })
+	}
+	s := b.schedule(t, func(s *riverbeat.Schedule) {
+		s.TaskName, s.TaskParams, s.ExecutionPolicy = "sleep", json.RawMessage(`{"seconds": 0.01}`), riverbeat.Queue
+	})
+	var last *riverbeat.Run
+	for range 5 {
+		last = b.runNow(t, s)
+	}
+	b.until(t, last.ID, in(riverbeat.Succeeded))
+}
+
+// Nodes come and go and people edit, while every tick of every schedule is
+// decided once.
+func TestNoTickIsLostOrDoubledByTwoNodesAndEdits(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var schedules []*riverbeat.Schedule
+	for i := range 30 {
+		schedules = append(schedules, b.schedule(t, func(s *riverbeat.Schedule) {
+			s.CronExpression, s.CatchUp = "@every 1s", riverbeat.CatchUpAll
+			s.ExecutionPolicy = []riverbeat.Policy{riverbeat.Allow, riverbeat.Skip, riverbeat.Queue}[i%3]
+			s.TaskName, s.TaskParams = "sleep", json.RawMessage([]string{`{"seconds": 0.2}`, `{"seconds": 0}`}[i%2])
+		}))
+	}
+	// ticks is how many ticks of one schedule are recorded.
+	ticks := func(id uuid.UUID) (n int) {
+		require.NoError(t, b.Pool.QueryRow(t.Context(), "SELECT count(*) FROM runs WHERE schedule_id = $1", id).Scan(&n))
+		return n
+	}
+	b.start()
+	for i := 0; ticks(schedules[0].ID) < 4; i++ {
+		short := b.start()
+		for _, s := range schedules {
+			_, err := b.catalog.ChangeSchedule(t.Context(), s.ID, func(s *riverbeat.Schedule) error {
+				s.Description = strings.Repeat("x", i)
+				return nil
+			})
+			require.NoError(t, err)
+		}
+		short.Stop()
+	}
+	for _, s := range schedules {
+		require.NoError(t, b.catalog.DeleteSchedule(t.Context(), s.ID))
+	}
+	var holes, doubled, recorded int
+	require.NoError(t, b.Pool.QueryRow(t.Context(), `
+SELECT
+    count(*) FILTER (WHERE step > interval '1 second'),
+    count(*) FILTER (WHERE step < interval '1 second'),
+    count(*)
+FROM (
+    SELECT scheduled_for - lag(scheduled_for, 1, scheduled_for - interval '1 second')
+        OVER (PARTITION BY schedule_id ORDER BY scheduled_for) AS step
+    FROM runs
+    WHERE state <> 'missed'
+) AS steps`).Scan(&holes, &doubled, &recorded))
+	require.Zero(t, holes, "ticks are lost")
+	require.Zero(t, doubled, "ticks are doubled")
+	require.GreaterOrEqual(t, recorded, 4*len(schedules)-len(schedules))
+	// Nobody waits behind nothing.
+	require.Eventually(t, func() bool {
+		var n int
+		require.NoError(t, b.Pool.QueryRow(t.Context(), "SELECT count(*) FROM runs WHERE state IN ('waiting', 'queued', 'running', 'retrying')").Scan(&n))
+		return n == 0
+	}, 20*time.Second, 20*time.Millisecond)
+}
