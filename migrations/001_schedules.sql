@@ -39,7 +39,17 @@ CREATE TABLE task_definitions (
     CONSTRAINT task_definitions_priority_in_range CHECK (priority BETWEEN 1 AND 4),
     CONSTRAINT task_definitions_max_attempts_positive CHECK (max_attempts > 0),
     CONSTRAINT task_definitions_timeout_not_negative CHECK (timeout_ms >= 0),
-    CONSTRAINT task_definitions_executor_is_object CHECK (jsonb_typeof(executor) = 'object')
+    -- A row that nobody can read would stop every claim that meets it.
+    CONSTRAINT task_definitions_executor_readable CHECK (
+        jsonb_typeof(executor) = 'object'
+        AND jsonb_typeof(executor -> 'kind') = 'string'
+        AND coalesce(jsonb_typeof(executor -> 'name'), 'string') = 'string'
+    ),
+    CONSTRAINT task_definitions_retry_readable CHECK (
+        jsonb_typeof(retry) = 'object'
+        AND coalesce(retry ->> 'backoff_ms', '0') ~ '^[0-9]{1,12}$'
+        AND coalesce(retry ->> 'max_backoff_ms', '0') ~ '^[0-9]{1,12}$'
+    )
 );
 CREATE INDEX task_definitions_category_idx ON task_definitions (category);
 

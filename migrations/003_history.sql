@@ -56,7 +56,7 @@ BEGIN
         -- zombie's late report changes nothing.
         IF OLD.state = 'running' THEN
             reported := NEW.metadata;
-            next_reason := reported -> 'riverbeat' ->> 'reason';
+            next_reason := left(reported -> 'riverbeat' ->> 'reason', 30);
             IF cardinality(NEW.errors) > coalesce(cardinality(OLD.errors), 0) THEN
                 failure := left(NEW.errors[cardinality(NEW.errors)] ->> 'error', 16384);
             END IF;

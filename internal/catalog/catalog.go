@@ -168,6 +168,10 @@ func (c *Catalog) DeleteSchedule(ctx context.Context, id uuid.UUID) error {
 // definitionOf reads the definition of a task and holds it until the
 // transaction ends; nil if the task has none.
 func (c *Catalog) definitionOf(ctx context.Context, tx *postgres.Tx, taskName string) (*riverbeat.TaskDefinition, error) {
+	// Its absence is held, too.
+	if err := tx.LockTaskName(ctx, taskName, postgres.ForShare); err != nil {
+		return nil, err
+	}
 	d, err := tx.TaskDefinition(ctx, taskName, postgres.ForShare)
 	if riverbeat.KindOf(err) == riverbeat.NotFound {
 		return nil, nil //nolint:nilnil // a task needs no definition

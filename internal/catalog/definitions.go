@@ -24,7 +24,10 @@ func (c *Catalog) CreateTaskDefinition(ctx context.Context, d *riverbeat.TaskDef
 	}
 	var made *riverbeat.TaskDefinition
 	err := c.db.InTx(ctx, func(tx *postgres.Tx) error {
-		var err error
+		err := tx.LockTaskName(ctx, d.TaskName, postgres.ForUpdate)
+		if err != nil {
+			return err
+		}
 		if made, err = tx.InsertTaskDefinition(ctx, d); err != nil {
 			return err
 		}

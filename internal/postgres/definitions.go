@@ -64,6 +64,18 @@ func (tx *Tx) UpdateTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinit
 	return definition(row)
 }
 
+// LockTaskName holds, until the transaction ends, that a task has a definition
+// or has none: ForShare while schedules are checked against it, ForUpdate to
+// give it one.
+func (tx *Tx) LockTaskName(ctx context.Context, taskName string, lock Lock) error {
+	statement := "SELECT pg_advisory_xact_lock_shared($1)"
+	if lock == ForUpdate {
+		statement = "SELECT pg_advisory_xact_lock($1)"
+	}
+	_, err := tx.Exec(ctx, statement, riverbeat.AdvisoryKey(tx.schema, "task", taskName))
+	return err
+}
+
 // TaskDefinition reads the definition of a task; NotFound if it has none.
 func (tx *Tx) TaskDefinition(ctx context.Context, taskName string, lock Lock) (*riverbeat.TaskDefinition, error) {
 	get := map[Lock]func(context.Context, dbq.DBTX, string) (dbq.TaskDefinition, error){

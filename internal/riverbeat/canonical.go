@@ -17,8 +17,11 @@ import (
 // huge: Postgres writes 1e300 out, digit by digit.
 const (
 	maxJSONDepth    = 100 // arrays and objects within one another
-	maxNumberLength = 400 // characters of one number
+	maxNumberLength = 400 // characters of one number, and its exponent added
 	maxExponent     = 400 // of a number, either way; float64 ends at 308
+	// What jsonb makes of a number with an exponent, which must be readable
+	// again, is so much longer at most: 7e-399 comes back as 0.00…7.
+	writtenOut = 3
 )
 
 // CanonicalJSON writes a JSON value in the one way that all equal values share:
@@ -192,13 +195,13 @@ func canonicalNumber(text string) (canonical string, ok bool) {
 // decimal takes a JSON number apart: its value is digits times ten to the
 // exponent, and digits (with a sign if negative) have no outer zeros.
 func decimal(text string) (digits string, exponent int, ok bool) {
-	if len(text) > maxNumberLength {
+	if len(text) > maxNumberLength+writtenOut {
 		return "", 0, false
 	}
 	digits, power, found := strings.Cut(strings.ToLower(text), "e")
 	if found {
 		var err error
-		if exponent, err = strconv.Atoi(power); err != nil || max(exponent, -exponent) > maxExponent {
+		if exponent, err = strconv.Atoi(power); err != nil || len(digits)+max(exponent, -exponent) > maxNumberLength {
 			return "", 0, false
 		}
 	}

@@ -80,7 +80,8 @@ func TestCanonicalJSON(t *testing.T) {
 			{"HugeNegativeExponent", `1e-999999999`, "", "exponent"},
 			{"ExponentBeyondInt", `1e99999999999999999999`, "", "exponent"},
 			{"HugeExponentOfZero", `0e999999999`, "", "exponent"},
-			{"TooManyDigits", strings.Repeat("9", maxNumberLength+1), "", "digits"},
+			{"TooManyDigits", strings.Repeat("9", maxNumberLength+writtenOut+1), "", "digits"},
+			{"LongerWhenWrittenOut", `1e400`, "", "digits"},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				t.Parallel()
