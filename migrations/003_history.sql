@@ -81,7 +81,11 @@ BEGIN
             reason = next_reason,
             attempt = runs.attempt + (NEW.attempt - OLD.attempt),
             execution = runs.execution + started::int,
-            started_at = CASE WHEN started THEN coalesce(started_at, clock_timestamp()) ELSE started_at END,
+            started_at = CASE
+                WHEN started THEN coalesce(started_at, clock_timestamp())
+                WHEN next_reason = 'no_worker' AND NEW.attempt = 0 THEN NULL -- handed back untouched
+                ELSE started_at
+            END,
             node = CASE WHEN started THEN NEW.attempted_by[cardinality(NEW.attempted_by)] ELSE node END,
             finished_at = CASE
                 WHEN NEW.finalized_at IS NULL THEN NULL

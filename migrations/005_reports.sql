@@ -51,7 +51,7 @@ SELECT
     s.cron_expression,
     s.timezone,
     s.execution_policy,
-    s.last_error,
+    nullif(s.last_error, '') AS last_error,
     c.next_run_at,
     newest.scheduled_for AS last_scheduled_for,
     newest.state AS last_state,

@@ -16,12 +16,11 @@ import (
 const Prefix = "/riverui"
 
 // New makes the handler of River UI for everything under Prefix. Its
-// background queries run until ctx ends. Arguments of jobs are hidden in the
-// page's list until one asks for them; River UI's own API shows them.
+// background queries run until ctx ends. Its lists show the arguments of jobs:
+// which schedule and which task, and no secrets.
 func New(ctx context.Context, client *river.Client[pgx.Tx], logger *slog.Logger) (http.Handler, error) {
 	handler, err := upstream.NewHandler(&upstream.HandlerOpts{
 		Endpoints:                upstream.NewEndpoints(client, nil),
-		JobListHideArgsByDefault: true,
 		Logger:                   logger,
 		Prefix:                   Prefix,
 	})

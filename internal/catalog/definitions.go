@@ -153,19 +153,23 @@ func (c *Catalog) recheck(ctx context.Context, tx *postgres.Tx, d *riverbeat.Tas
 			if err != nil && !ok {
 				return err
 			}
-			text := ""
-			if err != nil {
-				text = invalid.Error()
+			switch {
+			case err == nil && s.LastError != "":
+				if err := tx.ClearScheduleError(ctx, s.ID); err != nil {
+					return err
+				}
+			case err != nil:
+				text := invalid.Error()
 				broken = append(broken, riverbeat.FieldError{
 					Pointer: "/parameter_schema", Detail: fmt.Sprintf("schedule %s (%s): %s", s.ID, s.Name, text),
 				})
 				if !force && len(broken) >= maxInvalidShown {
 					return breaks(broken)
 				}
-			}
-			if force && text != s.LastError {
-				if err := tx.SetScheduleError(ctx, s.ID, text); err != nil {
-					return err
+				if force {
+					if err := tx.SetScheduleError(ctx, s.ID, text); err != nil {
+						return err
+					}
 				}
 			}
 		}

@@ -42,5 +42,8 @@ func (a *api) serveDocs(engine *gin.Engine) {
 		page.ServeHTTP(c.Writer, c.Request)
 	}
 	get(docsPath, show)
+	if a.Mounts["/"] == nil {
+		get("/", func(c *gin.Context) { c.Redirect(http.StatusFound, docsPath) })
+	}
 	get(docsPath+"/*asset", show)
 }

@@ -291,4 +291,5 @@ func TestDocsPage(t *testing.T) {
 		}
 	}
 	require.Equal(t, http.StatusNotFound, c.do("GET", "/docs/nothing.js", "").StatusCode)
+	require.Equal(t, "/docs", c.do("GET", "/", "").Header.Get("Location"), "until there are pages")
 }

@@ -171,6 +171,12 @@ func (tx *Tx) SetScheduleError(ctx context.Context, id uuid.UUID, text string) e
 	return tx.q.SetScheduleError(ctx, tx.Tx, &dbq.SetScheduleErrorParams{ID: id, LastError: text})
 }
 
+// ClearScheduleError takes back the error of a schedule that can run again,
+// unless its clock is stopped.
+func (tx *Tx) ClearScheduleError(ctx context.Context, id uuid.UUID) error {
+	return tx.q.ClearScheduleError(ctx, tx.Tx, id)
+}
+
 // RecurrenceKey is a cron expression in a zone, as schedules name it.
 type RecurrenceKey struct{ CronExpression, Timezone string }
 

@@ -68,6 +68,16 @@ func InvalidField(code, pointer, format string, args ...any) *Error {
 	}
 }
 
+// Explain is the text of err for a log: with what lies behind an Error, which
+// its own text does not show.
+func Explain(err error) string {
+	text := err.Error()
+	if e, ok := errors.AsType[*Error](err); ok && e.Cause != nil {
+		text += ": " + e.Cause.Error()
+	}
+	return text
+}
+
 // KindOf tells the kind of err: that of the first Error in its chain, or
 // Internal.
 func KindOf(err error) Kind {

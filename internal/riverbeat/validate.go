@@ -15,7 +15,8 @@ import (
 // Limits of a task definition that its retry and queue are held to.
 const (
 	MaxRetryBackoff    = MaxTimeout
-	MaxQueueNameLength = 64 // River's own
+	MaxQueueNameLength = 64       // River's own
+	MaxParamsSize      = 64 << 10 // bytes of args, and of parameters
 )
 
 // queueName is River's rule for names of queues (validateQueueName there), so
@@ -177,6 +178,8 @@ func (f *fields) json(pointer string, raw json.RawMessage, kind string) {
 	_, isArray := value.([]any)
 	_, isObject := value.(map[string]any)
 	switch {
+	case len(raw) > MaxParamsSize:
+		f.addf(pointer, "must be at most %d bytes; it goes into each run and each job", MaxParamsSize)
 	case wrong != nil:
 		f.addf(pointer+wrong.Pointer, "%s", wrong.Detail)
 	case kind == "array" && !isArray, kind == "object" && !isObject:

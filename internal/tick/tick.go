@@ -41,6 +41,7 @@ type Ticker struct {
 	partitions *postgres.Partitions
 	logger     *slog.Logger
 	wake       chan struct{}
+	fault      string // of the last sweep, as it was logged; of Run alone
 }
 
 // New makes a Ticker. It does nothing before Run.
@@ -83,14 +84,21 @@ func (t *Ticker) Run(ctx context.Context) {
 		if err != nil {
 			t.failed(ctx, "sweep failed", err)
 			next = SweepEvery
+		} else if t.fault != "" {
+			t.fault = ""
+			t.logger.InfoContext(ctx, "sweeps work again")
 		}
 		timer.Reset(next)
 	}
 }
 
+// failed logs a fault of the sweep, once for as long as it stays the same: a
+// database that is away is asked each second.
 func (t *Ticker) failed(ctx context.Context, what string, err error) {
-	if ctx.Err() == nil {
-		t.logger.ErrorContext(ctx, what, "error", err)
+	text := riverbeat.Explain(err)
+	if ctx.Err() == nil && text != t.fault {
+		t.fault = text
+		t.logger.ErrorContext(ctx, what, "error", text)
 	}
 }
 

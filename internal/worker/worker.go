@@ -202,12 +202,13 @@ func (w *Worker) untilSchedulesChange(ctx context.Context, conn *pgx.Conn, prefi
 	}
 }
 
-// quiet passes on what River logs, but for one line that it writes each time
-// an alarm fires.
+// quiet passes on what River logs, but for the lines that it writes each time
+// an alarm fires, and every few seconds while there is work.
 type quiet struct{ slog.Handler }
 
 func (q quiet) Handle(ctx context.Context, r slog.Record) error {
-	if strings.HasSuffix(r.Message, "nil returned from periodic job constructor, skipping") {
+	if strings.HasSuffix(r.Message, "nil returned from periodic job constructor, skipping") ||
+		strings.HasSuffix(r.Message, "Producer job counts") {
 		return nil
 	}
 	return q.Handler.Handle(ctx, r)

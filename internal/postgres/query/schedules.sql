@@ -82,6 +82,15 @@ LIMIT @max_items;
 -- name: SetScheduleError :exec
 UPDATE schedules SET last_error = @last_error WHERE id = @id;
 
+-- A schedule whose clock is stopped keeps its error until it is planned again.
+-- name: ClearScheduleError :exec
+UPDATE schedules
+SET last_error = ''
+WHERE id = @id
+    AND NOT EXISTS (
+        SELECT FROM schedule_clocks WHERE schedule_id = schedules.id AND retry_at IS NOT NULL
+    );
+
 -- name: Recurrences :many
 SELECT DISTINCT cron_expression, timezone
 FROM schedules

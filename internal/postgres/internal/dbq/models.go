@@ -215,7 +215,7 @@ type ReportScheduleHealth struct {
 	CronExpression   string
 	Timezone         string
 	ExecutionPolicy  string
-	LastError        string
+	LastError        bool
 	NextRunAt        *time.Time
 	LastScheduledFor time.Time
 	LastState        string

@@ -13,6 +13,21 @@ import (
 	"github.com/google/uuid"
 )
 
+const clearScheduleError = `-- name: ClearScheduleError :exec
+UPDATE schedules
+SET last_error = ''
+WHERE id = $1
+    AND NOT EXISTS (
+        SELECT FROM schedule_clocks WHERE schedule_id = schedules.id AND retry_at IS NOT NULL
+    )
+`
+
+// A schedule whose clock is stopped keeps its error until it is planned again.
+func (q *Queries) ClearScheduleError(ctx context.Context, db DBTX, id uuid.UUID) error {
+	_, err := db.Exec(ctx, clearScheduleError, id)
+	return err
+}
+
 const clocksOf = `-- name: ClocksOf :many
 SELECT schedule_id, next_run_at FROM schedule_clocks WHERE schedule_id = ANY($1::uuid[])
 `
