@@ -20,9 +20,9 @@ const Prefix = "/riverui"
 // which schedule and which task, and no secrets.
 func New(ctx context.Context, client *river.Client[pgx.Tx], logger *slog.Logger) (http.Handler, error) {
 	handler, err := upstream.NewHandler(&upstream.HandlerOpts{
-		Endpoints:                upstream.NewEndpoints(client, nil),
-		Logger:                   logger,
-		Prefix:                   Prefix,
+		Endpoints: upstream.NewEndpoints(client, nil),
+		Logger:    logger,
+		Prefix:    Prefix,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make River UI: %w", err)
