@@ -205,17 +205,28 @@ func (d *dataDir) clearPartial() error {
 		case !interrupted:
 			return fmt.Errorf("the data directory %s is neither empty nor a Postgres cluster (it has %s); choose another with --data-dir", d.path, entry.Name())
 		default:
-			if err := d.root.RemoveAll(entry.Name()); err != nil {
+			if err := d.removeAll(entry.Name()); err != nil {
 				return err
 			}
 		}
 	}
 	for _, mark := range marks { // last, in case that we are interrupted too
-		if err := d.root.RemoveAll(mark); err != nil {
+		if err := d.removeAll(mark); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// removeAll removes what a killed riverbeat left, against an initdb of its that
+// may still be writing there: without its files that ends by itself, soon.
+func (d *dataDir) removeAll(name string) error {
+	for deadline := time.Now().Add(hardStop); ; {
+		err := d.root.RemoveAll(name)
+		if !errors.Is(err, syscall.ENOTEMPTY) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // create makes the cluster in a directory of its own and moves it up, the
