@@ -221,10 +221,18 @@ func (d *dataDir) clearPartial() error {
 // removeAll removes what a killed riverbeat left, against an initdb of its that
 // may still be writing there: without its files that ends by itself, soon.
 func (d *dataDir) removeAll(name string) error {
-	for deadline := time.Now().Add(hardStop); ; {
+	timeout := time.After(hardStop)
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
 		err := d.root.RemoveAll(name)
-		if !errors.Is(err, syscall.ENOTEMPTY) || time.Now().After(deadline) {
+		if !errors.Is(err, syscall.ENOTEMPTY) {
 			return err
+		}
+		select {
+		case <-timeout:
+			return err
+		case <-tick.C:
 		}
 	}
 }
