@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivermigrate"
 )
 
 // rawArgs is a job of the same size as ours, without history.
@@ -36,10 +37,6 @@ func (b *bench) throughput(ctx context.Context, n int) error {
 		return err
 	}
 	b.printf("raw River: %d jobs inserted and worked in %.2f s, %.0f/s\n", n, raw.Seconds(), float64(n)/raw.Seconds())
-	if err := b.exec(ctx, "TRUNCATE river_job"); err != nil {
-		return err
-	}
-
 	if _, _, err := b.serve(ctx, "--queues", "default="+b.workers); err != nil {
 		return err
 	}
@@ -69,12 +66,24 @@ func (b *bench) throughput(ctx context.Context, n int) error {
 }
 
 // rawRiver inserts n jobs in batches of the size of our claims and works them
-// at the same time, as our node does.
+// at the same time, as our node does. The River is as it comes, in a schema of
+// its own.
 func (b *bench) rawRiver(ctx context.Context, n int) (time.Duration, error) {
+	const schema = "raw_river"
+	if err := b.exec(ctx, "CREATE SCHEMA "+schema); err != nil {
+		return 0, err
+	}
+	migrator, err := rivermigrate.New(riverpgxv5.New(b.pool), &rivermigrate.Config{Schema: schema, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return 0, err
+	}
+	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
+		return 0, err
+	}
 	works := river.NewWorkers()
 	river.AddWorker(works, rawWorker{})
 	client, err := river.NewClient(riverpgxv5.New(b.pool), &river.Config{
-		Schema:        "riverbeat",
+		Schema:        schema,
 		Logger:        slog.New(slog.DiscardHandler),
 		Queues:        map[string]river.QueueConfig{"default": {MaxWorkers: 200}},
 		Workers:       works,
@@ -106,7 +115,7 @@ func (b *bench) rawRiver(ctx context.Context, n int) (time.Duration, error) {
 		}
 	}
 	err = b.until(ctx, 5*time.Minute, func() (bool, error) {
-		done, err := b.int(ctx, "SELECT count(*) FROM river_job WHERE state = 'completed'")
+		done, err := b.int(ctx, "SELECT count(*) FROM raw_river.river_job WHERE state = 'completed'")
 		return done >= n, err
 	})
 	return time.Since(began), err

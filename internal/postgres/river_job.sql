@@ -23,3 +23,5 @@ CREATE TABLE river_job (
     unique_key bytea,
     unique_states bit(8)
 );
+CREATE INDEX river_job_args_index ON river_job USING gin (args);
+CREATE INDEX river_job_metadata_index ON river_job USING gin (metadata);
