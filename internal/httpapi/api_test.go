@@ -39,10 +39,12 @@ type client struct {
 	log     *bytes.Buffer
 }
 
-// setup makes an API in a transaction that is rolled back.
+// setup makes an API on an empty database.
 func setup(t *testing.T, options ...func(*httpapi.Config)) *client {
 	t.Helper()
-	return serve(t, pgtest.Tx(t), options...)
+	// A database of its own: transactions that share one would wait for each
+	// other's names of tasks.
+	return serve(t, pgtest.DB(t).DB, options...)
 }
 
 func serve(t *testing.T, db *postgres.DB, options ...func(*httpapi.Config)) *client {
