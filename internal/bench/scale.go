@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -116,33 +118,10 @@ func (b *bench) plans(ctx context.Context) error {
 		return err
 	}
 	defer conn.Release()
-	const claim = `
-WITH ticking AS (
-    SELECT id FROM installation WHERE paused_at IS NULL
-),
-fresh AS (
-    SELECT schedule_id, last_scheduled_for
-    FROM schedule_clocks
-    WHERE due_at <= statement_timestamp()
-        AND due_at >= statement_timestamp() - interval '60 seconds'
-        AND (SELECT id FROM ticking)
-    ORDER BY due_at
-    LIMIT 500
-    FOR UPDATE SKIP LOCKED
-),
-stale AS (
-    SELECT schedule_id, last_scheduled_for
-    FROM schedule_clocks
-    WHERE due_at < statement_timestamp() - interval '60 seconds'
-        AND (SELECT id FROM ticking)
-        AND NOT EXISTS (SELECT schedule_id FROM fresh)
-    ORDER BY due_at
-    LIMIT 500
-    FOR UPDATE SKIP LOCKED
-)
-SELECT schedule_id, last_scheduled_for, statement_timestamp() AS now FROM fresh
-UNION ALL
-SELECT schedule_id, last_scheduled_for, statement_timestamp() AS now FROM stale`
+	claim, err := claimSQL()
+	if err != nil {
+		return err
+	}
 	if err := b.exec(ctx, `INSERT INTO installation (environment, system_identifier, database_oid)
 VALUES ('bench', 0, 0) ON CONFLICT DO NOTHING`); err != nil {
 		return err
@@ -168,6 +147,20 @@ VALUES ('bench', 0, 0) ON CONFLICT DO NOTHING`); err != nil {
 	slices.Sort(took)
 	b.printf("idle claim, round trip: p50 %.3f ms, p99 %.3f ms\n", ms(took[times/2]), ms(took[times*99/100]))
 	return nil
+}
+
+// claimSQL is the claim's statement as package postgres has it.
+func claimSQL() (string, error) {
+	queries, err := os.ReadFile("internal/postgres/query/clocks.sql")
+	if err != nil {
+		return "", err
+	}
+	_, claim, found := strings.Cut(string(queries), "-- name: ClaimClocks :many\n")
+	claim, _, ended := strings.Cut(claim, ";\n")
+	if !found || !ended {
+		return "", errors.New("clocks.sql has no ClaimClocks")
+	}
+	return strings.ReplaceAll(claim, "@max_items", "500"), nil
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"riverbeat/internal/postgres"
 )
 
 func TestRunNow(t *testing.T) {
@@ -68,7 +70,18 @@ func TestListRuns(t *testing.T) {
 		r := c.ask(http.StatusCreated, "POST", schedules+"/"+id+"/run", "")
 		made = append(made, r["id"])
 		times = append(times, url.QueryEscape(r["scheduled_for"].(string)))
-		time.Sleep(2 * time.Millisecond) // so that their nominal times differ
+		// The next one's nominal time is another millisecond.
+		at, err := time.Parse(time.RFC3339Nano, r["scheduled_for"].(string))
+		require.NoError(t, err)
+		require.Eventually(t, func() bool {
+			var now time.Time
+			require.NoError(t, c.db.InTx(t.Context(), func(tx *postgres.Tx) error {
+				var err error
+				now, err = tx.Now(t.Context())
+				return err
+			}))
+			return now.After(at)
+		}, 5*time.Second, time.Millisecond)
 	}
 	newestFirst := slices.Clone(made)
 	slices.Reverse(newestFirst)

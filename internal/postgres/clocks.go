@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"riverbeat/internal/postgres/internal/dbq"
 	"riverbeat/internal/riverbeat"
 )
 
@@ -25,7 +26,7 @@ func (tx *Tx) ClaimClocks(ctx context.Context, limit int) ([]Clock, error) {
 	}
 	clocks := make([]Clock, len(rows))
 	for i, row := range rows {
-		clocks[i] = Clock{row.ScheduleID, row.LastScheduledFor.UTC(), millis(row.Now)}
+		clocks[i] = clock(row)
 	}
 	return tx.unlessPaused(ctx, clocks)
 }
@@ -39,9 +40,13 @@ func (tx *Tx) ClocksToRetry(ctx context.Context, limit int) ([]Clock, error) {
 	}
 	clocks := make([]Clock, len(rows))
 	for i, row := range rows {
-		clocks[i] = Clock{row.ScheduleID, row.LastScheduledFor.UTC(), millis(row.Now)}
+		clocks[i] = clock(dbq.ClaimClocksRow(row))
 	}
 	return tx.unlessPaused(ctx, clocks)
+}
+
+func clock(row dbq.ClaimClocksRow) Clock {
+	return Clock{ScheduleID: row.ScheduleID, Mark: row.LastScheduledFor.UTC(), Now: millis(row.Now)}
 }
 
 // unlessPaused reads again whether there is a pause, in a statement after the

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -248,7 +250,7 @@ func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Cl
 	for _, s := range schedules {
 		names[s.TaskName] = true
 	}
-	definitions, err := tx.TaskDefinitions(ctx, keysOf(names))
+	definitions, err := tx.TaskDefinitions(ctx, slices.Collect(maps.Keys(names)))
 	if err != nil {
 		return nil, fmt.Errorf("read definitions: %w", err)
 	}
@@ -353,12 +355,4 @@ func reasonOf(err error) string {
 		return e.Error()
 	}
 	return "The database refuses the rows of its runs; see the log."
-}
-
-func keysOf(set map[string]bool) []string {
-	list := make([]string, 0, len(set))
-	for key := range set {
-		list = append(list, key)
-	}
-	return list
 }

@@ -95,9 +95,6 @@ INSERT INTO nodes (id, host, version, tzdata_version, tasks, queues)
 VALUES (@id, @host, @version, @tzdata_version, @tasks, @queues)
 ON CONFLICT (id) DO UPDATE SET last_seen_at = clock_timestamp();
 
--- name: BeatNode :exec
-UPDATE nodes SET last_seen_at = clock_timestamp() WHERE id = @id;
-
 -- name: EnsureInstallation :exec
 INSERT INTO installation (environment, system_identifier, database_oid)
 SELECT @environment::text, c.system_identifier::bigint, d.oid::bigint

@@ -13,15 +13,6 @@ import (
 	"github.com/google/uuid"
 )
 
-const beatNode = `-- name: BeatNode :exec
-UPDATE nodes SET last_seen_at = clock_timestamp() WHERE id = $1
-`
-
-func (q *Queries) BeatNode(ctx context.Context, db DBTX, id uuid.UUID) error {
-	_, err := db.Exec(ctx, beatNode, id)
-	return err
-}
-
 const cancelLine = `-- name: CancelLine :many
 UPDATE runs
 SET state = 'cancelled', reason = $1, line_rank = NULL, finished_at = clock_timestamp()
