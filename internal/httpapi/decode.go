@@ -99,7 +99,7 @@ func duplicateKey(d *json.Decoder, at string) (pointer string, twice bool) {
 		for d.More() {
 			token, _ := d.Token()
 			key, _ := token.(string)
-			below := at + "/" + pointerToken(key)
+			below := at + "/" + riverbeat.PointerToken(key)
 			if seen[key] {
 				return below, true
 			}
@@ -113,36 +113,6 @@ func duplicateKey(d *json.Decoder, at string) (pointer string, twice bool) {
 	return "", false
 }
 
-// pointerToken escapes a key for a JSON Pointer (RFC 6901).
-func pointerToken(key string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(key)
-}
-
-// member is one member of a JSON object.
-type member struct {
-	name string
-	raw  json.RawMessage
-}
-
-// membersOf reads a valid JSON object in the order of its text. ok is false when
-// raw is something else.
-func membersOf(raw json.RawMessage) (list []member, ok bool) {
-	d := json.NewDecoder(bytes.NewReader(raw))
-	if token, err := d.Token(); err != nil || token != json.Delim('{') {
-		return nil, false
-	}
-	for d.More() {
-		token, err := d.Token()
-		name, isName := token.(string)
-		var value json.RawMessage
-		if err != nil || !isName || d.Decode(&value) != nil {
-			return nil, false
-		}
-		list = append(list, member{name, value})
-	}
-	return list, true
-}
-
 func isNull(raw json.RawMessage) bool { return string(raw) == "null" }
 
 // choice is a text that is one of a few.
@@ -152,7 +122,7 @@ type choice interface{ choices() []string }
 // tags, exactly as they are written. A null is as good as nothing. Everything
 // that is wrong is added to wrong.
 func decodeStruct(v reflect.Value, raw json.RawMessage, at string, wrong *fields) {
-	members, ok := membersOf(raw)
+	members, ok := riverbeat.Members(raw)
 	if !ok {
 		wrong.addf(at, "must be an object")
 		return
@@ -165,14 +135,14 @@ func decodeStruct(v reflect.Value, raw json.RawMessage, at string, wrong *fields
 		names = append(names, name)
 	}
 	for _, m := range members {
-		pointer := at + "/" + pointerToken(m.name)
-		i, known := byName[m.name]
+		pointer := at + "/" + riverbeat.PointerToken(m.Name)
+		i, known := byName[m.Name]
 		switch {
 		case !known:
-			wrong.addf(pointer, "%s", unknown(m.name, names))
-		case isNull(m.raw):
+			wrong.addf(pointer, "%s", unknown(m.Name, names))
+		case isNull(m.Raw):
 		default:
-			decodeValue(v.Field(i), m.raw, pointer, wrong)
+			decodeValue(v.Field(i), m.Raw, pointer, wrong)
 			if n, isNumber := reflect.Indirect(v.Field(i)).Interface().(int); isNumber && !wrong.covers(pointer) {
 				if problem := outside(v.Type().Field(i), n); problem != "" {
 					wrong.addf(pointer, "%s", problem)

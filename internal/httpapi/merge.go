@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"reflect"
 	"slices"
+
+	"riverbeat/internal/riverbeat"
 )
 
 // patch is a JSON merge patch (RFC 7396) of what T is the whole of: a member
@@ -41,21 +43,21 @@ func (p *patch[T]) apply(current T) (T, error) {
 // mergePatch is RFC 7396's MergePatch. It keeps the order of members and the
 // text of what is not patched.
 func mergePatch(target, patch json.RawMessage) json.RawMessage {
-	changes, ok := membersOf(patch)
+	changes, ok := riverbeat.Members(patch)
 	if !ok {
 		return patch
 	}
-	members, _ := membersOf(target)
+	members, _ := riverbeat.Members(target)
 	for _, change := range changes {
-		i := slices.IndexFunc(members, func(m member) bool { return m.name == change.name })
+		i := slices.IndexFunc(members, func(m riverbeat.Member) bool { return m.Name == change.Name })
 		switch {
-		case isNull(change.raw) && i >= 0:
+		case isNull(change.Raw) && i >= 0:
 			members = slices.Delete(members, i, i+1)
-		case isNull(change.raw):
+		case isNull(change.Raw):
 		case i >= 0:
-			members[i].raw = mergePatch(members[i].raw, change.raw)
+			members[i].Raw = mergePatch(members[i].Raw, change.Raw)
 		default:
-			members = append(members, member{change.name, mergePatch(nil, change.raw)})
+			members = append(members, riverbeat.Member{Name: change.Name, Raw: mergePatch(nil, change.Raw)})
 		}
 	}
 	text := json.RawMessage("{")
@@ -63,11 +65,11 @@ func mergePatch(target, patch json.RawMessage) json.RawMessage {
 		if i > 0 {
 			text = append(text, ',')
 		}
-		name, err := encode(m.name)
+		name, err := encode(m.Name)
 		if err != nil {
 			panic(err) // a string
 		}
-		text = append(append(append(text, name...), ':'), m.raw...)
+		text = append(append(append(text, name...), ':'), m.Raw...)
 	}
 	return append(text, '}')
 }

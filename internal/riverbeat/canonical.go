@@ -132,11 +132,11 @@ func checkNUL(text string) *FieldError {
 // within moves the pointer of e one level up: what is wrong is wrong in the
 // member or item called token.
 func (e *FieldError) within(token string) *FieldError {
-	return &FieldError{Pointer: "/" + pointerToken(token) + e.Pointer, Detail: e.Detail}
+	return &FieldError{Pointer: "/" + PointerToken(token) + e.Pointer, Detail: e.Detail}
 }
 
-// pointerToken escapes a key for a JSON Pointer (RFC 6901).
-func pointerToken(key string) string {
+// PointerToken escapes a key for a JSON Pointer (RFC 6901).
+func PointerToken(key string) string {
 	if !strings.ContainsAny(key, "~/") {
 		return key
 	}
@@ -269,15 +269,15 @@ func appendCanonicalString(to []byte, text string) []byte {
 	return append(to, '"')
 }
 
-// member is one member of a JSON object, in the order of its text.
-type member struct {
-	name string
-	raw  json.RawMessage
+// Member is one member of a JSON object, as its text has it.
+type Member struct {
+	Name string
+	Raw  json.RawMessage
 }
 
-// members reads the members of a JSON object in the order of its text. ok is
+// Members reads the members of a JSON object in the order of its text. ok is
 // false when raw is not an object.
-func members(raw json.RawMessage) (list []member, ok bool) {
+func Members(raw json.RawMessage) (list []Member, ok bool) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	if token, err := d.Token(); err != nil || token != json.Delim('{') {
 		return nil, false
@@ -289,7 +289,7 @@ func members(raw json.RawMessage) (list []member, ok bool) {
 		if err != nil || !isName || d.Decode(&value) != nil {
 			return nil, false
 		}
-		list = append(list, member{name, value})
+		list = append(list, Member{name, value})
 	}
 	_, err := d.Token()
 	return list, err == nil || errors.Is(err, io.EOF)

@@ -283,7 +283,7 @@ func (c *schemaCompiler) node(at string, raw json.RawMessage, depth int) *schema
 		n.never = true
 		return n
 	}
-	keywords, ok := members(raw)
+	keywords, ok := Members(raw)
 	if !ok {
 		c.refuse(at, "must be a schema: an object, true or false")
 		return n
@@ -291,16 +291,16 @@ func (c *schemaCompiler) node(at string, raw json.RawMessage, depth int) *schema
 	asserted := map[string]json.RawMessage{}
 	before := len(c.wrong)
 	for _, m := range keywords {
-		k := keyword{c: c, node: n, name: m.name, at: at + "/" + pointerToken(m.name), raw: m.raw, depth: depth}
-		read, known := schemaKeywords[m.name]
+		k := keyword{c: c, node: n, name: m.Name, at: at + "/" + PointerToken(m.Name), raw: m.Raw, depth: depth}
+		read, known := schemaKeywords[m.Name]
 		if !known {
 			continue // an annotation, by the draft
 		}
 		if detail := read(&k); detail != "" {
 			c.refuse(k.at, "%s", detail)
 		} else if k.asserted {
-			asserted[m.name] = m.raw
-			n.limits[m.name] = limitText(m)
+			asserted[m.Name] = m.Raw
+			n.limits[m.Name] = limitText(m)
 		}
 	}
 	if len(asserted) > 0 && len(c.wrong) == before {
@@ -310,22 +310,22 @@ func (c *schemaCompiler) node(at string, raw json.RawMessage, depth int) *schema
 }
 
 // limitText is a keyword's value as a message shows it.
-func limitText(m member) string {
-	switch m.name {
+func limitText(m Member) string {
+	switch m.Name {
 	case "pattern", "format":
 		var text string
-		_ = json.Unmarshal(m.raw, &text) // it was read as a string before
+		_ = json.Unmarshal(m.Raw, &text) // it was read as a string before
 		return text
 	case "enum":
 		var values []json.RawMessage
-		_ = json.Unmarshal(m.raw, &values)
+		_ = json.Unmarshal(m.Raw, &values)
 		texts := make([]string, len(values))
 		for i, value := range values {
 			texts[i] = string(value)
 		}
 		return strings.Join(texts, ", ")
 	}
-	return string(m.raw)
+	return string(m.Raw)
 }
 
 // assert hands the keywords that look at one value alone to the library.

@@ -193,13 +193,13 @@ func schemaOf(k *keyword) (*schemaNode, string) {
 }
 
 func schemaMapOf(k *keyword) ([]namedNode, string) {
-	list, ok := members(k.raw)
+	list, ok := Members(k.raw)
 	if !ok {
 		return nil, "must be an object of schemas"
 	}
 	nodes := make([]namedNode, 0, len(list))
 	for _, m := range list {
-		nodes = append(nodes, namedNode{m.name, k.c.node(k.at+"/"+pointerToken(m.name), m.raw, k.depth+1)})
+		nodes = append(nodes, namedNode{m.Name, k.c.node(k.at+"/"+PointerToken(m.Name), m.Raw, k.depth+1)})
 	}
 	return nodes, ""
 }
@@ -348,17 +348,17 @@ func readPatternProperties(k *keyword) string {
 }
 
 func readDependentRequired(k *keyword) string {
-	list, ok := members(k.raw)
+	list, ok := Members(k.raw)
 	if !ok {
 		return "must be an object of lists of property names"
 	}
 	for _, m := range list {
-		value, _ := decodeJSON(m.raw)
+		value, _ := decodeJSON(m.Raw)
 		required, wrong := propertyNames(value)
 		if wrong != "" {
-			k.c.refuse(k.at+"/"+pointerToken(m.name), "%s", wrong)
+			k.c.refuse(k.at+"/"+PointerToken(m.Name), "%s", wrong)
 		}
-		k.node.dependentRequired = append(k.node.dependentRequired, dependency{m.name, required})
+		k.node.dependentRequired = append(k.node.dependentRequired, dependency{m.Name, required})
 	}
 	return ""
 }

@@ -53,7 +53,7 @@ func (p *place) pointer() string {
 	case p.index >= 0:
 		return p.parent.pointer() + "/" + strconv.Itoa(p.index)
 	}
-	return p.parent.pointer() + "/" + pointerToken(p.name)
+	return p.parent.pointer() + "/" + PointerToken(p.name)
 }
 
 // evaluated are the parts of a value that some schema has looked at; the others
