@@ -58,7 +58,7 @@ func newNode(ctx context.Context, cfg config.Config, logger *slog.Logger) (*node
 		return nil, err
 	}
 	return &node{
-		cfg: cfg, logger: logger, id: uuid.New(), db: postgres.New(pool, cfg.Schema), queue: q, ledger: ledger.New(q),
+		cfg: cfg, logger: logger, id: uuid.New(), db: postgres.New(pool, cfg.Schema).In(cfg.Environment), queue: q, ledger: ledger.New(q),
 	}, nil
 }
 
@@ -68,7 +68,7 @@ func (n *node) run(ctx context.Context, ready func(address string) error) (err e
 	defer n.db.Pool().Close()
 	// Everything that ends is ended here, by us, and not by ctx.
 	background := context.WithoutCancel(ctx)
-	if err := n.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.EnsureInstallation(ctx, n.cfg.Environment) }); err != nil {
+	if err := n.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.EnsureInstallation(ctx) }); err != nil {
 		return err
 	}
 
@@ -159,10 +159,7 @@ func (n *node) handler(ctx context.Context) (http.Handler, error) {
 
 // ready tells whether this node can do its work.
 func (n *node) ready(ctx context.Context) error {
-	return n.db.InTx(ctx, func(tx *postgres.Tx) error {
-		_, err := tx.Now(ctx)
-		return err
-	})
+	return n.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.AtHome(ctx) })
 }
 
 func (n *node) worker() (*worker.Worker, error) {

@@ -211,7 +211,7 @@ func (c *Catalog) settle(ctx context.Context, tx *postgres.Tx, s *riverbeat.Sche
 			From: clock.Mark, Until: clock.Now, Reason: riverbeat.OutsideWindow,
 		})
 	}
-	ticking, err := tx.NotPaused(ctx)
+	ticking, err := tx.Ticking(ctx)
 	if err != nil {
 		return err
 	}

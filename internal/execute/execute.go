@@ -57,6 +57,7 @@ type Executor struct {
 
 	session  *session
 	opened   *postgres.Session // by Open, for Run
+	onHold   chan error        // to OnHold; what it holds when Open is called is of the time before
 	attempts attempts
 	starts   *batcher[postgres.Start, *postgres.Started] // nil: must not start
 	lines    *batcher[string, bool]                      // does anyone wait behind the key?
@@ -79,6 +80,7 @@ type Config struct {
 func New(cfg Config) *Executor {
 	e := &Executor{
 		db: cfg.DB, ledger: cfg.Ledger, registry: cfg.Registry, node: cfg.Node, logger: cfg.Logger,
+		onHold:   make(chan error, 1),
 		attempts: attempts{underWay: map[int64]context.CancelCauseFunc{}, succeeded: map[int64]json.RawMessage{}},
 	}
 	e.session = newSession(func(ctx context.Context) (*postgres.Session, error) {
@@ -86,12 +88,22 @@ func New(cfg Config) *Executor {
 	}, cfg.Logger)
 	e.session.fence = func() { e.attempts.cancelAll(errFenced) }
 	e.session.recheck = e.recheck
+	e.session.onHold = func(cause error) {
+		select {
+		case e.onHold <- cause:
+		default:
+		}
+	}
 	e.starts, e.lines = newBatcher(e.startedRuns), newBatcher(e.haveLines)
 	return e
 }
 
-// Open opens the node's session.
+// Open opens the node's session. It fails as postgres.Tx.AtHome does when the
+// node is on hold.
 func (e *Executor) Open(ctx context.Context) (err error) {
+	for len(e.onHold) > 0 {
+		<-e.onHold //nolint:errcheck // read by nobody: it is of the time before
+	}
 	e.opened, err = e.session.opened(ctx)
 	return err
 }
@@ -116,6 +128,10 @@ func (e *Executor) Run(ctx context.Context) {
 		e.logger.WarnContext(ctx, "the node is still on the list of nodes", "error", err)
 	}
 }
+
+// OnHold has the reason when the node has to go on hold. Its attempts are told
+// to stop by then, and no other begins.
+func (e *Executor) OnHold() <-chan error { return e.onHold }
 
 // Now is the database's time, as far as this machine can tell; River stamps
 // retries and snoozes by it.

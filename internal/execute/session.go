@@ -39,6 +39,8 @@ type session struct {
 	logger *slog.Logger
 	// fence gives up all attempts.
 	fence func()
+	// onHold tells that the node has to go on hold, and why.
+	onHold func(error)
 	// recheck looks which attempts still have their jobs, after a break.
 	recheck func(context.Context) error
 
@@ -181,18 +183,27 @@ func (s *session) run(ctx context.Context, conn *postgres.Session) *postgres.Ses
 		if ctx.Err() != nil {
 			return conn
 		}
-		if conn != nil {
-			conn.Close()
-			conn = nil
-		}
+		conn.Close(ctx)
 		if text := riverbeat.Explain(err); text != fault {
 			fault = text
 			s.logger.WarnContext(ctx, "the node has no session with the database; opening it again", "error", text)
+		}
+		if postgres.IsOnHold(err) {
+			s.giveUp(err)
 		}
 		if conn = s.reopen(ctx); conn == nil {
 			return nil
 		}
 	}
+}
+
+// giveUp stops all attempts at once, for the node goes on hold.
+func (s *session) giveUp(cause error) {
+	s.mu.Lock()
+	s.fenced = true
+	s.mu.Unlock()
+	s.fence()
+	s.onHold(cause)
 }
 
 // reopen opens a session, at once and then again and again until ctx ends.
@@ -201,6 +212,9 @@ func (s *session) reopen(ctx context.Context) *postgres.Session {
 		conn, err := s.opened(ctx)
 		if err == nil {
 			return conn
+		}
+		if postgres.IsOnHold(err) {
+			s.giveUp(err)
 		}
 		select {
 		case <-ctx.Done():

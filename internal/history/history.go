@@ -66,10 +66,14 @@ type Overrides struct {
 }
 
 // RunNow runs a schedule now, enabled or not, through the same door as its
-// ticks: the answer may be a run that was skipped or waits.
+// ticks: the answer may be a run that was skipped or waits. On a node on hold
+// it is Unavailable.
 func (h *History) RunNow(ctx context.Context, scheduleID uuid.UUID, o Overrides) (*riverbeat.Run, error) {
 	var run *riverbeat.Run
 	err := h.partitions.InTx(ctx, func(tx *postgres.Tx) error {
+		if err := tx.AtHome(ctx); err != nil {
+			return err
+		}
 		now, err := tx.Now(ctx)
 		if err != nil {
 			return err

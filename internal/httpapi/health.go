@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 
+	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
 )
 
@@ -19,6 +20,9 @@ func (a *api) healthz(context.Context, *healthRequest) (*answer[health], error) 
 
 func (a *api) readyz(ctx context.Context, _ *healthRequest) (*answer[health], error) {
 	if err := a.Ready(ctx); err != nil {
+		if postgres.IsOnHold(err) {
+			return nil, err
+		}
 		return nil, &riverbeat.Error{Kind: riverbeat.Unavailable, Code: "not_ready", Detail: "This process cannot serve now.", Cause: err}
 	}
 	return ok(health{"ok"}), nil

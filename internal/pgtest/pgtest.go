@@ -29,6 +29,8 @@ import (
 	"riverbeat/internal/postgres"
 )
 
+const environment = "default"
+
 // Schema is the schema of all test databases.
 const Schema = postgres.DefaultSchema
 
@@ -91,7 +93,7 @@ func Pool(t testing.TB) *pgxpool.Pool {
 	server.Lock()
 	defer server.Unlock()
 	if server.shared == nil {
-		server.shared = open(t, clone(t))
+		server.shared = openClone(t, clone(t))
 	}
 	return server.shared.Pool
 }
@@ -102,7 +104,7 @@ func DB(t testing.TB) *Database {
 	t.Helper()
 	ensureServer(t)
 	name := clone(t)
-	d := open(t, name)
+	d := openClone(t, name)
 	t.Cleanup(func() {
 		d.Pool.Close()
 		if t.Failed() {
@@ -149,7 +151,7 @@ func ensureServer(t testing.TB) {
 	pool, err := postgres.NewPool(context.Background(), cfg)
 	require.NoError(t, err)
 	defer pool.Close()
-	db := postgres.New(pool, Schema)
+	db := postgres.New(pool, Schema).In(environment)
 	require.NoError(t, db.InTx(context.Background(), func(tx *postgres.Tx) error {
 		now, err := tx.Now(context.Background())
 		if err != nil {
@@ -160,7 +162,7 @@ func ensureServer(t testing.TB) {
 				return err
 			}
 		}
-		return tx.EnsureInstallation(context.Background(), "default")
+		return tx.EnsureInstallation(context.Background())
 	}))
 }
 
@@ -172,13 +174,23 @@ func clone(t testing.TB) string {
 	return name
 }
 
+// openClone opens a clone, in which the installation is at home.
+func openClone(t testing.TB, name string) *Database {
+	t.Helper()
+	d := open(t, name)
+	require.NoError(t, d.DB.InTx(context.Background(), func(tx *postgres.Tx) error {
+		return tx.MoveHere(context.Background())
+	}))
+	return d
+}
+
 func open(t testing.TB, name string) *Database {
 	t.Helper()
 	d := &Database{URL: databaseURL(t, name), Server: server.Server}
 	var err error
 	d.Pool, err = postgres.NewPool(context.Background(), d.Config())
 	require.NoError(t, err)
-	d.DB = postgres.New(d.Pool, Schema)
+	d.DB = postgres.New(d.Pool, Schema).In(environment)
 	return d
 }
 

@@ -28,7 +28,7 @@ func (tx *Tx) ClaimClocks(ctx context.Context, limit int) ([]Clock, error) {
 	for i, row := range rows {
 		clocks[i] = clock(row)
 	}
-	return tx.unlessPaused(ctx, clocks)
+	return tx.ifTicking(ctx, clocks)
 }
 
 // ClocksToRetry locks at most limit clocks that StopClock stopped an hour ago
@@ -42,29 +42,30 @@ func (tx *Tx) ClocksToRetry(ctx context.Context, limit int) ([]Clock, error) {
 	for i, row := range rows {
 		clocks[i] = clock(dbq.ClaimClocksRow(row))
 	}
-	return tx.unlessPaused(ctx, clocks)
+	return tx.ifTicking(ctx, clocks)
 }
 
 func clock(row dbq.ClaimClocksRow) Clock {
 	return Clock{ScheduleID: row.ScheduleID, Mark: row.LastScheduledFor.UTC(), Now: millis(row.Now)}
 }
 
-// unlessPaused reads again whether there is a pause, in a statement after the
-// claim.
-func (tx *Tx) unlessPaused(ctx context.Context, clocks []Clock) ([]Clock, error) {
+// ifTicking reads again whether there is a pause, in a statement after the
+// claim, and whether this is the installation's own database.
+func (tx *Tx) ifTicking(ctx context.Context, clocks []Clock) ([]Clock, error) {
 	if len(clocks) == 0 {
 		return nil, nil
 	}
-	if ok, err := tx.NotPaused(ctx); err != nil || !ok {
+	if ok, err := tx.Ticking(ctx); err != nil || !ok {
 		return nil, err
 	}
 	return clocks, nil
 }
 
-// NotPaused tells whether the installation ticks, and holds that: a pause that
-// comes from now on answers when this transaction has ended.
-func (tx *Tx) NotPaused(ctx context.Context) (bool, error) {
-	return tx.q.NotPaused(ctx, tx.Tx)
+// Ticking tells whether the installation ticks: it is neither paused nor
+// elsewhere (see Home). A pause that comes from now on answers when this
+// transaction has ended.
+func (tx *Tx) Ticking(ctx context.Context) (bool, error) {
+	return tx.q.Ticking(ctx, tx.Tx, tx.environment)
 }
 
 // SetClocks moves locked clocks to the mark and next tick of their plans.

@@ -42,22 +42,32 @@ type Beginner interface {
 
 // DB opens transactions. It is safe for concurrent use.
 type DB struct {
-	conn   Beginner
-	schema string
+	conn        Beginner
+	schema      string
+	environment string
 }
 
 // Tx is a transaction with the queries. It ends with the function that InTx
 // calls.
 type Tx struct {
 	pgx.Tx
-	q      *dbq.Queries
-	schema string
+	q           *dbq.Queries
+	schema      string
+	environment string
 }
 
 // New makes a DB of a pool that NewPool made, or of a transaction on such a
 // connection.
 func New(conn Beginner, schema string) *DB {
 	return &DB{conn: conn, schema: schema}
+}
+
+// In answers a DB of the environment with the given label, which AtHome and
+// Ticking compare with the installation's. Without it they do not.
+func (db *DB) In(environment string) *DB {
+	in := *db
+	in.environment = environment
+	return &in
 }
 
 // NewPool opens a pool whose connections see the schema's objects, speak UTC,
@@ -137,11 +147,15 @@ func (db *DB) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 }
 
 func (db *DB) inTx(ctx context.Context, fn func(tx *Tx) error) error {
-	run := func(tx pgx.Tx) error { return fn(&Tx{Tx: tx, q: dbq.New(), schema: db.schema}) }
+	run := func(tx pgx.Tx) error { return fn(db.tx(tx)) }
 	if pool, ok := db.conn.(*pgxpool.Pool); ok {
 		return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, run)
 	}
 	return pgx.BeginFunc(ctx, db.conn, run)
+}
+
+func (db *DB) tx(tx pgx.Tx) *Tx {
+	return &Tx{Tx: tx, q: dbq.New(), schema: db.schema, environment: db.environment}
 }
 
 // again tells whether the transaction failed through no fault of its own.
@@ -154,7 +168,9 @@ func again(err error) bool {
 // and tx can go on.
 func (tx *Tx) Savepoint(ctx context.Context, fn func(tx *Tx) error) error {
 	return pgx.BeginFunc(ctx, tx.Tx, func(inner pgx.Tx) error {
-		return fn(&Tx{Tx: inner, q: tx.q, schema: tx.schema})
+		savepoint := *tx
+		savepoint.Tx = inner
+		return fn(&savepoint)
 	})
 }
 

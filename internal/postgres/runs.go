@@ -353,8 +353,3 @@ func run(row dbq.Run) (*riverbeat.Run, error) {
 	}
 	return r, nil
 }
-
-// EnsureInstallation writes down which cluster and database this is, once.
-func (tx *Tx) EnsureInstallation(ctx context.Context, environment string) error {
-	return tx.q.EnsureInstallation(ctx, tx.Tx, environment)
-}

@@ -38,14 +38,15 @@ type Node struct {
 // it stands, it holds the lock of the node, and of each lock key that runs
 // there. It has a connection of its own. It is used by one goroutine.
 type Session struct {
-	conn   *pgx.Conn
-	q      *dbq.Queries
-	schema string
-	node   *Node
+	conn *pgx.Conn
+	q    *dbq.Queries
+	db   *DB
+	node *Node
 }
 
 // OpenSession opens the session of a node and takes its lock. A former session
-// of the same node that the server has not given up yet is ended.
+// of the same node that the server has not given up yet is ended. It fails as
+// AtHome does when the node is on hold.
 func (db *DB) OpenSession(ctx context.Context, n *Node) (*Session, error) {
 	pool := db.Pool()
 	if pool == nil {
@@ -65,15 +66,18 @@ func (db *DB) OpenSession(ctx context.Context, n *Node) (*Session, error) {
 	if err != nil {
 		return nil, translate(err)
 	}
-	s := &Session{conn: conn, q: dbq.New(), schema: db.schema, node: n}
-	if err := s.lockNode(ctx); err != nil {
-		s.Close()
+	s := &Session{conn: conn, q: dbq.New(), db: db, node: n}
+	if err := s.take(ctx); err != nil {
+		s.Close(ctx)
 		return nil, translate(err)
 	}
 	return s, nil
 }
 
-func (s *Session) lockNode(ctx context.Context) error {
+func (s *Session) take(ctx context.Context) error {
+	if err := s.atHome(ctx); err != nil {
+		return err
+	}
 	// A connection that was cut is noticed late by the server, which lets its
 	// session hold the lock until then.
 	const endFormerSessions = `
@@ -82,7 +86,7 @@ FROM pg_stat_activity
 WHERE application_name = current_setting('application_name')
     AND datname = current_database()
     AND pid <> pg_backend_pid()`
-	key := riverbeat.AdvisoryKey(s.schema, nodeClass, s.node.ID.String())
+	key := riverbeat.AdvisoryKey(s.db.schema, nodeClass, s.node.ID.String())
 	for {
 		locked, err := s.q.TryLock(ctx, s.conn, key)
 		if err != nil || locked {
@@ -99,8 +103,16 @@ WHERE application_name = current_setting('application_name')
 	}
 }
 
-// Beat notes that the node lives, and answers the database's time.
+func (s *Session) atHome(ctx context.Context) error {
+	return atHome(ctx, s.q, s.conn, s.db.environment)
+}
+
+// Beat notes that the node lives, and answers the database's time. It fails as
+// AtHome does when the node has to go on hold.
 func (s *Session) Beat(ctx context.Context) (time.Time, error) {
+	if err := s.atHome(ctx); err != nil {
+		return time.Time{}, err
+	}
 	n := s.node
 	return s.q.Beat(ctx, s.conn, &dbq.BeatParams{
 		ID: n.ID, Host: n.Host, Version: n.Version, TzdataVersion: n.TZDataVersion,
@@ -123,7 +135,7 @@ func (s *Session) Unlock(ctx context.Context, keys []string) error {
 func (s *Session) executeLocks(keys []string) []int64 {
 	locks := make([]int64, len(keys))
 	for i, key := range keys {
-		locks[i] = riverbeat.AdvisoryKey(s.schema, executeClass, key)
+		locks[i] = riverbeat.AdvisoryKey(s.db.schema, executeClass, key)
 	}
 	return locks
 }
@@ -145,13 +157,13 @@ func (s *Session) Wait(ctx context.Context) error {
 // Leave takes the node off the list of nodes and ends the session.
 func (s *Session) Leave(ctx context.Context) error {
 	err := s.q.DeleteNode(ctx, s.conn, s.node.ID)
-	s.Close()
+	s.Close(ctx)
 	return err
 }
 
 // Close ends the session, and with it all its locks.
-func (s *Session) Close() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+func (s *Session) Close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = s.conn.Close(ctx)
 }

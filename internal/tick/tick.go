@@ -122,7 +122,10 @@ func (t *Ticker) Sweep(ctx context.Context) (time.Duration, error) {
 	var next time.Duration
 	var stalled []string
 	err := t.inTx(ctx, func(ctx context.Context, tx *postgres.Tx) error {
-		var err error
+		err := tx.AtHome(ctx) // a copy promotes nobody
+		if err != nil {
+			return err
+		}
 		if stalled, err = tx.StalledKeys(ctx, maxClocks); err != nil {
 			return err
 		}

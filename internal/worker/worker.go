@@ -19,6 +19,7 @@ import (
 	"riverbeat/internal/execute"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
+	"riverbeat/internal/riverbeat"
 	"riverbeat/internal/tick"
 )
 
@@ -47,7 +48,8 @@ type Worker struct {
 	cfg    Config
 	client *river.Client[pgx.Tx]
 	alarms *alarms
-	stop   []func() // what was started, in order
+	parts  []func() // how to stop what was started, in order
+	stop   func()   // what Start has started; nil: nothing
 }
 
 // New makes a Worker. It does nothing before Start.
@@ -70,8 +72,8 @@ func New(cfg Config) (*Worker, error) {
 		FetchOnlyKnownKinds:  true,
 		JobTimeout:           -1, // an attempt's deadline is its definition's
 		RescueStuckJobsAfter: rescueAfter,
-		Test:                 river.TestConfig{Time: databaseTime{cfg.Executor.Now}},
 		SoftStopTimeout:      cfg.Grace,
+		Test:                 river.TestConfig{Time: databaseTime{cfg.Executor.Now}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the River client: %w", err)
@@ -82,9 +84,80 @@ func New(cfg Config) (*Worker, error) {
 	}, nil
 }
 
-// Start begins to claim and to work. Stop must be called after it, also when
-// it fails.
+// holdLook is how often a node on hold looks whether it may work.
+const holdLook = time.Second
+
+// Start begins to claim and to work. A node on hold (postgres.Tx.AtHome) does
+// nothing until it is at home, and one that has to go on hold stops. Stop must
+// be called after Start, also when it fails.
 func (w *Worker) Start(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	err := w.begin(ctx)
+	if err != nil && !postgres.IsOnHold(err) {
+		w.rest()
+		cancel()
+		return err
+	}
+	var watching sync.WaitGroup
+	watching.Go(func() { w.watch(ctx, err) })
+	w.stop = func() { cancel(); watching.Wait() }
+	return nil
+}
+
+// Stop ends the node's work: no more claims, then no more jobs, then, after
+// the grace, running attempts are told to stop and handed back.
+func (w *Worker) Stop() {
+	if w.stop != nil {
+		w.stop()
+		w.stop = nil
+	}
+}
+
+// watch goes on hold and comes back until ctx ends, then stops the work. hold
+// is why there is none yet; nil: there is.
+func (w *Worker) watch(ctx context.Context, hold error) {
+	defer w.rest()
+	for {
+		if hold != nil {
+			w.cfg.Logger.ErrorContext(ctx, "the node is on hold: no ticks, no runs", "why", riverbeat.Explain(hold))
+			if !w.comeBack(ctx) {
+				return
+			}
+			w.cfg.Logger.InfoContext(ctx, "the node is on hold no more")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case hold = <-w.cfg.Executor.OnHold():
+			w.rest()
+		}
+	}
+}
+
+// comeBack begins to work as soon as the node may; false if ctx has ended.
+func (w *Worker) comeBack(ctx context.Context) bool {
+	fault := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(holdLook):
+		}
+		err := w.begin(ctx)
+		if err == nil {
+			return true
+		}
+		w.rest()
+		if text := riverbeat.Explain(err); !postgres.IsOnHold(err) && text != fault {
+			fault = text
+			w.cfg.Logger.WarnContext(ctx, "could not begin to work; trying again", "error", text)
+		}
+	}
+}
+
+// begin starts all parts. After a failure, rest stops those that it has
+// started.
+func (w *Worker) begin(ctx context.Context) error {
 	if err := w.cfg.Executor.Open(ctx); err != nil {
 		return fmt.Errorf("open the node's session: %w", err)
 	}
@@ -93,7 +166,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	if err := w.client.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start River: %w", err)
 	}
-	w.stop = append(w.stop, func() {
+	w.parts = append(w.parts, func() {
 		// The grace is the client's SoftStopTimeout; a task that ignores its
 		// context even then is left to the end of the process.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.Grace+10*time.Second)
@@ -107,21 +180,20 @@ func (w *Worker) Start(ctx context.Context) error {
 	return nil
 }
 
-// background runs fn until Stop.
+// background runs fn until rest.
 func (w *Worker) background(ctx context.Context, fn func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var done sync.WaitGroup
 	done.Go(func() { fn(ctx) })
-	w.stop = append(w.stop, func() { cancel(); done.Wait() })
+	w.parts = append(w.parts, func() { cancel(); done.Wait() })
 }
 
-// Stop ends the node's work: no more claims, then no more jobs, then, after
-// the grace, running attempts are told to stop and handed back.
-func (w *Worker) Stop() {
-	for i := len(w.stop) - 1; i >= 0; i-- {
-		w.stop[i]()
+// rest stops all parts, the last one first.
+func (w *Worker) rest() {
+	for i := len(w.parts) - 1; i >= 0; i-- {
+		w.parts[i]()
 	}
-	w.stop = nil
+	w.parts = nil
 }
 
 // databaseTime is the time by which River stamps what a node's clock would

@@ -31,8 +31,16 @@ SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS no
 
 -- Holds a pause off until the claim has committed: after /pause has answered,
 -- nothing fires.
--- name: NotPaused :one
-SELECT (paused_at IS NULL)::boolean AS not_paused FROM installation FOR SHARE;
+-- name: Ticking :one
+SELECT (
+    i.paused_at IS NULL
+    AND (@environment::text = '' OR i.environment = @environment)
+    AND i.system_identifier = c.system_identifier
+    AND i.database_oid = d.oid::bigint
+)::boolean AS ticking
+FROM installation AS i, pg_control_system() AS c, pg_catalog.pg_database AS d
+WHERE d.datname = current_database()
+FOR SHARE OF i;
 
 -- name: LockClock :one
 SELECT schedule_id, next_run_at, last_scheduled_for, retry_at, statement_timestamp()::timestamptz AS now

@@ -90,12 +90,5 @@ SELECT * FROM runs WHERE scheduled_for = @scheduled_for AND id = @id;
 -- name: CreateRunsPartition :one
 SELECT create_runs_partition(@at)::boolean AS created;
 
--- name: EnsureInstallation :exec
-INSERT INTO installation (environment, system_identifier, database_oid)
-SELECT @environment::text, c.system_identifier::bigint, d.oid::bigint
-FROM pg_control_system() AS c, pg_catalog.pg_database AS d
-WHERE d.datname = current_database()
-ON CONFLICT (id) DO NOTHING;
-
 -- name: Now :one
 SELECT statement_timestamp()::timestamptz AS now;

@@ -135,19 +135,6 @@ func (q *Queries) LockClock(ctx context.Context, db DBTX, scheduleID uuid.UUID) 
 	return i, err
 }
 
-const notPaused = `-- name: NotPaused :one
-SELECT (paused_at IS NULL)::boolean AS not_paused FROM installation FOR SHARE
-`
-
-// Holds a pause off until the claim has committed: after /pause has answered,
-// nothing fires.
-func (q *Queries) NotPaused(ctx context.Context, db DBTX) (bool, error) {
-	row := db.QueryRow(ctx, notPaused)
-	var not_paused bool
-	err := row.Scan(&not_paused)
-	return not_paused, err
-}
-
 const stopClock = `-- name: StopClock :exec
 UPDATE schedule_clocks
 SET next_run_at = NULL, retry_at = statement_timestamp() + interval '1 hour'
@@ -157,6 +144,27 @@ WHERE schedule_id = $1
 func (q *Queries) StopClock(ctx context.Context, db DBTX, scheduleID uuid.UUID) error {
 	_, err := db.Exec(ctx, stopClock, scheduleID)
 	return err
+}
+
+const ticking = `-- name: Ticking :one
+SELECT (
+    i.paused_at IS NULL
+    AND ($1::text = '' OR i.environment = $1)
+    AND i.system_identifier = c.system_identifier
+    AND i.database_oid = d.oid::bigint
+)::boolean AS ticking
+FROM installation AS i, pg_control_system() AS c, pg_catalog.pg_database AS d
+WHERE d.datname = current_database()
+FOR SHARE OF i
+`
+
+// Holds a pause off until the claim has committed: after /pause has answered,
+// nothing fires.
+func (q *Queries) Ticking(ctx context.Context, db DBTX, environment string) (bool, error) {
+	row := db.QueryRow(ctx, ticking, environment)
+	var ticking bool
+	err := row.Scan(&ticking)
+	return ticking, err
 }
 
 const untilNextTick = `-- name: UntilNextTick :one

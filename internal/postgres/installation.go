@@ -1,0 +1,94 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"riverbeat/internal/postgres/internal/dbq"
+	"riverbeat/internal/riverbeat"
+)
+
+// EnsureInstallation writes down which environment, cluster and database this
+// is, once.
+func (tx *Tx) EnsureInstallation(ctx context.Context) error {
+	return tx.q.EnsureInstallation(ctx, tx.Tx, tx.environment)
+}
+
+// codeOnHold is the code of the error of AtHome.
+const codeOnHold = "on_hold"
+
+// IsOnHold tells whether err is that of AtHome.
+func IsOnHold(err error) bool {
+	e, ok := errors.AsType[*riverbeat.Error](err)
+	return ok && e.Code == codeOnHold
+}
+
+// AtHome fails (Unavailable, IsOnHold) when this node is on hold: it has
+// another environment's label than the installation, or the installation was
+// copied to another cluster or database than it says of itself. A copy of
+// production's database must not do production's work. A standby that is
+// promoted keeps the cluster's identifier.
+func (tx *Tx) AtHome(ctx context.Context) error {
+	return atHome(ctx, tx.q, tx.Tx, tx.environment)
+}
+
+func atHome(ctx context.Context, q *dbq.Queries, conn dbq.DBTX, environment string) error {
+	h, err := q.Home(ctx, conn)
+	if err != nil {
+		return fmt.Errorf("read where the installation is: %w", err)
+	}
+	const hint = "If this is where it shall work from now on, say: riverbeat resume --here"
+	hold := func(format string, args ...any) error {
+		return riverbeat.Errorf(riverbeat.Unavailable, codeOnHold, "On hold: %s %s", fmt.Sprintf(format, args...), hint)
+	}
+	switch {
+	case environment != "" && h.Environment != environment:
+		return hold("the installation in this database is of the environment %q, and this node of %q.", h.Environment, environment)
+	case h.SystemIdentifier != h.ActualSystemIdentifier:
+		return hold("this database is a copy: the installation is of the Postgres cluster %d, and this is %d.", h.SystemIdentifier, h.ActualSystemIdentifier)
+	case h.DatabaseOid != h.ActualDatabaseOid:
+		return hold("this database is a copy: the installation is of the database with the oid %d, and this has %d.", h.DatabaseOid, h.ActualDatabaseOid)
+	}
+	return nil
+}
+
+// MoveHere makes this environment, cluster and database the installation's.
+func (tx *Tx) MoveHere(ctx context.Context) error {
+	return tx.q.MoveHere(ctx, tx.Tx, tx.environment)
+}
+
+// Outlook is what happens when nodes begin to work.
+type Outlook struct {
+	DueSchedules, Jobs, WaitingRuns int
+	Next                            []NextTick // the first ticks, in order
+}
+
+// NextTick is the next tick of a schedule.
+type NextTick struct {
+	ScheduleID   uuid.UUID
+	ScheduleName string
+	TaskName     string
+	At           time.Time
+}
+
+// Outlook reads what happens when nodes begin to work, with at most limit next
+// ticks.
+func (tx *Tx) Outlook(ctx context.Context, limit int) (*Outlook, error) {
+	counts, err := tx.q.WouldFire(ctx, tx.Tx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := tx.q.NextClocks(ctx, tx.Tx, int32(limit)) //nolint:gosec // a page
+	if err != nil {
+		return nil, err
+	}
+	o := &Outlook{DueSchedules: int(counts.DueSchedules), Jobs: int(counts.Jobs), WaitingRuns: int(counts.WaitingRuns)}
+	for _, row := range rows {
+		o.Next = append(o.Next, NextTick{row.ScheduleID, row.Name, row.TaskName, row.NextRunAt.UTC()})
+	}
+	return o, nil
+}

@@ -1,0 +1,40 @@
+-- name: EnsureInstallation :exec
+INSERT INTO installation (environment, system_identifier, database_oid)
+SELECT @environment::text, c.system_identifier::bigint, d.oid::bigint
+FROM pg_control_system() AS c, pg_catalog.pg_database AS d
+WHERE d.datname = current_database()
+ON CONFLICT (id) DO NOTHING;
+
+-- What the installation says of where it is, and where it is.
+-- name: Home :one
+SELECT
+    i.environment,
+    i.system_identifier,
+    i.database_oid,
+    c.system_identifier::bigint AS actual_system_identifier,
+    d.oid::bigint AS actual_database_oid
+FROM installation AS i, pg_control_system() AS c, pg_catalog.pg_database AS d
+WHERE d.datname = current_database();
+
+-- name: MoveHere :exec
+UPDATE installation AS i
+SET environment = @environment::text,
+    system_identifier = c.system_identifier,
+    database_oid = d.oid::bigint
+FROM pg_control_system() AS c, pg_catalog.pg_database AS d
+WHERE d.datname = current_database();
+
+-- What happens at once when nodes begin to work.
+-- name: WouldFire :one
+SELECT
+    (SELECT count(*) FROM schedule_clocks WHERE due_at <= statement_timestamp()) AS due_schedules,
+    (SELECT count(*) FROM river_job WHERE kind = 'run' AND finalized_at IS NULL) AS jobs,
+    (SELECT count(*) FROM runs WHERE line_rank IS NOT NULL) AS waiting_runs;
+
+-- name: NextClocks :many
+SELECT c.schedule_id, s.name, s.task_name, c.due_at AS next_run_at
+FROM schedule_clocks AS c
+JOIN schedules AS s ON s.id = c.schedule_id
+WHERE c.due_at < 'infinity'
+ORDER BY c.due_at, c.schedule_id
+LIMIT @max_items;
