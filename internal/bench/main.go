@@ -5,6 +5,8 @@
 //	go run ./internal/bench throughput
 //	go run ./internal/bench burst -n 10000
 //	go run ./internal/bench nodes -minutes 3 -kill
+//	go run ./internal/bench line -n 5000
+//	go run ./internal/bench recovery -n 50
 //	go run ./internal/bench scale -schedules 1000000 -runs 10000000
 //
 // Without an argument it runs throughput and both bursts.
@@ -71,8 +73,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return b.burst(ctx, *n)
 	case "nodes":
 		return b.nodes(ctx, min(*n, 1000), *minutes, *kill)
+	case "line":
+		return b.line(ctx, *n)
+	case "recovery":
+		return b.recovery(ctx, min(*n, 50))
 	case "scale":
 		return b.scale(ctx, *schedules, *runs)
 	}
-	return errors.New("there are throughput, burst, nodes and scale")
+	return errors.New("there are throughput, burst, nodes, line, recovery and scale")
 }

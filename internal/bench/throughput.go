@@ -29,8 +29,9 @@ type rawWorker struct {
 
 func (rawWorker) Work(context.Context, *river.Job[rawArgs]) error { return nil }
 
-// throughput compares working off n runs, history and policies on, with
-// working off n jobs in raw River, on the same database one after the other.
+// throughput compares working off n runs of each policy, history on and keys
+// distinct, with working off n jobs in raw River, on the same database one after
+// the other.
 func (b *bench) throughput(ctx context.Context, n int) error {
 	raw, err := b.rawRiver(ctx, n)
 	if err != nil {
@@ -40,29 +41,40 @@ func (b *bench) throughput(ctx context.Context, n int) error {
 	if _, _, err := b.serve(ctx, "--queues", "default="+b.workers); err != nil {
 		return err
 	}
+	for _, b.policy = range []string{"allow", "skip", "queue"} {
+		took, err := b.ticks(ctx, n)
+		if err != nil {
+			return err
+		}
+		b.printf("policy %-5s: %d ticks claimed, recorded and worked in %.2f s, %.0f/s; ratio to raw River %.2f\n",
+			b.policy, n, took.Seconds(), float64(n)/took.Seconds(), raw.Seconds()/took.Seconds())
+	}
+	return nil
+}
+
+// ticks lets n ticks of the policy be due at once, and says how long it is
+// until all are done.
+func (b *bench) ticks(ctx context.Context, n int) (time.Duration, error) {
 	var began time.Time
 	if err := b.pool.QueryRow(ctx, "SELECT date_trunc('second', clock_timestamp()) + interval '5 seconds'").Scan(&began); err != nil {
-		return err
+		return 0, err
 	}
 	began = began.UTC()
 	cron := fmt.Sprintf("%d %d %d %d %d *", began.Second(), began.Minute(), began.Hour(), began.Day(), int(began.Month()))
 	if err := b.addSchedules(ctx, n, cron, began); err != nil {
-		return err
+		return 0, err
 	}
-	err = b.until(ctx, 5*time.Minute, func() (bool, error) {
-		done, err := b.int(ctx, "SELECT count(*) FROM runs WHERE finished_at IS NOT NULL")
+	err := b.until(ctx, 5*time.Minute, func() (bool, error) {
+		done, err := b.int(ctx, "SELECT count(*) FROM runs WHERE finished_at IS NOT NULL AND execution_policy = '"+b.policy+"'")
 		return done >= n, err
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var seconds float64
-	if err := b.pool.QueryRow(ctx, "SELECT extract(epoch FROM max(finished_at) - $1)::float8 FROM runs", began).Scan(&seconds); err != nil {
-		return err
-	}
-	b.printf("Riverbeat: %d ticks claimed, recorded and worked in %.2f s, %.0f/s; ratio to raw River %.2f\n",
-		n, seconds, float64(n)/seconds, raw.Seconds()/seconds)
-	return nil
+	const took = "SELECT extract(epoch FROM max(finished_at) - $1)::float8 FROM runs WHERE execution_policy = $2"
+	err = b.pool.QueryRow(ctx, took, began, b.policy).Scan(&seconds)
+	return time.Duration(seconds * float64(time.Second)), err
 }
 
 // rawRiver inserts n jobs in batches of the size of our claims and works them

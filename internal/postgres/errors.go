@@ -34,10 +34,13 @@ func translate(err error) error {
 	if err == nil || riverbeat.KindOf(err) != riverbeat.Internal {
 		return err
 	}
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if ok && pgErr.Code == "08P01" && strings.Contains(pgErr.Message, "startup parameter") {
+		return pooled(err) // PgBouncer's words
+	}
+	if _, connecting := errors.AsType[*pgconn.ConnectError](err); connecting {
 		return unavailable(err)
 	}
-	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return err
 	}
@@ -51,6 +54,16 @@ func translate(err error) error {
 		return unavailable(err)
 	}
 	return err
+}
+
+// pooled is the error of a pooler that does not keep sessions.
+func pooled(cause error) error {
+	return &riverbeat.Error{
+		Kind: riverbeat.Unavailable, Code: "transaction_pooler",
+		Detail: "The database answers through a connection pooler that does not keep sessions, by which nodes are known to live. " +
+			"Let DATABASE_URL name Postgres itself, or a pooler of sessions that passes on every startup parameter.",
+		Cause: cause,
+	}
 }
 
 func unavailable(cause error) error {

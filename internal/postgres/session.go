@@ -75,6 +75,9 @@ func (db *DB) OpenSession(ctx context.Context, n *Node) (*Session, error) {
 }
 
 func (s *Session) take(ctx context.Context) error {
+	if err := s.isSession(ctx); err != nil {
+		return err
+	}
 	if err := s.atHome(ctx); err != nil {
 		return err
 	}
@@ -101,6 +104,26 @@ WHERE application_name = current_setting('application_name')
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// isSession fails when the connection goes through a pooler that gives each
+// transaction another server session: locks would be held by nobody we know.
+func (s *Session) isSession(ctx context.Context) error {
+	const backend = "SELECT pg_backend_pid()"
+	var mine, other uint32
+	if err := s.conn.QueryRow(ctx, backend).Scan(&mine); err != nil || mine == s.conn.PgConn().PID() {
+		return err
+	}
+	// A pooler answers. If it pools sessions, this one is ours while we are here.
+	conn, err := pgx.ConnectConfig(ctx, s.conn.Config())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if err := conn.QueryRow(ctx, backend).Scan(&other); err != nil || other != mine {
+		return err
+	}
+	return pooled(nil)
 }
 
 func (s *Session) atHome(ctx context.Context) error {
