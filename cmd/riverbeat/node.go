@@ -172,16 +172,17 @@ func (n *node) worker() (*worker.Worker, error) {
 	if err != nil {
 		host = "unknown"
 	}
+	node := postgres.Node{
+		ID: n.id, Host: host, Version: version, Tasks: registry.Names(), Queues: n.cfg.Queues,
+	}
 	return worker.New(worker.Config{
 		DB: n.db,
 		Executor: execute.New(execute.Config{
-			DB: n.db, Ledger: n.ledger, Registry: registry, Now: time.Now,
+			DB: n.db, Ledger: n.ledger, Registry: registry, Node: node, Logger: n.logger,
 		}),
 		Ticker: tick.New(n.db, n.ledger, n.logger),
 		Logger: n.logger,
-		Node: postgres.Node{
-			ID: n.id, Host: host, Version: version, Tasks: registry.Names(), Queues: n.cfg.Queues,
-		},
-		Grace: n.cfg.ShutdownGrace,
+		Node:   node,
+		Grace:  n.cfg.ShutdownGrace,
 	})
 }

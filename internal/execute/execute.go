@@ -1,7 +1,10 @@
-// Package execute does: it runs the attempt of a job through its task's
-// executor and reports its end. A run's history is written by the trigger on
-// River's table; this package asks before each attempt whether the job still is
-// its run's, keeps result, reason and log lines in the job's metadata, and ends keyed runs in one
+// Package execute does: it keeps the node's session, runs the attempt of a job
+// through its task's executor and reports its end, and takes over the runs of
+// nodes that were lost; see DESIGN.md.
+//
+// A run's history is written by the trigger on River's table. This package
+// asks before each attempt whether the job still is its run's, keeps result,
+// reason and log lines in the job's metadata, and ends keyed runs in one
 // transaction with the promotion of their line.
 package execute
 
@@ -11,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -36,20 +40,26 @@ const (
 	// startPause is how long a job waits when the database did not answer
 	// whether it may start.
 	startPause = time.Second
+	// keyPause is how long a job waits whose lock key runs elsewhere.
+	keyPause = time.Second
 )
 
-// Executor works the jobs of runs on one node. Start it before River's client,
-// and stop it after.
+// Executor works the jobs of runs on one node. Open it and let it Run before
+// River's client starts, until after that has stopped.
 type Executor struct {
 	river.WorkerDefaults[queue.RunArgs]
 
 	db       *postgres.DB
 	ledger   *ledger.Ledger
 	registry *Registry
-	now      func() time.Time
+	node     postgres.Node
+	logger   *slog.Logger
 
-	starts *batcher[postgres.Start, *postgres.Started] // nil: must not start
-	lines  *batcher[string, bool]                      // does anyone wait behind the key?
+	session  *session
+	opened   *postgres.Session // by Open, for Run
+	attempts attempts
+	starts   *batcher[postgres.Start, *postgres.Started] // nil: must not start
+	lines    *batcher[string, bool]                      // does anyone wait behind the key?
 
 	// retries has, by job id, what lies between a failed attempt and the next,
 	// from Work to NextRetry.
@@ -58,26 +68,58 @@ type Executor struct {
 
 // Config is what an Executor needs.
 type Config struct {
-	DB       *postgres.DB
+	DB       *postgres.DB // of a pool
 	Ledger   *ledger.Ledger
 	Registry *Registry
-	Now      func() time.Time // for River, which stamps retries by it
+	Node     postgres.Node // its ID is new for each Executor, and River's client has it, too
+	Logger   *slog.Logger
 }
 
 // New makes an Executor.
 func New(cfg Config) *Executor {
-	e := &Executor{db: cfg.DB, ledger: cfg.Ledger, registry: cfg.Registry, now: cfg.Now}
+	e := &Executor{
+		db: cfg.DB, ledger: cfg.Ledger, registry: cfg.Registry, node: cfg.Node, logger: cfg.Logger,
+		attempts: attempts{underWay: map[int64]context.CancelCauseFunc{}, succeeded: map[int64]json.RawMessage{}},
+	}
+	e.session = newSession(func(ctx context.Context) (*postgres.Session, error) {
+		return e.db.OpenSession(ctx, &e.node)
+	}, cfg.Logger)
+	e.session.fence = func() { e.attempts.cancelAll(errFenced) }
+	e.session.recheck = e.recheck
 	e.starts, e.lines = newBatcher(e.startedRuns), newBatcher(e.haveLines)
 	return e
 }
 
-// Run serves the node's attempts until ctx ends.
+// Open opens the node's session.
+func (e *Executor) Open(ctx context.Context) (err error) {
+	e.opened, err = e.session.opened(ctx)
+	return err
+}
+
+// Run keeps the session that Open has opened, serves the node's attempts and
+// looks after the jobs of lost nodes until ctx ends. The session is given back
+// then, unless an attempt that does not obey its context still is under way: it
+// keeps its lock until the process ends.
 func (e *Executor) Run(ctx context.Context) {
 	var serving sync.WaitGroup
 	serving.Go(func() { e.starts.run(ctx) })
 	serving.Go(func() { e.lines.run(ctx) })
+	serving.Go(func() { (&reaper{e: e}).run(ctx) })
+	last := e.session.run(ctx, e.opened)
 	serving.Wait()
+	if last == nil || !e.attempts.idle() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
+	defer cancel()
+	if err := last.Leave(ctx); err != nil {
+		e.logger.WarnContext(ctx, "the node is still on the list of nodes", "error", err)
+	}
 }
+
+// Now is the database's time, as far as this machine can tell; River stamps
+// retries and snoozes by it.
+func (e *Executor) Now() time.Time { return e.session.now() }
 
 func (e *Executor) startedRuns(ctx context.Context, starts []postgres.Start) ([]*postgres.Started, error) {
 	runs := make([]*postgres.Started, len(starts))
@@ -109,11 +151,11 @@ func (e *Executor) Timeout(*river.Job[queue.RunArgs]) time.Duration { return -1 
 
 // NextRetry is when the next attempt of a failed job is due.
 func (e *Executor) NextRetry(job *river.Job[queue.RunArgs]) time.Time {
-	retry, ok := e.retries.LoadAndDelete(job.ID)
+	after, ok := e.retries.LoadAndDelete(job.ID)
 	if !ok {
 		return time.Time{}
 	}
-	return e.now().Add(retry.(riverbeat.Retry).After(job.Attempt)) //nolint:forcetypeassert // only Work stores there
+	return e.Now().Add(after.(time.Duration)) //nolint:forcetypeassert // only failed stores there
 }
 
 // ending is what Work tells the middleware around it.
@@ -176,28 +218,48 @@ var errNoLongerOurs = errors.New("the job is not running any more")
 
 // Work runs one attempt.
 func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if !e.attempts.begin(job.ID, cancel) {
+		return e.handBack(ctx, riverbeat.AlreadyRunning, keyPause) // handed on by psql while it runs here
+	}
+	defer e.attempts.end(job.ID)
+	if err := e.session.ready(ctx); err != nil {
+		return e.notStarted(ctx, err)
+	}
+	if key := job.Args.LockKey; key != "" {
+		locked, err := e.session.lock(ctx, key, func() { cancel(errTaken) })
+		if err != nil {
+			return e.notStarted(ctx, err)
+		}
+		if !locked {
+			// An attempt whose job somebody ended goes on somewhere.
+			return e.handBack(ctx, riverbeat.AlreadyRunning, keyPause)
+		}
+		// Given back before the end is written: who is promoted may start at once.
+		defer e.session.unlock(key)
+	}
 	started, err := e.starts.ask(ctx, postgres.Start{
 		RunID: job.Args.RunID, ScheduledFor: job.Args.ScheduledFor, JobID: job.ID,
 	})
 	if err != nil {
-		err = fmt.Errorf("start the attempt: %w", err)
-		if ctx.Err() != nil {
-			return err
-		}
-		riverlog.Logger(ctx).WarnContext(ctx, "not started; trying again", "error", err)
-		return river.JobSnooze(startPause) // nothing was done, so no attempt is used up
+		return e.notStarted(ctx, err)
 	}
 	if started == nil {
 		return river.JobCancel(errors.New("this job is not its run's any more; the run goes on under another job, or is gone"))
 	}
 	task, ok := e.registry.lookup(started.Run.TaskName, started.Definition)
 	if !ok {
-		if err := report(ctx, "", riverbeat.NoWorker); err != nil {
-			return err
-		}
-		return river.JobSnooze(noWorkerPause)
+		return e.handBack(ctx, riverbeat.NoWorker, noWorkerPause)
 	}
+	if !e.session.alive() {
+		return e.notStarted(ctx, errNoSession)
+	}
+	return e.attempt(ctx, job, started, task)
+}
 
+// attempt calls the task and says how it ended.
+func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], started *postgres.Started, task Task) error {
 	run := &Run{Run: started.Run, Logger: riverlog.Logger(ctx)}
 	attemptCtx := ctx
 	if d := started.Definition; d != nil && d.Timeout > 0 {
@@ -208,14 +270,26 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 		run.Deadline, _ = attemptCtx.Deadline()
 	}
 	result, err := call(attemptCtx, task, run)
+	if given := e.givenUp(ctx); given != nil {
+		// Whatever the task made of it: somebody else may have done it meanwhile.
+		riverlog.Logger(ctx).WarnContext(ctx, "stopped, and nothing of it counts", "cause", given)
+		if err := report(ctx, "", riverbeat.Fenced); err != nil {
+			return err
+		}
+		return river.JobSnooze(0)
+	}
 	if err != nil {
 		if attemptCtx.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("%w: %w", context.Cause(attemptCtx), err)
 		}
-		return e.failed(ctx, job, started.Definition, err)
+		return e.failed(ctx, job, started, err)
 	}
-	if err := record(ctx, result); err != nil {
-		return e.failed(ctx, job, started.Definition, Final(err))
+	raw, err := encode(result)
+	if err == nil && raw != nil {
+		err = river.RecordOutput(ctx, raw)
+	}
+	if err != nil {
+		return e.failed(ctx, job, started, Final(err))
 	}
 	// Metadata is indexed, so nothing is said where there is nothing to say.
 	if bytes.Contains(job.Metadata, []byte(metadataKey)) {
@@ -223,10 +297,44 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 			return err
 		}
 	}
+	e.attempts.succeed(job.ID, raw)
 	if end, ok := ctx.Value(endingKey{}).(*ending); ok {
 		end.key = started.Run.LockKey
 	}
 	return nil
+}
+
+// givenUp says why nothing that an attempt reports counts; nil if it does.
+func (e *Executor) givenUp(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	switch {
+	case errors.Is(cause, errFenced), errors.Is(cause, errTaken):
+		return cause
+	case !e.session.alive(): // a frozen process wakes here before anyone could tell it
+		return errFenced
+	}
+	return nil
+}
+
+// notStarted hands a job back when the database did not say that it may start.
+func (e *Executor) notStarted(ctx context.Context, cause error) error {
+	if errors.Is(context.Cause(ctx), rivertype.ErrJobCancelledRemotely) {
+		return river.JobCancel(rivertype.ErrJobCancelledRemotely)
+	}
+	riverlog.Logger(ctx).WarnContext(ctx, "not started; trying again", "error", cause)
+	return e.handBack(ctx, "", startPause)
+}
+
+// handBack gives a job back whose attempt has not begun: no attempt is used up.
+func (e *Executor) handBack(ctx context.Context, reason riverbeat.Reason, pause time.Duration) error {
+	said := map[string]string{"untouched": "true"}
+	if reason != "" {
+		said["reason"] = string(reason)
+	}
+	if err := river.MetadataSet(ctx, metadataKey, said); err != nil {
+		return err
+	}
+	return river.JobSnooze(pause)
 }
 
 // call calls the task's code and turns a panic into an error.
@@ -241,10 +349,16 @@ func call(ctx context.Context, task Task, run *Run) (result any, err error) {
 }
 
 // failed says how a failed attempt ends: with another one, or with the run.
-func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], d *riverbeat.TaskDefinition, cause error) error {
+func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], started *postgres.Started, cause error) error {
+	if errors.Is(context.Cause(ctx), rivertype.ErrJobCancelledRemotely) {
+		if err := report(ctx, "", ""); err != nil {
+			return err
+		}
+		return river.JobCancel(rivertype.ErrJobCancelledRemotely)
+	}
 	if ctx.Err() != nil {
-		// Cancelled by a person, or the node stops: River knows what to do by
-		// the cause, whatever the task made of it.
+		// The node stops: River knows what to do by the cause, whatever the task
+		// made of it.
 		return report(ctx, "", "", context.Cause(ctx))
 	}
 	if isFinal(cause) {
@@ -255,10 +369,10 @@ func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], d 
 	}
 	if job.Attempt < job.MaxAttempts {
 		retry := riverbeat.DefaultRetry
-		if d != nil && d.Retry != (riverbeat.Retry{}) {
+		if d := started.Definition; d != nil && d.Retry != (riverbeat.Retry{}) {
 			retry = d.Retry
 		}
-		e.retries.Store(job.ID, retry)
+		e.retries.Store(job.ID, retry.After(started.Run.Attempt))
 	}
 	return report(ctx, "", "", printable(cause))
 }
@@ -282,14 +396,14 @@ func report(ctx context.Context, state riverbeat.State, reason riverbeat.Reason,
 // metadataKey is where the history trigger looks for what report said.
 const metadataKey = "riverbeat"
 
-// record keeps the result with the job, from where the trigger takes it.
-func record(ctx context.Context, result any) error {
+// encode makes of a result what is kept of it; nil for none.
+func encode(result any) (json.RawMessage, error) {
 	if result == nil {
-		return nil
+		return nil, nil
 	}
 	raw, err := json.Marshal(result)
 	if err != nil {
-		return fmt.Errorf("the result is not JSON: %w", err)
+		return nil, fmt.Errorf("the result is not JSON: %w", err)
 	}
 	if len(raw) > MaxResultBytes {
 		raw, _ = json.Marshal(map[string]any{
@@ -298,9 +412,9 @@ func record(ctx context.Context, result any) error {
 		})
 	}
 	if raw, err = riverbeat.CanonicalJSON(raw); err != nil {
-		return fmt.Errorf("the result cannot be kept: %w", err)
+		return nil, fmt.Errorf("the result cannot be kept: %w", err)
 	}
-	return river.RecordOutput(ctx, json.RawMessage(raw))
+	return raw, nil
 }
 
 // printable makes an error that Postgres can keep: without NUL, which jsonb

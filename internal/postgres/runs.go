@@ -354,24 +354,6 @@ func run(row dbq.Run) (*riverbeat.Run, error) {
 	return r, nil
 }
 
-// Node is a process that works.
-type Node struct {
-	ID            uuid.UUID
-	Host          string
-	Version       string
-	TZDataVersion string
-	Tasks         []string       // registered names
-	Queues        map[string]int // workers of each
-}
-
-// RegisterNode writes a node down, or notes that it lives.
-func (tx *Tx) RegisterNode(ctx context.Context, n *Node) error {
-	return tx.q.RegisterNode(ctx, tx.Tx, &dbq.RegisterNodeParams{
-		ID: n.ID, Host: n.Host, Version: n.Version, TzdataVersion: n.TZDataVersion,
-		Tasks: mustJSON(n.Tasks), Queues: mustJSON(n.Queues),
-	})
-}
-
 // EnsureInstallation writes down which cluster and database this is, once.
 func (tx *Tx) EnsureInstallation(ctx context.Context, environment string) error {
 	return tx.q.EnsureInstallation(ctx, tx.Tx, environment)

@@ -56,6 +56,10 @@ const (
 	CancelledByUser  Reason = "cancelled_by_user"
 )
 
+// MaxLives is how many jobs a run may lose with their nodes; with the last one
+// it has failed.
+const MaxLives = 3
+
 // Trigger says what asked for a run.
 type Trigger string
 

@@ -26,8 +26,9 @@ const (
 	// fetchCooldown is how soon after a fetch the next one may follow: bursts
 	// are handed out in batches of at most the free workers of a queue.
 	fetchCooldown = 5 * time.Millisecond
-	// rescueAfter puts River's own rescue of stuck jobs out of the way of long
-	// runs.
+	// rescueAfter puts River's own rescue of stuck jobs out of reach: it goes by
+	// the nodes' clocks and starts the same job again. Package execute takes the
+	// runs of lost nodes over.
 	rescueAfter = 10 * 365 * 24 * time.Hour
 )
 
@@ -69,6 +70,7 @@ func New(cfg Config) (*Worker, error) {
 		FetchOnlyKnownKinds:  true,
 		JobTimeout:           -1, // an attempt's deadline is its definition's
 		RescueStuckJobsAfter: rescueAfter,
+		Test:                 river.TestConfig{Time: databaseTime{cfg.Executor.Now}},
 		SoftStopTimeout:      cfg.Grace,
 	})
 	if err != nil {
@@ -83,9 +85,8 @@ func New(cfg Config) (*Worker, error) {
 // Start begins to claim and to work. Stop must be called after it, also when
 // it fails.
 func (w *Worker) Start(ctx context.Context) error {
-	err := w.cfg.DB.InTx(ctx, func(tx *postgres.Tx) error { return tx.RegisterNode(ctx, &w.cfg.Node) })
-	if err != nil {
-		return fmt.Errorf("register the node: %w", err)
+	if err := w.cfg.Executor.Open(ctx); err != nil {
+		return fmt.Errorf("open the node's session: %w", err)
 	}
 	// What the client's jobs need outlives the client, what feeds it does not.
 	w.background(ctx, w.cfg.Executor.Run)
@@ -122,6 +123,15 @@ func (w *Worker) Stop() {
 	}
 	w.stop = nil
 }
+
+// databaseTime is the time by which River stamps what a node's clock would
+// else: retries and snoozes.
+type databaseTime struct{ now func() time.Time }
+
+func (t databaseTime) Now() time.Time { return t.now() }
+
+// NowOrNil leaves the time of statements to the database.
+func (databaseTime) NowOrNil() *time.Time { return nil }
 
 const (
 	relisten    = time.Second

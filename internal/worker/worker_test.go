@@ -48,14 +48,15 @@ func setup(t *testing.T) *bundle {
 	}
 	builtin.Register(b.registry)
 	b.start = func(change ...func(*worker.Config)) *worker.Worker {
-		id := uuid.New()
+		node := postgres.Node{
+			ID: uuid.New(), Version: "test", Tasks: b.registry.Names(), Queues: map[string]int{"default": 50},
+		}
 		cfg := worker.Config{
-			DB: d.DB, Logger: quiet, Grace: 5 * time.Second,
+			DB: d.DB, Logger: quiet, Grace: 5 * time.Second, Node: node,
 			Ticker: tick.New(d.DB, l, quiet),
 			Executor: execute.New(execute.Config{
-				DB: d.DB, Ledger: l, Registry: b.registry, Now: time.Now,
+				DB: d.DB, Ledger: l, Registry: b.registry, Node: node, Logger: quiet,
 			}),
-			Node: postgres.Node{ID: id, Version: "test", Tasks: b.registry.Names(), Queues: map[string]int{"default": 50}},
 		}
 		for _, c := range change {
 			c(&cfg)

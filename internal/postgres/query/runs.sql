@@ -90,11 +90,6 @@ SELECT * FROM runs WHERE scheduled_for = @scheduled_for AND id = @id;
 -- name: CreateRunsPartition :one
 SELECT create_runs_partition(@at)::boolean AS created;
 
--- name: RegisterNode :exec
-INSERT INTO nodes (id, host, version, tzdata_version, tasks, queues)
-VALUES (@id, @host, @version, @tzdata_version, @tasks, @queues)
-ON CONFLICT (id) DO UPDATE SET last_seen_at = clock_timestamp();
-
 -- name: EnsureInstallation :exec
 INSERT INTO installation (environment, system_identifier, database_oid)
 SELECT @environment::text, c.system_identifier::bigint, d.oid::bigint

@@ -301,6 +301,8 @@ type Run struct {
 	MissedCount       *int32
 	RequestedBy       *string
 	CreatedAt         time.Time
+	// The lives that were lost with their node: [{job_id, node, execution, lost_at}].
+	LostLives json.RawMessage
 }
 
 type Schedule struct {

@@ -70,7 +70,7 @@ func (q *Queries) EnsureInstallation(ctx context.Context, db DBTX, environment s
 }
 
 const firstWaiting = `-- name: FirstWaiting :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives
 FROM runs
 WHERE lock_key = $1::text AND line_rank IS NOT NULL
 ORDER BY line_rank, scheduled_for, id
@@ -120,12 +120,13 @@ func (q *Queries) FirstWaiting(ctx context.Context, db DBTX, lockKey string) (Ru
 		&i.MissedCount,
 		&i.RequestedBy,
 		&i.CreatedAt,
+		&i.LostLives,
 	)
 	return i, err
 }
 
 const getRun = `-- name: GetRun :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at FROM runs WHERE scheduled_for = $1 AND id = $2
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives FROM runs WHERE scheduled_for = $1 AND id = $2
 `
 
 type GetRunParams struct {
@@ -175,6 +176,7 @@ func (q *Queries) GetRun(ctx context.Context, db DBTX, arg *GetRunParams) (Run, 
 		&i.MissedCount,
 		&i.RequestedBy,
 		&i.CreatedAt,
+		&i.LostLives,
 	)
 	return i, err
 }
@@ -323,33 +325,6 @@ func (q *Queries) Promote(ctx context.Context, db DBTX, arg *PromoteParams) erro
 	return err
 }
 
-const registerNode = `-- name: RegisterNode :exec
-INSERT INTO nodes (id, host, version, tzdata_version, tasks, queues)
-VALUES ($1, $2, $3, $4, $5, $6)
-ON CONFLICT (id) DO UPDATE SET last_seen_at = clock_timestamp()
-`
-
-type RegisterNodeParams struct {
-	ID            uuid.UUID
-	Host          string
-	Version       string
-	TzdataVersion string
-	Tasks         json.RawMessage
-	Queues        json.RawMessage
-}
-
-func (q *Queries) RegisterNode(ctx context.Context, db DBTX, arg *RegisterNodeParams) error {
-	_, err := db.Exec(ctx, registerNode,
-		arg.ID,
-		arg.Host,
-		arg.Version,
-		arg.TzdataVersion,
-		arg.Tasks,
-		arg.Queues,
-	)
-	return err
-}
-
 const stalledKeys = `-- name: StalledKeys :many
 SELECT DISTINCT lock_key::text AS lock_key
 FROM runs
@@ -384,7 +359,7 @@ func (q *Queries) StalledKeys(ctx context.Context, db DBTX, maxItems int32) ([]s
 
 const startedRuns = `-- name: StartedRuns :many
 SELECT
-    r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_version, r.definition_version, r.task_name, r.category, r.tags, r.args, r.task_params, r.lock_key, r.execution_policy, r.trigger, r.backfill_id, r.slot, r.state, r.reason, r.blocked_by, r.line_rank, r.job_id, r.lives, r.execution, r.attempt, r.max_attempts, r.enqueued_at, r.started_at, r.finished_at, r.cancel_requested_at, r.node, r.result, r.error, r.logs, r.missed_from, r.missed_until, r.missed_count, r.requested_by, r.created_at,
+    r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_version, r.definition_version, r.task_name, r.category, r.tags, r.args, r.task_params, r.lock_key, r.execution_policy, r.trigger, r.backfill_id, r.slot, r.state, r.reason, r.blocked_by, r.line_rank, r.job_id, r.lives, r.execution, r.attempt, r.max_attempts, r.enqueued_at, r.started_at, r.finished_at, r.cancel_requested_at, r.node, r.result, r.error, r.logs, r.missed_from, r.missed_until, r.missed_count, r.requested_by, r.created_at, r.lost_lives,
     d.id AS definition_id,
     coalesce(d.version, 0)::int AS definition_version,
     d.executor,
@@ -467,6 +442,7 @@ func (q *Queries) StartedRuns(ctx context.Context, db DBTX, arg *StartedRunsPara
 			&i.Run.MissedCount,
 			&i.Run.RequestedBy,
 			&i.Run.CreatedAt,
+			&i.Run.LostLives,
 			&i.DefinitionID,
 			&i.DefinitionVersion,
 			&i.Executor,

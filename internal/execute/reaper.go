@@ -1,0 +1,328 @@
+package execute
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/riverqueue/river/rivertype"
+
+	"riverbeat/internal/postgres"
+	"riverbeat/internal/riverbeat"
+)
+
+const (
+	// lookEvery is how often a node looks at the running jobs.
+	lookEvery = time.Second
+	// lostAfter is how long a node must be seen without a beat before its runs
+	// are taken over. By then it has given them up (fenceAfter).
+	lostAfter = postgres.SessionLife
+	// strayAfter is how long a job may run under this node without an attempt:
+	// it is fetched a moment before its attempt begins, and ended a moment after.
+	strayAfter = 3 * time.Second
+	// lookTimeout bounds one look; a later one sees what it did not.
+	lookTimeout = 10 * time.Second
+)
+
+// Why an attempt is told to stop.
+var (
+	errFenced = errors.New("the node could not reach the database for so long that another one may have this run now")
+	errTaken  = errors.New("the job was ended, deleted or handed on by somebody else while it was worked")
+)
+
+// attempts are those that this node has under way, and those whose end it has
+// reported.
+type attempts struct {
+	mu sync.Mutex
+	// underWay has the way to stop each attempt, by job.
+	underWay map[int64]context.CancelCauseFunc
+	// succeeded has the results of attempts that have succeeded, until River's
+	// table is seen to know: River gives up after some tries when the database
+	// is away, and what was done shall not be done again.
+	succeeded map[int64]json.RawMessage
+}
+
+// begin notes an attempt; false if there is one of the job already.
+func (a *attempts) begin(job int64, cancel context.CancelCauseFunc) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.underWay[job] != nil {
+		return false
+	}
+	a.underWay[job] = cancel
+	delete(a.succeeded, job)
+	return true
+}
+
+func (a *attempts) end(job int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.underWay, job)
+}
+
+func (a *attempts) succeed(job int64, result json.RawMessage) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.succeeded[job] = result
+}
+
+// cancelAll tells all attempts to stop.
+func (a *attempts) cancelAll(cause error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, cancel := range a.underWay {
+		cancel(cause)
+	}
+}
+
+// idle tells whether none is under way.
+func (a *attempts) idle() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.underWay) == 0
+}
+
+// known is a copy of what is known before the database is asked.
+type known struct {
+	underWay  map[int64]context.CancelCauseFunc
+	succeeded []int64
+}
+
+func (a *attempts) known() known {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k := known{underWay: make(map[int64]context.CancelCauseFunc, len(a.underWay))}
+	for job, cancel := range a.underWay {
+		k.underWay[job] = cancel
+	}
+	for job := range a.succeeded {
+		k.succeeded = append(k.succeeded, job)
+	}
+	return k
+}
+
+// reaper compares the jobs that run by River's table with the nodes that live
+// and with what this node has under way. It is used by one goroutine.
+type reaper struct {
+	e *Executor
+	// strays are jobs that run under this node without an attempt, and since when.
+	strays map[int64]time.Time
+	// silent has of each node that has running jobs its last beat, and since when
+	// it is known. Both times are taken here: no clock but this machine's
+	// monotonic one decides that a node is lost.
+	silent map[string]silence
+	looked time.Time
+}
+
+type silence struct {
+	beat  time.Time
+	since time.Time
+}
+
+// run looks until ctx ends.
+func (r *reaper) run(ctx context.Context) {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	fault := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		err := r.look(ctx)
+		text := ""
+		if err != nil {
+			text = riverbeat.Explain(err)
+		}
+		if text != fault && ctx.Err() == nil {
+			if fault = text; text != "" {
+				r.e.logger.WarnContext(ctx, "could not look after the running jobs; trying again", "error", text)
+			}
+		}
+	}
+}
+
+func (r *reaper) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	known := r.e.attempts.known()
+	jobs, err := r.e.runningJobs(ctx)
+	if err != nil {
+		return err
+	}
+	r.e.compare(known, jobs)
+	return errors.Join(r.mine(ctx, known, jobs), r.others(ctx, jobs))
+}
+
+// runningJobs reads which jobs run.
+func (e *Executor) runningJobs(ctx context.Context) (jobs []postgres.RunningJob, err error) {
+	err = e.db.InTx(ctx, func(tx *postgres.Tx) error {
+		jobs, err = tx.RunningJobs(ctx)
+		return err
+	})
+	return jobs, err
+}
+
+// recheck stops the attempts whose jobs are not theirs any more.
+func (e *Executor) recheck(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	known := e.attempts.known()
+	if len(known.underWay) == 0 {
+		return nil
+	}
+	jobs, err := e.runningJobs(ctx)
+	if err == nil {
+		e.compare(known, jobs)
+	}
+	return err
+}
+
+// compare stops attempts whose jobs were taken away, and those that somebody
+// wants cancelled: River's own notification of that may get lost, and then it
+// looks only once a minute.
+func (e *Executor) compare(k known, jobs []postgres.RunningJob) {
+	running := make(map[int64]bool, len(k.underWay))
+	for _, job := range jobs {
+		if job.Node != e.node.ID.String() {
+			continue
+		}
+		running[job.ID] = true
+		if cancel := k.underWay[job.ID]; cancel != nil && job.CancelRequested {
+			cancel(rivertype.ErrJobCancelledRemotely)
+		}
+	}
+	for job, cancel := range k.underWay {
+		if !running[job] {
+			cancel(errTaken)
+		}
+	}
+	e.attempts.mu.Lock()
+	defer e.attempts.mu.Unlock()
+	for _, job := range k.succeeded {
+		if !running[job] {
+			delete(e.attempts.succeeded, job)
+		}
+	}
+}
+
+// mine ends jobs that run under this node without an attempt: fetched in a
+// transaction whose commit was not heard of, or reported when the database was
+// away.
+func (r *reaper) mine(ctx context.Context, k known, jobs []postgres.RunningJob) error {
+	me := r.e.node.ID.String()
+	strays := map[int64]time.Time{}
+	var failed []error
+	for _, job := range jobs {
+		if job.Node != me || k.underWay[job.ID] != nil {
+			continue
+		}
+		since, ok := r.strays[job.ID]
+		if !ok {
+			since = time.Now()
+		}
+		strays[job.ID] = since
+		if time.Since(since) >= strayAfter {
+			failed = append(failed, r.e.endStray(ctx, job.ID, me))
+		}
+	}
+	r.strays = strays
+	return errors.Join(failed...)
+}
+
+func (e *Executor) endStray(ctx context.Context, job int64, me string) error {
+	e.attempts.mu.Lock()
+	result, succeeded := e.attempts.succeeded[job]
+	underWay := e.attempts.underWay[job] != nil
+	e.attempts.mu.Unlock()
+	if underWay {
+		return nil
+	}
+	err := e.db.InTx(ctx, func(tx *postgres.Tx) error {
+		lost, err := tx.LockLostJob(ctx, job, me)
+		if err != nil || lost == nil {
+			return err
+		}
+		if succeeded {
+			return e.ledger.Complete(ctx, tx, lost, result)
+		}
+		return e.ledger.TakeOver(ctx, tx, lost, false)
+	})
+	if err != nil {
+		return fmt.Errorf("end the stray job %d: %w", job, err)
+	}
+	e.logger.WarnContext(ctx, "ended a job of this node that nobody worked", "job", job, "succeeded", succeeded)
+	return nil
+}
+
+// others takes over the runs of nodes that are lost.
+func (r *reaper) others(ctx context.Context, jobs []postgres.RunningJob) error {
+	now := time.Now()
+	if now.Sub(r.looked) > 2*lookEvery {
+		// Neither this node nor, maybe, the others could beat meanwhile: who
+		// lives gets the time to say so.
+		clear(r.silent)
+	}
+	r.looked = now
+	silent := map[string]silence{}
+	lost := map[string][]int64{}
+	for _, job := range jobs {
+		if job.Node == r.e.node.ID.String() {
+			continue
+		}
+		var beat time.Time
+		if job.LastSeen != nil {
+			beat = *job.LastSeen
+		}
+		s, ok := r.silent[job.Node]
+		if !ok || !s.beat.Equal(beat) {
+			s = silence{beat: beat, since: now}
+		}
+		silent[job.Node] = s
+		if now.Sub(s.since) >= lostAfter {
+			lost[job.Node] = append(lost[job.Node], job.ID)
+		}
+	}
+	r.silent = silent
+	var failed []error
+	for node, ids := range lost {
+		for _, id := range ids {
+			taken, err := r.e.takeOver(ctx, id, node)
+			if err != nil {
+				failed = append(failed, fmt.Errorf("take the job %d of node %s over: %w", id, node, err))
+			}
+			if err != nil || !taken {
+				break
+			}
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// takeOver gives the run of a lost node's job a new one; false if the node has
+// a session after all.
+func (e *Executor) takeOver(ctx context.Context, job int64, node string) (bool, error) {
+	var free bool
+	err := e.db.InTx(ctx, func(tx *postgres.Tx) error {
+		var err error
+		if free, err = tx.LockLostNode(ctx, node); err != nil || !free {
+			return err
+		}
+		lost, err := tx.LockLostJob(ctx, job, node)
+		if err != nil || lost == nil {
+			return err
+		}
+		if err := e.ledger.TakeOver(ctx, tx, lost, true); err != nil {
+			return err
+		}
+		if lost.Run != nil {
+			e.logger.WarnContext(ctx, "took over the run of a lost node", "run", lost.Run.ID, "node", node, "lives", lost.Run.Lives+1)
+		}
+		return nil
+	})
+	return free, err
+}

@@ -1,0 +1,92 @@
+-- A node's session takes the lock by which the node is known to live.
+-- name: TryLock :one
+SELECT pg_try_advisory_lock(@key::bigint)::boolean AS locked;
+
+-- name: TryLocks :many
+SELECT pg_try_advisory_lock(key)::boolean AS locked
+FROM unnest(@keys::bigint[]) WITH ORDINALITY AS given (key, place)
+ORDER BY place;
+
+-- name: Unlock :exec
+SELECT pg_advisory_unlock(key) FROM unnest(@keys::bigint[]) AS given (key);
+
+-- Written, not only read: a primary that is cut off from its synchronous
+-- standby still answers reads.
+-- name: Beat :one
+INSERT INTO nodes (id, host, version, tzdata_version, tasks, queues)
+VALUES (@id, @host, @version, @tzdata_version, @tasks, @queues)
+ON CONFLICT (id) DO UPDATE SET last_seen_at = clock_timestamp()
+RETURNING last_seen_at;
+
+-- name: DeleteNode :exec
+DELETE FROM nodes WHERE id = @id;
+
+-- Nodes that went without a word long ago.
+-- name: ForgetNodes :exec
+DELETE FROM nodes WHERE last_seen_at < clock_timestamp() - interval '1 day';
+
+-- Which jobs of runs are being worked, by whom, and when that node was last
+-- seen.
+-- name: RunningJobs :many
+SELECT
+    j.id,
+    j.attempted_by[cardinality(j.attempted_by)]::text AS node,
+    (j.metadata ? 'cancel_attempted_at')::boolean AS cancel_requested,
+    n.last_seen_at
+FROM river_job AS j
+LEFT JOIN nodes AS n ON n.id::text = j.attempted_by[cardinality(j.attempted_by)]
+WHERE j.state = 'running' AND j.kind = 'run';
+
+-- Fails when the node has a session; held, it keeps the node from getting one.
+-- name: TryLockNodeShared :one
+SELECT pg_try_advisory_xact_lock_shared(@key::bigint)::boolean AS locked;
+
+-- name: JobOfRun :one
+SELECT (args ->> 'run_id')::text AS run_id, coalesce(args ->> 'lock_key', '')::text AS lock_key
+FROM river_job
+WHERE id = @id;
+
+-- name: LockRunningJob :one
+SELECT attempt, max_attempts, (metadata ? 'cancel_attempted_at')::boolean AS cancel_requested
+FROM river_job
+WHERE id = @id AND state = 'running' AND attempted_by[cardinality(attempted_by)] = @node::text
+FOR UPDATE;
+
+-- name: LockRunOfJob :one
+SELECT *
+FROM runs
+WHERE scheduled_for = @scheduled_for AND id = @id AND job_id = @job_id::bigint
+FOR UPDATE;
+
+-- Ends a running job whose attempt nobody will report. The history trigger
+-- takes state, reason and error from it, if the job still is its run's.
+-- name: FinalizeJob :exec
+UPDATE river_job
+SET state = @state::river_job_state,
+    finalized_at = clock_timestamp(),
+    errors = CASE WHEN @error::text = '' THEN errors ELSE array_append(errors, jsonb_build_object(
+        'at', clock_timestamp(), 'attempt', attempt, 'error', @error::text, 'trace', ''
+    )) END,
+    metadata = metadata || @metadata::jsonb
+WHERE id = @id AND state = 'running';
+
+-- The run of a lost job stands without one, so that the end of that job is no
+-- news of the run.
+-- name: DetachJob :exec
+UPDATE runs SET job_id = NULL WHERE scheduled_for = @scheduled_for AND id = @id;
+
+-- name: StartNextLife :exec
+UPDATE runs
+SET state = CASE WHEN @attempts_used::int > 0 THEN 'retrying' ELSE 'queued' END,
+    reason = @reason,
+    job_id = @job_id::bigint,
+    attempt = attempt - 1,
+    started_at = NULL,
+    enqueued_at = clock_timestamp(),
+    lives = CASE WHEN @lost::boolean THEN lives + 1 ELSE lives END,
+    lost_lives = CASE WHEN @lost::boolean THEN
+        coalesce(lost_lives, '[]') || jsonb_build_object(
+            'job_id', @lost_job_id::bigint, 'node', node, 'execution', execution, 'lost_at', clock_timestamp()
+        )
+    ELSE lost_lives END
+WHERE scheduled_for = @scheduled_for AND id = @id;
