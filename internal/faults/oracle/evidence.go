@@ -68,7 +68,6 @@ type Run struct {
 	State, Reason   string
 	BlockedBy       string
 	JobID           int64
-	Lives           int
 	Execution       int
 	Attempt         int
 	MaxAttempts     int
@@ -249,7 +248,7 @@ FROM faults.moves ORDER BY seq`
 	const runs = `
 SELECT id::text, coalesce(schedule_id::text, ''), schedule_name, schedule_version, task_name, args, task_params,
     coalesce(lock_key, ''), execution_policy, trigger, scheduled_for, state, coalesce(reason, ''),
-    coalesce(blocked_by::text, ''), coalesce(job_id, 0), lives, execution, attempt, max_attempts,
+    coalesce(blocked_by::text, ''), coalesce(job_id, 0), execution, attempt, max_attempts,
     coalesce((result ->> 'execution')::int, 0), coalesce(missed_from, 'epoch'), coalesce(missed_until, 'epoch'),
     missed_count, created_at, coalesce(error, '')
 FROM runs ORDER BY scheduled_for, id`
@@ -262,7 +261,7 @@ FROM runs ORDER BY scheduled_for, id`
 		var args, params json.RawMessage
 		err = row.Scan(&r.ID, &r.ScheduleID, &r.ScheduleName, &r.ScheduleVersion, &task, &args, &params,
 			&r.LockKey, &r.Policy, &r.Trigger, &r.ScheduledFor, &r.State, &r.Reason,
-			&r.BlockedBy, &r.JobID, &r.Lives, &r.Execution, &r.Attempt, &r.MaxAttempts,
+			&r.BlockedBy, &r.JobID, &r.Execution, &r.Attempt, &r.MaxAttempts,
 			&r.Accepted, &r.MissedFrom, &r.MissedUntil, &r.MissedCount, &r.CreatedAt, &r.Error)
 		r.Params = canonical(params)
 		r.Key = keyOf(r.Policy, task, args, params)

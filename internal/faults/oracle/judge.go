@@ -20,6 +20,8 @@ const (
 	wakeLimit = 3 * time.Second
 	// onTime is how old a tick must be before it may be missed.
 	onTime = 60 * time.Second
+	// maxLives is how many times a run may be lost with its process.
+	maxLives = 3
 	// aftermath is how long a fault may be the cause of something.
 	aftermath = 15 * time.Second
 )
@@ -329,15 +331,18 @@ func (j *judge) ends() {
 				j.find(CheckEnd, j.ended(r.ID), r, "run %s was cancelled (%s) by nobody", r.ID, r.Reason)
 			}
 		case "failed":
-			failures := 0
+			failures, lost := 0, 0
 			for _, e := range j.executions[r.ID] {
-				if e.Outcome == Failed {
+				switch {
+				case e.Outcome == Failed:
 					failures++
+				case j.befell(e.PID, e.Start.Add(-aftermath), j.ended(r.ID)):
+					lost++
 				}
 			}
-			if failures < r.MaxAttempts && (r.Reason != "worker_lost" || r.Lives < 3) {
-				j.find(CheckEnd, j.ended(r.ID), r, "run %s has failed after %d of %d attempts (%s, %d lives lost): %s",
-					r.ID, failures, r.MaxAttempts, cmp.Or(r.Reason, "no reason"), r.Lives, r.Error)
+			if failures < r.MaxAttempts && (r.Reason != "worker_lost" || lost < maxLives) {
+				j.find(CheckEnd, j.ended(r.ID), r, "run %s has failed after %d of %d attempts and %d lives (%s): %s",
+					r.ID, failures, r.MaxAttempts, lost, cmp.Or(r.Reason, "no reason"), r.Error)
 			}
 		}
 	}
@@ -401,7 +406,10 @@ func (j *judge) zombie(a, b *Execution) string {
 			if f.To.After(lost) && (a.Stubborn || !j.over(a).After(f.To.Add(wakeLimit))) {
 				return fmt.Sprintf("%s was frozen from %s to %s", a.Node, clock(f.From), clock(f.To))
 			}
-		case CutOff, Database, Slow:
+		default: // only what kept it from beating
+			if f.Kind != CutOff && f.Kind != Database && f.Kind != Slow {
+				continue
+			}
 			if a.Stubborn && (a.Context != "" || a.End.IsZero()) {
 				return fmt.Sprintf("%s was %s from %s to %s, and the task ignores its context", a.Node, f.Kind, clock(f.From), clock(f.To))
 			}
@@ -500,8 +508,9 @@ func (j *judge) waits() {
 				continue
 			}
 			busy[r.Key] = append(busy[r.Key], s)
-			if took := s.until.Sub(later(s.from, j.ev.Calm)); took > waitLimit {
-				j.find(CheckWait, s.until, r, "run %s was %s for %s with no fault left", r.ID, m.State, took.Round(time.Millisecond))
+			from := later(s.from, j.ev.Calm)
+			if took := s.until.Sub(from); took > waitLimit {
+				j.find(CheckWait, from.Add(waitLimit), r, "run %s was %s for %s with no fault left", r.ID, m.State, took.Round(time.Millisecond))
 			}
 		}
 	}
@@ -510,7 +519,7 @@ func (j *judge) waits() {
 			for _, w := range line {
 				from := later(later(w.from, free.from), j.ev.Calm)
 				if took := earlier(w.until, free.until).Sub(from); took > waitLimit {
-					j.find(CheckWait, from.Add(took), w.r, "run %s waited %s for a key that was free", w.r.ID, took.Round(time.Millisecond))
+					j.find(CheckWait, from.Add(waitLimit), w.r, "run %s waited %s for a key that was free", w.r.ID, took.Round(time.Millisecond))
 				}
 			}
 		}
@@ -534,7 +543,7 @@ func (j *judge) waits() {
 			}
 			j.verdict.Recoveries = append(j.verdict.Recoveries, took)
 			if took > waitLimit {
-				j.find(CheckWait, all[again].Start, j.runs[id], "run %s started again %s after its process was killed", id, took.Round(time.Millisecond))
+				j.find(CheckWait, p.To.Add(waitLimit), j.runs[id], "run %s started again %s after its process was killed", id, took.Round(time.Millisecond))
 			}
 		}
 	}

@@ -94,6 +94,11 @@ type expectation struct {
 // decided.
 const undecided = 15 * time.Second
 
+// covers tells whether a version has ticks at a time, if its recurrence has.
+func (v *Version) covers(at time.Time) bool {
+	return v.Enabled && (v.StartsAt == nil || !at.Before(*v.StartsAt)) && (v.EndsAt == nil || !at.After(*v.EndsAt))
+}
+
 // nominal computes the ticks of all schedules, second by second. Near an edit
 // it is not known on which side of it a tick fell: there a tick that both
 // versions have must be decided by either, and one that only one has may be
@@ -122,7 +127,7 @@ func nominal(ev *Evidence) (map[tick]*expectation, error) {
 					continue
 				}
 				reigning++
-				if v.Enabled && recurrences[i].ticks(at) && !(v.StartsAt != nil && at.Before(*v.StartsAt)) && !(v.EndsAt != nil && at.After(*v.EndsAt)) {
+				if v.covers(at) && recurrences[i].ticks(at) {
 					having++
 					of = append(of, v.Number)
 				}
