@@ -72,7 +72,7 @@ SEED  ?= 0
 
 .PHONY: faults
 faults: go postgres ## Break nodes and Postgres in SEEDS=n random ways, and judge what ran (SEED=x to see one again)
-	$(GO) test -count=1 -v -timeout 0 ./internal/faults -args -seeds $(SEEDS) -seed $(SEED)
+	$(GO) test -count=1 -v -timeout 0 -parallel 4 -run TestRandomFaults ./internal/faults -args -seeds $(SEEDS) -seed $(SEED)
 
 FUZZTIME ?= 20s
 

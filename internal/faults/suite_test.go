@@ -124,7 +124,11 @@ func report(t *testing.T, seed uint64, ev *oracle.Evidence, verdict *oracle.Verd
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d: %d promises were broken\n", seed, len(verdict.Violations))
 	told := map[string]int{}
-	for _, v := range verdict.Violations {
+	for i, v := range verdict.Violations {
+		if i == 20 {
+			b.WriteString("  and so on\n")
+			break
+		}
 		fmt.Fprintf(&b, "  %s  %-8s  %s\n", v.At.UTC().Format("15:04:05.000"), v.Check, v.Text)
 	}
 	for _, v := range verdict.Violations {

@@ -53,7 +53,7 @@ const (
 type Verdict struct {
 	Violations []Violation
 	Excused    []string        // overlaps of zombies whose results were refused
-	Recoveries []time.Duration // from kill -9 to the new start
+	Recoveries []time.Duration // from kill -9 to the new start, whatever else went wrong
 	Ticks      int
 }
 
@@ -538,11 +538,8 @@ func (j *judge) waits() {
 				continue
 			}
 			took := all[again].Start.Sub(p.To)
-			if !j.unharmed(p.To.Add(-aftermath), all[again].Start) {
-				continue
-			}
 			j.verdict.Recoveries = append(j.verdict.Recoveries, took)
-			if took > waitLimit {
+			if took > waitLimit && j.unharmed(p.To.Add(-decideLimit), all[again].Start) {
 				j.find(CheckWait, p.To.Add(waitLimit), j.runs[id], "run %s started again %s after its process was killed", id, took.Round(time.Millisecond))
 			}
 		}
