@@ -67,6 +67,13 @@ verify: go $(SQLC) $(GOLANGCI_LINT) ## Check that generated files, formatting an
 bench: go postgres ## Measure against raw River on this machine
 	$(GO) run ./internal/bench $(ARGS)
 
+SEEDS ?= 1
+SEED  ?= 0
+
+.PHONY: faults
+faults: go postgres ## Break nodes and Postgres in SEEDS=n random ways, and judge what ran (SEED=x to see one again)
+	$(GO) test -count=1 -v -timeout 0 -parallel 4 -run TestRandomFaults ./internal/faults -args -seeds $(SEEDS) -seed $(SEED)
+
 FUZZTIME ?= 20s
 
 .PHONY: fuzz

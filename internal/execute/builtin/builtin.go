@@ -11,11 +11,14 @@ import (
 	"riverbeat/internal/execute"
 )
 
+// tasks are the tasks by name. The fault suite's build adds one.
+var tasks = map[string]execute.Task{"echo": echo, "sleep": sleep, "fail": fail}
+
 // Register adds the tasks to r.
 func Register(r *execute.Registry) {
-	r.Register("echo", echo)
-	r.Register("sleep", sleep)
-	r.Register("fail", fail)
+	for name, task := range tasks {
+		r.Register(name, task)
+	}
 }
 
 // echo returns its parameters.
