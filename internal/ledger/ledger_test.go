@@ -134,6 +134,24 @@ func TestRecord_AdmitsABatchInItsOrder(t *testing.T) {
 	require.Equal(t, riverbeat.Waiting, b.record(t, b.entry(t, queues, riverbeat.TriggerSchedule, 0))[0].State)
 }
 
+// A node whose clock is hours ahead must not make jobs that nobody may fetch.
+func TestRecord_JobsAreDueByTheDatabasesClock(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.now = b.now.Add(-3 * time.Hour)
+	run := b.record(t, b.entry(t, schedule(riverbeat.Allow), riverbeat.TriggerSchedule, 0))[0]
+	b.in(t, func(tx *postgres.Tx) error {
+		var state string
+		var scheduledAt, createdAt time.Time
+		err := tx.QueryRow(t.Context(), "SELECT state, scheduled_at, created_at FROM river_job WHERE id = $1", *run.JobID).
+			Scan(&state, &scheduledAt, &createdAt)
+		require.Equal(t, "available", state)
+		require.True(t, scheduledAt.Equal(b.now), scheduledAt)
+		require.True(t, createdAt.Equal(b.now), createdAt)
+		return err
+	})
+}
+
 func TestRecord_ChainsCatchUp(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []riverbeat.Policy{riverbeat.Allow, riverbeat.Skip, riverbeat.Queue} {

@@ -20,7 +20,14 @@ import (
 // with the last one it has failed. A run that someone wanted to cancel is
 // cancelled.
 func (l *Ledger) TakeOver(ctx context.Context, tx *postgres.Tx, lost *postgres.LostJob, withNode bool) error {
-	switch run := lost.Run; {
+	run := lost.Run
+	withNode = withNode && run != nil && !lost.CancelRequested
+	if withNode {
+		if err := tx.LoseLife(ctx, run); err != nil {
+			return err
+		}
+	}
+	switch {
 	case run == nil:
 		return l.end(ctx, tx, lost, "cancelled", "The job is not its run's any more.", nil)
 	case lost.CancelRequested:
@@ -29,7 +36,11 @@ func (l *Ledger) TakeOver(ctx context.Context, tx *postgres.Tx, lost *postgres.L
 		cause := fmt.Sprintf("The process that worked the run was lost, for the %dth time.", riverbeat.MaxLives)
 		return l.end(ctx, tx, lost, "discarded", cause, said(riverbeat.Failed, riverbeat.WorkerLost))
 	default:
-		return l.nextLife(ctx, tx, lost, withNode)
+		var reason riverbeat.Reason
+		if withNode {
+			reason = riverbeat.WorkerLost
+		}
+		return l.nextLife(ctx, tx, lost, reason)
 	}
 }
 
@@ -56,7 +67,7 @@ func (l *Ledger) end(ctx context.Context, tx *postgres.Tx, lost *postgres.LostJo
 	return l.Promote(ctx, tx, lost.Key)
 }
 
-func (l *Ledger) nextLife(ctx context.Context, tx *postgres.Tx, lost *postgres.LostJob, withNode bool) error {
+func (l *Ledger) nextLife(ctx context.Context, tx *postgres.Tx, lost *postgres.LostJob, reason riverbeat.Reason) error {
 	run := lost.Run
 	definitions, err := tx.TaskDefinitions(ctx, []string{run.TaskName})
 	if err != nil {
@@ -85,7 +96,7 @@ func (l *Ledger) nextLife(ctx context.Context, tx *postgres.Tx, lost *postgres.L
 	if len(duplicates) > 0 {
 		return fmt.Errorf("the key of run %s was taken while it was held", run.ID)
 	}
-	return tx.StartNextLife(ctx, &next, lost, withNode)
+	return tx.StartNextLife(ctx, &next, lost, reason)
 }
 
 // said is how a job's metadata tells the history trigger what it cannot see.

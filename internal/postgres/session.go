@@ -290,15 +290,16 @@ func (tx *Tx) DetachJob(ctx context.Context, r *riverbeat.Run) error {
 	return tx.q.DetachJob(ctx, tx.Tx, &dbq.DetachJobParams{ScheduledFor: r.ScheduledFor, ID: r.ID})
 }
 
-// StartNextLife writes down that the run of a lost job goes on under r.JobID.
-// If the job was lost with its node, that has cost a life.
-func (tx *Tx) StartNextLife(ctx context.Context, r *riverbeat.Run, lost *LostJob, withNode bool) error {
-	var reason riverbeat.Reason
-	if withNode {
-		reason = riverbeat.WorkerLost
-	}
+// LoseLife writes down that the run has lost its job with the node.
+func (tx *Tx) LoseLife(ctx context.Context, r *riverbeat.Run) error {
+	return tx.q.LoseLife(ctx, tx.Tx, &dbq.LoseLifeParams{ScheduledFor: r.ScheduledFor, ID: r.ID})
+}
+
+// StartNextLife writes down that the run of a lost job goes on under r.JobID,
+// for the reason.
+func (tx *Tx) StartNextLife(ctx context.Context, r *riverbeat.Run, lost *LostJob, reason riverbeat.Reason) error {
 	return tx.q.StartNextLife(ctx, tx.Tx, &dbq.StartNextLifeParams{
 		ScheduledFor: r.ScheduledFor, ID: r.ID, JobID: *r.JobID, Reason: orNull(reason),
-		AttemptsUsed: int32(lost.Attempt - 1), Lost: withNode, LostJobID: lost.ID, //nolint:gosec // River's smallint
+		AttemptsUsed: int32(lost.Attempt - 1), //nolint:gosec // River's smallint
 	})
 }

@@ -54,11 +54,31 @@ type Queue struct {
 
 // New makes a Queue for the River tables in schema.
 func New(pool *pgxpool.Pool, schema string, logger *slog.Logger) (*Queue, error) {
-	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Schema: schema, Logger: logger})
+	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{
+		Schema: schema, Logger: logger,
+		Middleware: []rivertype.Middleware{river.JobInsertMiddlewareFunc(stamp)},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("make a River client: %w", err)
 	}
 	return &Queue{client: client}, nil
+}
+
+type nowKey struct{}
+
+// stamp gives jobs the database's time. By itself River's driver takes that of
+// this machine, and nobody may fetch the jobs of a node whose clock is ahead.
+// (InsertOpts.ScheduledAt would make them scheduled, not available.)
+func stamp(
+	ctx context.Context, params []*rivertype.JobInsertParams,
+	insert func(context.Context) ([]*rivertype.JobInsertResult, error),
+) ([]*rivertype.JobInsertResult, error) {
+	if now, ok := ctx.Value(nowKey{}).(time.Time); ok {
+		for _, p := range params {
+			p.CreatedAt, p.ScheduledAt = &now, &now
+		}
+	}
+	return insert(ctx)
 }
 
 // Client is River's client that inserts only, for River UI.
@@ -78,8 +98,8 @@ type Duplicate struct {
 	State     riverbeat.State
 }
 
-// Enqueue inserts a job for each run and sets the run's JobID, EnqueuedAt and
-// state. Keyed runs are inserted in the order of their keys; each key may
+// Enqueue inserts a job for each run, due now by the database's clock, and sets
+// the run's JobID, EnqueuedAt and state. Keyed runs are inserted in the order of their keys; each key may
 // occur once. The runs that met a live job of their key are returned; they are
 // left as they were.
 func (q *Queue) Enqueue(ctx context.Context, tx pgx.Tx, now time.Time, entries []Entry) ([]Duplicate, error) {
@@ -104,7 +124,7 @@ func (q *Queue) Enqueue(ctx context.Context, tx pgx.Tx, now time.Time, entries [
 			TaskParams:   e.Run.TaskParams,
 		}}
 	}
-	results, err := q.client.InsertManyTx(ctx, tx, params)
+	results, err := q.client.InsertManyTx(context.WithValue(ctx, nowKey{}, now), tx, params)
 	if err != nil {
 		return nil, fmt.Errorf("insert %d jobs: %w", len(params), err)
 	}

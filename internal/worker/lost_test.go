@@ -93,6 +93,7 @@ func TestARunThatLosesThreeLivesHasFailed(t *testing.T) {
 	b.start()
 	ended := b.until(t, run.ID, in(riverbeat.Failed))
 	require.Equal(t, riverbeat.WorkerLost, ended.Reason)
+	require.Equal(t, riverbeat.MaxLives, ended.Lives)
 	require.Contains(t, ended.Error, "lost")
 	b.until(t, next.ID, in(riverbeat.Succeeded))
 }

@@ -82,11 +82,13 @@ SET state = CASE WHEN @attempts_used::int > 0 THEN 'retrying' ELSE 'queued' END,
     job_id = @job_id::bigint,
     attempt = attempt - 1,
     started_at = NULL,
-    enqueued_at = clock_timestamp(),
-    lives = CASE WHEN @lost::boolean THEN lives + 1 ELSE lives END,
-    lost_lives = CASE WHEN @lost::boolean THEN
-        coalesce(lost_lives, '[]') || jsonb_build_object(
-            'job_id', @lost_job_id::bigint, 'node', node, 'execution', execution, 'lost_at', clock_timestamp()
-        )
-    ELSE lost_lives END
+    enqueued_at = clock_timestamp()
+WHERE scheduled_for = @scheduled_for AND id = @id;
+
+-- name: LoseLife :exec
+UPDATE runs
+SET lives = lives + 1,
+    lost_lives = coalesce(lost_lives, '[]') || jsonb_build_object(
+        'job_id', job_id, 'node', node, 'execution', execution, 'lost_at', clock_timestamp()
+    )
 WHERE scheduled_for = @scheduled_for AND id = @id;

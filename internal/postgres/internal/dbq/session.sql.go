@@ -213,6 +213,25 @@ func (q *Queries) LockRunningJob(ctx context.Context, db DBTX, arg *LockRunningJ
 	return i, err
 }
 
+const loseLife = `-- name: LoseLife :exec
+UPDATE runs
+SET lives = lives + 1,
+    lost_lives = coalesce(lost_lives, '[]') || jsonb_build_object(
+        'job_id', job_id, 'node', node, 'execution', execution, 'lost_at', clock_timestamp()
+    )
+WHERE scheduled_for = $1 AND id = $2
+`
+
+type LoseLifeParams struct {
+	ScheduledFor time.Time
+	ID           uuid.UUID
+}
+
+func (q *Queries) LoseLife(ctx context.Context, db DBTX, arg *LoseLifeParams) error {
+	_, err := db.Exec(ctx, loseLife, arg.ScheduledFor, arg.ID)
+	return err
+}
+
 const runningJobs = `-- name: RunningJobs :many
 SELECT
     j.id,
@@ -265,22 +284,14 @@ SET state = CASE WHEN $1::int > 0 THEN 'retrying' ELSE 'queued' END,
     job_id = $3::bigint,
     attempt = attempt - 1,
     started_at = NULL,
-    enqueued_at = clock_timestamp(),
-    lives = CASE WHEN $4::boolean THEN lives + 1 ELSE lives END,
-    lost_lives = CASE WHEN $4::boolean THEN
-        coalesce(lost_lives, '[]') || jsonb_build_object(
-            'job_id', $5::bigint, 'node', node, 'execution', execution, 'lost_at', clock_timestamp()
-        )
-    ELSE lost_lives END
-WHERE scheduled_for = $6 AND id = $7
+    enqueued_at = clock_timestamp()
+WHERE scheduled_for = $4 AND id = $5
 `
 
 type StartNextLifeParams struct {
 	AttemptsUsed int32
 	Reason       *string
 	JobID        int64
-	Lost         bool
-	LostJobID    int64
 	ScheduledFor time.Time
 	ID           uuid.UUID
 }
@@ -290,8 +301,6 @@ func (q *Queries) StartNextLife(ctx context.Context, db DBTX, arg *StartNextLife
 		arg.AttemptsUsed,
 		arg.Reason,
 		arg.JobID,
-		arg.Lost,
-		arg.LostJobID,
 		arg.ScheduledFor,
 		arg.ID,
 	)
