@@ -453,7 +453,6 @@ func TestRetry_OfWhatNeverRan(t *testing.T) {
 // line behind it moves when, and only when, the key is free.
 func TestWhoeverTouchesTheJob(t *testing.T) {
 	t.Parallel()
-	const cancelInPsql = "UPDATE river_job SET state = 'cancelled', finalized_at = now() WHERE id = $1"
 	type outcome struct {
 		state  riverbeat.State
 		reason riverbeat.Reason
@@ -481,25 +480,34 @@ func TestWhoeverTouchesTheJob(t *testing.T) {
 			"psql cancels": cancelled, "psql deletes": deleted, "psql truncates": deleted,
 		}},
 	} {
-		for name, touch := range map[string]func(*testing.T, *bundle, int64) error{
-			"River cancels": func(t *testing.T, b *bundle, id int64) error {
-				_, err := b.river.JobCancel(t.Context(), id)
+		for name, touch := range map[string]func(context.Context, *bundle, int64) error{
+			"River cancels": func(ctx context.Context, b *bundle, id int64) error {
+				_, err := b.river.JobCancel(ctx, id)
 				return err
 			},
-			"River retries": func(t *testing.T, b *bundle, id int64) error {
-				_, err := b.river.JobRetry(t.Context(), id)
+			"River retries": func(ctx context.Context, b *bundle, id int64) error {
+				_, err := b.river.JobRetry(ctx, id)
 				return err
 			},
-			"River deletes": func(t *testing.T, b *bundle, id int64) error {
-				_, err := b.river.JobDelete(t.Context(), id)
+			"River deletes": func(ctx context.Context, b *bundle, id int64) error {
+				_, err := b.river.JobDelete(ctx, id)
 				if errors.Is(err, rivertype.ErrJobRunning) {
 					return nil
 				}
 				return err
 			},
-			"psql cancels":   func(t *testing.T, b *bundle, id int64) error { b.psql(t, cancelInPsql, id); return nil },
-			"psql deletes":   func(t *testing.T, b *bundle, id int64) error { b.psql(t, "DELETE FROM river_job WHERE id = $1", id); return nil },
-			"psql truncates": func(t *testing.T, b *bundle, _ int64) error { b.psql(t, "TRUNCATE river_job"); return nil },
+			"psql cancels": func(ctx context.Context, b *bundle, id int64) error {
+				_, err := b.Pool.Exec(ctx, "UPDATE river_job SET state = 'cancelled', finalized_at = now() WHERE id = $1", id)
+				return err
+			},
+			"psql deletes": func(ctx context.Context, b *bundle, id int64) error {
+				_, err := b.Pool.Exec(ctx, "DELETE FROM river_job WHERE id = $1", id)
+				return err
+			},
+			"psql truncates": func(ctx context.Context, b *bundle, _ int64) error {
+				_, err := b.Pool.Exec(ctx, "TRUNCATE river_job")
+				return err
+			},
 		} {
 			t.Run(state.name+", "+name, func(t *testing.T) {
 				t.Parallel()
@@ -510,7 +518,7 @@ func TestWhoeverTouchesTheJob(t *testing.T) {
 					b.psql(t, statement, *first.JobID)
 				}
 				heard := b.lines(t)
-				require.NoError(t, touch(t, b, *first.JobID))
+				require.NoError(t, touch(t.Context(), b, *first.JobID))
 
 				want, got := state.outcomes[name], b.read(t, first.ID)
 				require.Equal(t, want, outcome{got.State, got.Reason, got.CancelRequestedAt != nil})

@@ -50,7 +50,7 @@ $$;
 CREATE TRIGGER drop_uniqueness BEFORE INSERT ON river_job FOR EACH ROW EXECUTE FUNCTION drop_uniqueness();`
 
 // People, nodes, River UI and psql are at the runs of one key, all at once. The
-// key never has two live jobs, nobody is stuck in the end, and nobody but psql
+// key never has two live jobs, nobody is stuck in the end, and nobody
 // ever sees a deadlock.
 func TestEverybodyAtOneKey(t *testing.T) {
 	t.Parallel()
@@ -79,11 +79,17 @@ func everybodyAtOneKey(t *testing.T, unique bool) {
 		err = b.Pool.QueryRow(ctx, "SELECT id FROM runs WHERE state IN ("+states+") ORDER BY random() LIMIT 1").Scan(&id)
 		return id, err
 	}
-	pickJob := func(where string) (id int64, err error) {
-		err = b.Pool.QueryRow(ctx, "SELECT id FROM river_job WHERE "+where+" ORDER BY random() LIMIT 1").Scan(&id)
-		return id, err
+	onJob := func(where string, act func(id int64) error) func() error {
+		return func() error {
+			var id int64
+			err := b.Pool.QueryRow(ctx, "SELECT id FROM river_job WHERE "+where+" ORDER BY random() LIMIT 1").Scan(&id)
+			if err != nil {
+				return err
+			}
+			return act(id)
+		}
 	}
-	live := "finalized_at IS NULL"
+	const live = "finalized_at IS NULL"
 	actors := map[string]func() error{
 		// With a short line, so that the key is free at times.
 		"asks": func() error {
@@ -111,19 +117,12 @@ func everybodyAtOneKey(t *testing.T, unique bool) {
 			}
 			return err
 		},
-		"fetches": func() error {
-			id, err := pickJob("state = 'available'")
-			if err == nil {
-				_, err = b.Pool.Exec(ctx, fetchJob+" AND state = 'available'", id)
-			}
+		"fetches": onJob("state = 'available'", func(id int64) error {
+			_, err := b.Pool.Exec(ctx, fetchJob+" AND state = 'available'", id)
 			return err
-		},
+		}),
 		// As a node ends a run behind which others wait.
-		"completes and promotes": func() error {
-			id, err := pickJob("state = 'running'")
-			if err != nil {
-				return err
-			}
+		"completes and promotes": onJob("state = 'running'", func(id int64) error {
 			return b.DB.InTx(ctx, func(tx *postgres.Tx) error {
 				if err := tx.Promoting(ctx, key); err != nil {
 					return err
@@ -136,15 +135,12 @@ func everybodyAtOneKey(t *testing.T, unique bool) {
 				}
 				return b.ledger.Promote(ctx, tx, key)
 			})
-		},
+		}),
 		// As River ends it.
-		"ends": func() error {
-			id, err := pickJob("state = 'running'")
-			if err == nil {
-				_, err = b.Pool.Exec(ctx, []string{completeJob, discardJob, retryLater}[rand.IntN(3)]+" AND state = 'running'", id)
-			}
+		"ends": onJob("state = 'running'", func(id int64) error {
+			_, err := b.Pool.Exec(ctx, []string{completeJob, discardJob, retryLater}[rand.IntN(3)]+" AND state = 'running'", id)
 			return err
-		},
+		}),
 		"makes due": func() error {
 			_, err := b.Pool.Exec(ctx, "UPDATE river_job SET state = 'available', scheduled_at = now() WHERE state = 'retryable'")
 			return err
@@ -153,17 +149,32 @@ func everybodyAtOneKey(t *testing.T, unique bool) {
 			_, err := b.ticker.Sweep(ctx)
 			return err
 		},
-		"promotes":      func() error { return b.ticker.Promote(ctx, key) },
-		"River cancels": func() error { return onJob(pickJob, live, func(id int64) error { _, err := b.river.JobCancel(ctx, id); return err }) },
-		"River deletes": func() error { return onJob(pickJob, live, func(id int64) error { _, err := b.river.JobDelete(ctx, id); return err }) },
-		"psql deletes": func() error {
-			return onJob(pickJob, live, func(id int64) error { _, err := b.Pool.Exec(ctx, "DELETE FROM river_job WHERE id = $1", id); return err })
+		"promotes": func() error { return b.ticker.Promote(ctx, key) },
+		"River cancels": onJob(live, func(id int64) error {
+			_, err := b.river.JobCancel(ctx, id)
+			return err
+		}),
+		"River deletes": onJob(live, func(id int64) error {
+			_, err := b.river.JobDelete(ctx, id)
+			return err
+		}),
+		"psql deletes": onJob(live, func(id int64) error {
+			_, err := b.Pool.Exec(ctx, "DELETE FROM river_job WHERE id = $1", id)
+			return err
+		}),
+		"psql truncates": func() error {
+			if rand.IntN(10) > 0 {
+				return pgx.ErrNoRows // else there is nothing left for the others
+			}
+			_, err := b.Pool.Exec(ctx, "TRUNCATE river_job")
+			return err
 		},
 	}
 	if unique { // a retry of River's has nothing else to go by
-		actors["River retries"] = func() error {
-			return onJob(pickJob, "true", func(id int64) error { _, err := b.river.JobRetry(ctx, id); return err })
-		}
+		actors["River retries"] = onJob("true", func(id int64) error {
+			_, err := b.river.JobRetry(ctx, id)
+			return err
+		})
 	}
 	names := slices.Sorted(maps.Keys(actors))
 	const hands, share = 8, 20
@@ -195,7 +206,8 @@ func everybodyAtOneKey(t *testing.T, unique bool) {
 	require.Eventually(t, func() bool {
 		_, err := b.ticker.Sweep(ctx)
 		require.NoError(t, err)
-		b.psql(t, "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE "+live)
+		_, err = b.Pool.Exec(ctx, "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE "+live)
+		require.NoError(t, err)
 		var left int
 		require.NoError(t, b.Pool.QueryRow(ctx, "SELECT count(*) FROM runs WHERE state IN ('waiting', 'queued', 'running', 'retrying')").Scan(&left))
 		return left == 0
@@ -206,14 +218,6 @@ SELECT min(alive), max(alive), count(*)
 FROM (SELECT sum(step) OVER (ORDER BY id) AS alive FROM watched) AS steps`).Scan(&least, &most, &total))
 	require.Equal(t, []int{0, 1}, []int{least, most}, "live jobs of the key")
 	require.Greater(t, total, hands*share)
-}
-
-func onJob(pick func(string) (int64, error), where string, act func(int64) error) error {
-	id, err := pick(where)
-	if err != nil {
-		return err
-	}
-	return act(id)
 }
 
 // expected tells whether err says no more than that someone else was first.

@@ -32,7 +32,7 @@ func (l *Ledger) Cancel(ctx context.Context, tx *postgres.Tx, id uuid.UUID, by s
 // another job, since then.
 func (l *Ledger) cancel(ctx context.Context, tx *postgres.Tx, run *riverbeat.Run, by string) (*riverbeat.Run, error) {
 	if run.State.Ended() {
-		return nil, riverbeat.Errorf(riverbeat.Conflict, "run_ended", "The run has ended already: it is %s.", run.State)
+		return nil, riverbeat.Errorf(riverbeat.Conflict, "run_ended", "The run has ended already (%s).", run.State)
 	}
 	running := false
 	if run.JobID != nil {

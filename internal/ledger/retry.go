@@ -70,7 +70,7 @@ func (l *Ledger) Retry(ctx context.Context, tx *postgres.Tx, id uuid.UUID) (*riv
 func mayRetry(run *riverbeat.Run) error {
 	switch {
 	case !run.State.Ended():
-		return riverbeat.Errorf(riverbeat.Conflict, "run_not_ended", "The run has not ended: it is %s.", run.State)
+		return riverbeat.Errorf(riverbeat.Conflict, "run_not_ended", "The run has not ended yet (%s).", run.State)
 	case run.State == riverbeat.Missed:
 		return riverbeat.Errorf(riverbeat.Conflict, "run_never_ran",
 			"This stands for ticks that were missed; there is nothing to try again. Run the schedule now instead.")
@@ -84,6 +84,6 @@ func mayRetry(run *riverbeat.Run) error {
 func keyTaken(by *uuid.UUID) error {
 	return &riverbeat.Error{
 		Kind: riverbeat.Conflict, Code: "lock_key_taken", BlockedBy: by,
-		Detail: fmt.Sprintf("The run %s of the same task and arguments is in the way. Try again when it has ended.", by),
+		Detail: fmt.Sprintf("The run %s has the same lock key and is in the way. Try again when it has ended.", by),
 	}
 }

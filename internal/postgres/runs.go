@@ -167,7 +167,7 @@ func (tx *Tx) CancelRun(ctx context.Context, r *riverbeat.Run, running bool, by 
 func (tx *Tx) Requeue(ctx context.Context, r *riverbeat.Run, oldJob *int64) (*riverbeat.Run, error) {
 	return orNone(tx.q.Requeue(ctx, tx.Tx, &dbq.RequeueParams{
 		ScheduledFor: r.ScheduledFor, ID: r.ID, OldJobID: oldJob,
-		JobID: *r.JobID, MaxAttempts: int16(min(r.MaxAttempts, math.MaxInt16)),
+		JobID: *r.JobID, MaxAttempts: int16(min(r.MaxAttempts, math.MaxInt16)), //nolint:gosec // bounded right here
 	}))
 }
 
