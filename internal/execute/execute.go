@@ -388,7 +388,7 @@ func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], st
 		if d := started.Definition; d != nil && d.Retry != (riverbeat.Retry{}) {
 			retry = d.Retry
 		}
-		e.retries.Store(job.ID, retry.After(started.Run.Attempt))
+		e.retries.Store(job.ID, retry.After(job.Attempt))
 	}
 	return report(ctx, "", "", printable(cause))
 }

@@ -1,8 +1,8 @@
 // Package ledger is the one door through which ticks, requests and backfills
-// become rows in runs and jobs in River, and through which the line of a lock
-// key moves up. tick, history, catalog and execute decide what shall be
-// recorded; how it is admitted is decided here, by riverbeat.Admit under the
-// lock of the key.
+// become rows in runs and jobs in River, through which the line of a lock key
+// moves up, and through which runs are cancelled and retried. tick, history,
+// catalog and execute decide what shall be recorded; how it is admitted is
+// decided here, by riverbeat.Admit under the lock of the key.
 //
 // Everything happens in the caller's transaction. The order of locks is:
 // clock, admit key, job, run.

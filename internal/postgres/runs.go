@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -131,14 +132,7 @@ func (tx *Tx) HaveLines(ctx context.Context, keys []string) (map[string]bool, er
 
 // FirstWaiting locks the head of the line of a key; nil if nobody waits.
 func (tx *Tx) FirstWaiting(ctx context.Context, key string) (*riverbeat.Run, error) {
-	row, err := tx.q.FirstWaiting(ctx, tx.Tx, key)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil //nolint:nilnil // nobody waits, which is no error
-	}
-	if err != nil {
-		return nil, err
-	}
-	return run(row)
+	return orNone(tx.q.FirstWaiting(ctx, tx.Tx, key))
 }
 
 // Promote takes a waiting run out of its line: r.JobID is its job now.
@@ -156,6 +150,36 @@ func (tx *Tx) Promoting(ctx context.Context, key string) error {
 // StalledKeys reads at most limit lock keys whose line waits behind nothing.
 func (tx *Tx) StalledKeys(ctx context.Context, limit int) ([]string, error) {
 	return tx.q.StalledKeys(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
+}
+
+// CancelRun cancels r, whose job is not live any more, or notes that someone
+// has asked for it while an attempt is running. It is nil when r has ended, or
+// has got another job, since it was read.
+func (tx *Tx) CancelRun(ctx context.Context, r *riverbeat.Run, running bool, by string) (*riverbeat.Run, error) {
+	return orNone(tx.q.CancelRun(ctx, tx.Tx, &dbq.CancelRunParams{
+		ScheduledFor: r.ScheduledFor, ID: r.ID, JobID: r.JobID, Running: running, RequestedBy: orNull(by),
+	}))
+}
+
+// Requeue begins the ended run r anew, with the job and the most attempts that
+// it has now. It is nil when oldJob is not the run's any more, or it has not
+// ended.
+func (tx *Tx) Requeue(ctx context.Context, r *riverbeat.Run, oldJob *int64) (*riverbeat.Run, error) {
+	return orNone(tx.q.Requeue(ctx, tx.Tx, &dbq.RequeueParams{
+		ScheduledFor: r.ScheduledFor, ID: r.ID, OldJobID: oldJob,
+		JobID: *r.JobID, MaxAttempts: int16(min(r.MaxAttempts, math.MaxInt16)), //nolint:gosec // bounded right here
+	}))
+}
+
+// orNone is the run of a row; nil if there was no row, where that is no error.
+func orNone(row dbq.Run, err error) (*riverbeat.Run, error) {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil //nolint:nilnil // says its comment
+	}
+	if err != nil {
+		return nil, err
+	}
+	return run(row)
 }
 
 // CancelLine cancels the waiting runs of a schedule.
@@ -339,6 +363,7 @@ func run(row dbq.Run) (*riverbeat.Run, error) {
 		StartedAt:         utc(row.StartedAt),
 		FinishedAt:        utc(row.FinishedAt),
 		CancelRequestedAt: utc(row.CancelRequestedAt),
+		CancelRequestedBy: deref(row.CancelRequestedBy),
 		Node:              deref(row.Node),
 		Result:            row.Result,
 		Error:             deref(row.Error),

@@ -57,6 +57,44 @@ UPDATE runs
 SET state = 'queued', line_rank = NULL, job_id = @job_id::bigint, enqueued_at = clock_timestamp()
 WHERE scheduled_for = @scheduled_for AND id = @id;
 
+-- Cancels a run, or notes that someone asked for it while an attempt is under
+-- way. The history trigger may have cancelled it just now. No row: it has ended
+-- otherwise, or has got another job, since it was read.
+-- name: CancelRun :one
+UPDATE runs
+SET state = CASE WHEN @running::boolean THEN state ELSE 'cancelled' END,
+    reason = CASE WHEN @running OR state = 'cancelled' THEN reason ELSE 'cancelled_by_user' END,
+    line_rank = NULL,
+    finished_at = CASE WHEN @running THEN finished_at ELSE coalesce(finished_at, clock_timestamp()) END,
+    cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()),
+    cancel_requested_by = coalesce(cancel_requested_by, sqlc.narg('requested_by'))
+WHERE scheduled_for = @scheduled_for
+    AND id = @id
+    AND job_id IS NOT DISTINCT FROM sqlc.narg('job_id')
+    AND state IN ('waiting', 'queued', 'running', 'retrying', 'cancelled')
+RETURNING *;
+
+-- Begins an ended run anew under another job. No row: it has been begun anew
+-- since it was read.
+-- name: Requeue :one
+UPDATE runs
+SET state = 'queued',
+    reason = NULL,
+    job_id = @job_id::bigint,
+    lives = 0,
+    max_attempts = @max_attempts,
+    enqueued_at = clock_timestamp(),
+    started_at = NULL,
+    finished_at = NULL,
+    cancel_requested_at = NULL,
+    cancel_requested_by = NULL,
+    result = NULL
+WHERE scheduled_for = @scheduled_for
+    AND id = @id
+    AND job_id IS NOT DISTINCT FROM sqlc.narg('old_job_id')
+    AND state IN ('succeeded', 'failed', 'cancelled')
+RETURNING *;
+
 -- name: CancelLine :many
 UPDATE runs
 SET state = 'cancelled', reason = @reason, line_rank = NULL, finished_at = clock_timestamp()

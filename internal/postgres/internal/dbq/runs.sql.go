@@ -45,6 +45,86 @@ func (q *Queries) CancelLine(ctx context.Context, db DBTX, arg *CancelLineParams
 	return items, nil
 }
 
+const cancelRun = `-- name: CancelRun :one
+UPDATE runs
+SET state = CASE WHEN $1::boolean THEN state ELSE 'cancelled' END,
+    reason = CASE WHEN $1 OR state = 'cancelled' THEN reason ELSE 'cancelled_by_user' END,
+    line_rank = NULL,
+    finished_at = CASE WHEN $1 THEN finished_at ELSE coalesce(finished_at, clock_timestamp()) END,
+    cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()),
+    cancel_requested_by = coalesce(cancel_requested_by, $2)
+WHERE scheduled_for = $3
+    AND id = $4
+    AND job_id IS NOT DISTINCT FROM $5
+    AND state IN ('waiting', 'queued', 'running', 'retrying', 'cancelled')
+RETURNING id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
+`
+
+type CancelRunParams struct {
+	Running      bool
+	RequestedBy  *string
+	ScheduledFor time.Time
+	ID           uuid.UUID
+	JobID        *int64
+}
+
+// Cancels a run, or notes that someone asked for it while an attempt is under
+// way. The history trigger may have cancelled it just now. No row: it has ended
+// otherwise, or has got another job, since it was read.
+func (q *Queries) CancelRun(ctx context.Context, db DBTX, arg *CancelRunParams) (Run, error) {
+	row := db.QueryRow(ctx, cancelRun,
+		arg.Running,
+		arg.RequestedBy,
+		arg.ScheduledFor,
+		arg.ID,
+		arg.JobID,
+	)
+	var i Run
+	err := row.Scan(
+		&i.ID,
+		&i.ScheduledFor,
+		&i.ScheduleID,
+		&i.ScheduleName,
+		&i.ScheduleVersion,
+		&i.DefinitionVersion,
+		&i.TaskName,
+		&i.Category,
+		&i.Tags,
+		&i.Args,
+		&i.TaskParams,
+		&i.LockKey,
+		&i.ExecutionPolicy,
+		&i.Trigger,
+		&i.BackfillID,
+		&i.Slot,
+		&i.State,
+		&i.Reason,
+		&i.BlockedBy,
+		&i.LineRank,
+		&i.JobID,
+		&i.Lives,
+		&i.Execution,
+		&i.Attempt,
+		&i.MaxAttempts,
+		&i.EnqueuedAt,
+		&i.StartedAt,
+		&i.FinishedAt,
+		&i.CancelRequestedAt,
+		&i.Node,
+		&i.Result,
+		&i.Error,
+		&i.Logs,
+		&i.MissedFrom,
+		&i.MissedUntil,
+		&i.MissedCount,
+		&i.RequestedBy,
+		&i.CreatedAt,
+		&i.LostLives,
+		&i.CancelRequestedBy,
+	)
+	return i, err
+}
+
 const createRunsPartition = `-- name: CreateRunsPartition :one
 SELECT create_runs_partition($1)::boolean AS created
 `
@@ -57,7 +137,7 @@ func (q *Queries) CreateRunsPartition(ctx context.Context, db DBTX, at time.Time
 }
 
 const firstWaiting = `-- name: FirstWaiting :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
 FROM runs
 WHERE lock_key = $1::text AND line_rank IS NOT NULL
 ORDER BY line_rank, scheduled_for, id
@@ -108,12 +188,13 @@ func (q *Queries) FirstWaiting(ctx context.Context, db DBTX, lockKey string) (Ru
 		&i.RequestedBy,
 		&i.CreatedAt,
 		&i.LostLives,
+		&i.CancelRequestedBy,
 	)
 	return i, err
 }
 
 const getRun = `-- name: GetRun :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives FROM runs WHERE scheduled_for = $1 AND id = $2
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by FROM runs WHERE scheduled_for = $1 AND id = $2
 `
 
 type GetRunParams struct {
@@ -164,6 +245,7 @@ func (q *Queries) GetRun(ctx context.Context, db DBTX, arg *GetRunParams) (Run, 
 		&i.RequestedBy,
 		&i.CreatedAt,
 		&i.LostLives,
+		&i.CancelRequestedBy,
 	)
 	return i, err
 }
@@ -312,6 +394,90 @@ func (q *Queries) Promote(ctx context.Context, db DBTX, arg *PromoteParams) erro
 	return err
 }
 
+const requeue = `-- name: Requeue :one
+UPDATE runs
+SET state = 'queued',
+    reason = NULL,
+    job_id = $1::bigint,
+    lives = 0,
+    max_attempts = $2,
+    enqueued_at = clock_timestamp(),
+    started_at = NULL,
+    finished_at = NULL,
+    cancel_requested_at = NULL,
+    cancel_requested_by = NULL,
+    result = NULL
+WHERE scheduled_for = $3
+    AND id = $4
+    AND job_id IS NOT DISTINCT FROM $5
+    AND state IN ('succeeded', 'failed', 'cancelled')
+RETURNING id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
+`
+
+type RequeueParams struct {
+	JobID        int64
+	MaxAttempts  int16
+	ScheduledFor time.Time
+	ID           uuid.UUID
+	OldJobID     *int64
+}
+
+// Begins an ended run anew under another job. No row: it has been begun anew
+// since it was read.
+func (q *Queries) Requeue(ctx context.Context, db DBTX, arg *RequeueParams) (Run, error) {
+	row := db.QueryRow(ctx, requeue,
+		arg.JobID,
+		arg.MaxAttempts,
+		arg.ScheduledFor,
+		arg.ID,
+		arg.OldJobID,
+	)
+	var i Run
+	err := row.Scan(
+		&i.ID,
+		&i.ScheduledFor,
+		&i.ScheduleID,
+		&i.ScheduleName,
+		&i.ScheduleVersion,
+		&i.DefinitionVersion,
+		&i.TaskName,
+		&i.Category,
+		&i.Tags,
+		&i.Args,
+		&i.TaskParams,
+		&i.LockKey,
+		&i.ExecutionPolicy,
+		&i.Trigger,
+		&i.BackfillID,
+		&i.Slot,
+		&i.State,
+		&i.Reason,
+		&i.BlockedBy,
+		&i.LineRank,
+		&i.JobID,
+		&i.Lives,
+		&i.Execution,
+		&i.Attempt,
+		&i.MaxAttempts,
+		&i.EnqueuedAt,
+		&i.StartedAt,
+		&i.FinishedAt,
+		&i.CancelRequestedAt,
+		&i.Node,
+		&i.Result,
+		&i.Error,
+		&i.Logs,
+		&i.MissedFrom,
+		&i.MissedUntil,
+		&i.MissedCount,
+		&i.RequestedBy,
+		&i.CreatedAt,
+		&i.LostLives,
+		&i.CancelRequestedBy,
+	)
+	return i, err
+}
+
 const stalledKeys = `-- name: StalledKeys :many
 SELECT DISTINCT lock_key::text AS lock_key
 FROM runs
@@ -346,7 +512,7 @@ func (q *Queries) StalledKeys(ctx context.Context, db DBTX, maxItems int32) ([]s
 
 const startedRuns = `-- name: StartedRuns :many
 SELECT
-    r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_version, r.definition_version, r.task_name, r.category, r.tags, r.args, r.task_params, r.lock_key, r.execution_policy, r.trigger, r.backfill_id, r.slot, r.state, r.reason, r.blocked_by, r.line_rank, r.job_id, r.lives, r.execution, r.attempt, r.max_attempts, r.enqueued_at, r.started_at, r.finished_at, r.cancel_requested_at, r.node, r.result, r.error, r.logs, r.missed_from, r.missed_until, r.missed_count, r.requested_by, r.created_at, r.lost_lives,
+    r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_version, r.definition_version, r.task_name, r.category, r.tags, r.args, r.task_params, r.lock_key, r.execution_policy, r.trigger, r.backfill_id, r.slot, r.state, r.reason, r.blocked_by, r.line_rank, r.job_id, r.lives, r.execution, r.attempt, r.max_attempts, r.enqueued_at, r.started_at, r.finished_at, r.cancel_requested_at, r.node, r.result, r.error, r.logs, r.missed_from, r.missed_until, r.missed_count, r.requested_by, r.created_at, r.lost_lives, r.cancel_requested_by,
     d.id AS definition_id,
     coalesce(d.version, 0)::int AS definition_version,
     d.executor,
@@ -430,6 +596,7 @@ func (q *Queries) StartedRuns(ctx context.Context, db DBTX, arg *StartedRunsPara
 			&i.Run.RequestedBy,
 			&i.Run.CreatedAt,
 			&i.Run.LostLives,
+			&i.Run.CancelRequestedBy,
 			&i.DefinitionID,
 			&i.DefinitionVersion,
 			&i.Executor,
