@@ -440,3 +440,13 @@ func TestSettle_AccountsForEachTickOnce(t *testing.T) {
 		}
 	})
 }
+
+func BenchmarkPlan_WeekOfSeconds(b *testing.B) {
+	s := validSchedule()
+	r, err := ParseRecurrence("* * * * * *", "Europe/Berlin")
+	require.NoError(b, err)
+	now := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+	for b.Loop() {
+		s.Plan(r, now.AddDate(0, 0, -7), now)
+	}
+}
