@@ -255,7 +255,7 @@ func TestPolicies(t *testing.T) {
 	head, rows := designTable(t, "Policy")
 	const firstCell = 2
 	tried := 0
-	for i, row := range rows {
+	for i, row := range rows { //nolint:paralleltest // one database, one Ticker
 		policies, as := []riverbeat.Policy{riverbeat.Policy(row[0])}, row[1]
 		if row[0] == "any" {
 			policies = []riverbeat.Policy{riverbeat.Allow, riverbeat.Skip, riverbeat.Queue}
@@ -267,7 +267,6 @@ func TestPolicies(t *testing.T) {
 			stands, want := head[column], row[column]
 			for _, policy := range policies {
 				tried++
-				//nolint:paralleltest // one database, one Ticker
 				t.Run(fmt.Sprintf("%s, %s, meets %s", policy, as, stands), func(t *testing.T) {
 					s := newScene(b)
 					s.stand(t, stands)
@@ -299,9 +298,8 @@ func TestPolicies_ChangedInBetween(t *testing.T) {
 	b := setup(t)
 	_, rows := designTable(t, "Policy was")
 	require.Len(t, rows, 9)
-	for _, row := range rows {
+	for _, row := range rows { //nolint:paralleltest // one database, one Ticker
 		was, is := riverbeat.Policy(row[0]), riverbeat.Policy(row[1])
-		//nolint:paralleltest // one database, one Ticker
 		t.Run(fmt.Sprintf("from %s to %s", was, is), func(t *testing.T) {
 			s := newScene(b)
 			made := s.newcomer(t, "{}", func(made *riverbeat.Schedule) { made.ExecutionPolicy = was })
@@ -331,11 +329,10 @@ func TestPolicies_MaxWaiting(t *testing.T) {
 	b := setup(t)
 	_, rows := designTable(t, "In the line")
 	require.NotEmpty(t, rows)
-	for _, row := range rows {
+	for _, row := range rows { //nolint:paralleltest // one database, one Ticker
 		line, job, as, want := row[0], row[1], row[3], row[4]
 		most, err := strconv.Atoi(row[2])
 		require.NoError(t, err)
-		//nolint:paralleltest // one database, one Ticker
 		t.Run(fmt.Sprintf("%s, job %s, max_waiting %d, %s", line, job, most, as), func(t *testing.T) {
 			s := newScene(b)
 			other := s.newcomer(t, "{}", func(made *riverbeat.Schedule) { made.ExecutionPolicy = riverbeat.Queue })
