@@ -71,6 +71,13 @@ func (tx *Tx) Busy(ctx context.Context, keys []string) (map[string]*riverbeat.Bu
 	return busy, nil
 }
 
+// HasLiveJob tells whether a job of the lock key is live. It does not look at
+// the line, which may be long.
+func (tx *Tx) HasLiveJob(ctx context.Context, key string) (bool, error) {
+	jobs, err := tx.q.LiveJobs(ctx, tx.Tx, []string{key})
+	return len(jobs) > 0, err
+}
+
 var runColumns = []string{
 	"id", "scheduled_for", "schedule_id", "schedule_name", "schedule_version", "definition_version",
 	"task_name", "category", "tags", "args", "task_params", "lock_key", "execution_policy", "trigger",
