@@ -136,8 +136,11 @@ func (d *Doctor) Check(ctx context.Context, o Options) (*Report, error) {
 }
 
 // look makes the finding of one check.
-func (d *Doctor) look(ctx context.Context, c check, o Options) (Finding, error) {
-	f, err := c.look(d, ctx, o)
+func (d *Doctor) look(ctx context.Context, c check, o Options) (f Finding, err error) {
+	err = d.read(ctx, o, func(tx *postgres.Tx) error {
+		f, err = c.look(d, ctx, tx, o)
+		return err
+	})
 	f.Check = c.name
 	if f.Examples == nil {
 		f.Examples = []string{} // so that it is a list in JSON, too
@@ -207,7 +210,8 @@ func (d *Doctor) Repair(ctx context.Context, o Options) (*Report, error) {
 	return report, nil
 }
 
-// read is a transaction that only reads, within bounds.
+// read is a transaction that only reads, within bounds. Each of its statements
+// sees what is committed by then.
 func (d *Doctor) read(ctx context.Context, o Options, fn func(*postgres.Tx) error) error {
 	return d.DB.InTx(ctx, func(tx *postgres.Tx) error {
 		if err := tx.OnlyRead(ctx, o.Timeout); err != nil {

@@ -29,17 +29,21 @@ func examples[T any](faults []T, show func(T) string) []string {
 
 func sentence(format string, args ...any) string { return fmt.Sprintf(format, args...) }
 
-// many is a number of things in words: "1 clock", "12,000 clocks". One more
-// than most stands for all that are more.
-func many(n int, thing string) string {
-	switch {
-	case n == 1:
+// count is a number of things in words: "1 clock", "12,000 clocks".
+func count(n int, thing string) string {
+	if n == 1 {
 		return "1 " + thing
-	case n > most:
-		return "more than " + digits(most) + " " + thing + plural(thing)
-	default:
-		return digits(n) + " " + thing + plural(thing)
 	}
+	return digits(n) + " " + thing + plural(thing)
+}
+
+// many is a number of faults in words. One more than most stands for all that
+// are more.
+func many(n int, thing string) string {
+	if n > most {
+		return "more than " + count(most, thing)
+	}
+	return count(n, thing)
 }
 
 // be is the verb of n things.
