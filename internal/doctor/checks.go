@@ -92,8 +92,6 @@ const (
 	overdue = 10 * time.Second
 	// weeksAhead is for how many weeks after this one there must be partitions.
 	weeksAhead = 1
-	// openFor is how long a transaction may be open.
-	openFor = 10 * time.Minute
 )
 
 func (d *Doctor) schema(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
@@ -250,15 +248,15 @@ func (d *Doctor) indexes(ctx context.Context, tx *postgres.Tx, o Options) (f Fin
 }
 
 func (d *Doctor) longTransactions(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
-	open, err := tx.OpenTransactions(ctx, openFor, most+1)
+	open, err := tx.OpenTransactions(ctx, d.openFor, most+1)
 	if len(open) == 0 {
-		f = healthy("None has been open for longer than %s.", long(openFor))
+		f = healthy("None has been open for longer than %s.", long(d.openFor))
 		return f, err
 	}
 	f = Finding{
 		Status: Warn, Count: len(open),
 		Detail: sentence("%s %s been open for longer than %s; vacuum cannot clean up behind %s, and claims slow down.",
-			many(len(open), "transaction"), be(len(open), "has", "have"), long(openFor), be(len(open), "it", "them")),
+			many(len(open), "transaction"), be(len(open), "has", "have"), long(d.openFor), be(len(open), "it", "them")),
 		Examples: examples(open, func(t postgres.OpenTransaction) string {
 			return fmt.Sprintf("%s: %s, for %s", t.Name, t.State, long(t.Age))
 		}),

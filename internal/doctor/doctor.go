@@ -96,11 +96,16 @@ type Doctor struct {
 	// patience lies between the two looks after which a line is called stalled:
 	// longer than a healthy sweep takes to move it up.
 	patience time.Duration
+	// openFor is how long a transaction may be open.
+	openFor time.Duration
 }
 
 // New makes a Doctor.
 func New(cfg Config) *Doctor {
-	return &Doctor{Config: cfg, partitions: postgres.NewPartitions(cfg.DB), patience: 2500 * time.Millisecond}
+	return &Doctor{
+		Config: cfg, partitions: postgres.NewPartitions(cfg.DB),
+		patience: 2500 * time.Millisecond, openFor: 10 * time.Minute,
+	}
 }
 
 // Check looks at everything and changes nothing. What cannot be checked is a

@@ -233,6 +233,7 @@ SELECT
 FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'client backend'
     AND xact_start < statement_timestamp() - @age::interval
+    AND pid <> pg_backend_pid()
 UNION ALL
 SELECT gid || ' ' || owner, 'prepared', statement_timestamp() - prepared
 FROM pg_prepared_xacts
@@ -441,7 +442,9 @@ CROSS JOIN LATERAL (
 // before it nobody can account for any more.
 func (tx *Tx) FirstRunsWeek(ctx context.Context) (time.Time, error) {
 	const first = `
-SELECT coalesce(to_timestamp(substr(min(c.relname), 7) || ' UTC', 'YYYYMMDD TZ'), statement_timestamp())
+SELECT coalesce(
+    to_date(substr(min(c.relname), 7), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC', statement_timestamp()
+)
 FROM pg_inherits AS i
 JOIN pg_class AS c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'runs'::regclass AND c.relname ~ '^runs_p\d{8}$'`
@@ -559,22 +562,29 @@ SELECT
     r.job_id AS run_job_id
 FROM (
     SELECT
-        id,
-        state::text AS state,
-        coalesce(args ->> 'lock_key', '') AS lock_key,
-        coalesce(args ->> 'run_id', '') AS run_id
-    FROM river_job
-    WHERE state IN ('available', 'pending', 'retryable', 'running', 'scheduled') AND kind = 'run'
-        AND (@ids::bigint[] IS NULL OR id = ANY(@ids))
-    LIMIT @jobs
+        live.*,
+        CASE WHEN readable THEN run_id::uuid END AS id_of_run,
+        CASE WHEN readable THEN timestamptz 'epoch' + interval '1 millisecond' *
+            ('x' || substr(run_id, 1, 8) || substr(run_id, 10, 4))::bit(48)::bigint
+        END AS time_of_run
+    FROM (
+        SELECT
+            id,
+            state::text AS state,
+            coalesce(args ->> 'lock_key', '') AS lock_key,
+            coalesce(args ->> 'run_id', '') AS run_id,
+            coalesce(args ->> 'run_id' ~
+                '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$', false) AS readable
+        FROM river_job
+        WHERE state IN ('available', 'pending', 'retryable', 'running', 'scheduled') AND kind = 'run'
+            AND (@ids::bigint[] IS NULL OR id = ANY(@ids))
+        LIMIT @jobs
+    ) AS live
 ) AS j
 LEFT JOIN LATERAL (
     SELECT scheduled_for, state::text AS state, job_id
     FROM runs
-    WHERE j.run_id ~ '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$'
-        AND scheduled_for = timestamptz 'epoch' + interval '1 millisecond' *
-            ('x' || substr(j.run_id, 1, 8) || substr(j.run_id, 10, 4))::bit(48)::bigint
-        AND id = j.run_id::uuid
+    WHERE scheduled_for = j.time_of_run AND id = j.id_of_run
     LIMIT 1
 ) AS r ON true
 WHERE r.job_id IS DISTINCT FROM j.id OR r.state NOT IN ('queued', 'running', 'retrying')
