@@ -76,6 +76,7 @@ var libraries = map[string][]string{
 	"github.com/jackc/pgx/v5":                            {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/localpg", "internal/pgtest", "internal/bench", "riverui"},
 	"github.com/jackc/tern/v2":                           {"internal/postgres"},
 	"github.com/kaptinlin/jsonschema":                    {"internal/riverbeat"},
+	"github.com/prometheus/client_golang":                {"internal/httpapi"},
 	"github.com/riverqueue/river":                        {"internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
 	"github.com/riverqueue/river/riverdriver/riverpgxv5": {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
 	"github.com/riverqueue/river/rivermigrate":           {"internal/postgres", "internal/bench"},

@@ -100,12 +100,12 @@ func (d *Doctor) schema(ctx context.Context, tx *postgres.Tx, o Options) (f Find
 	switch {
 	case s.Version < s.Latest || s.RiverVersion < s.RiverLatest:
 		f = Finding{
-			Status: Fail, Count: 1, Detail: "The schema is behind this program. " + is,
+			Status: Fail, Count: 1, forbids: true, Detail: "The schema is behind this program. " + is,
 			Advice: "Run 'riverbeat migrate up'. Nothing else was looked at.",
 		}
 	case !s.Current():
 		f = Finding{
-			Status: Warn, Count: 1, Detail: "The schema is newer than this program. " + is,
+			Status: Warn, Count: 1, forbids: true, Detail: "The schema is newer than this program. " + is,
 			Advice: "Use the program of the nodes that migrated it.",
 		}
 	default:
@@ -119,17 +119,20 @@ func (d *Doctor) installation(ctx context.Context, tx *postgres.Tx, o Options) (
 	if err != nil {
 		return f, err
 	}
-	const onHold = "Nodes come up on hold here, so that a copy does not fire another's jobs. " +
-		"If this is the only one, say 'riverbeat resume --here'."
 	switch {
 	case i == nil:
 		f = healthy("No node has started here yet.")
 	case !i.Here:
-		f = Finding{Status: Fail, Count: 1, Detail: "This is a copy: it was recorded on another cluster or database.", Advice: onHold}
+		f = Finding{
+			Status: Fail, Count: 1, forbids: true,
+			Detail: "This is a copy: it was recorded on another cluster or database.",
+			Advice: "Nodes come up on hold here, so that a copy does not fire another's jobs. If this is the only one, say 'riverbeat resume --here'.",
+		}
 	case i.Environment != d.Environment:
 		f = Finding{
-			Status: Fail, Count: 1, Advice: onHold,
-			Detail: sentence("It is the environment %q, and this process is configured for %q.", i.Environment, d.Environment),
+			Status: Warn, Count: 1, forbids: true,
+			Detail: sentence("This is the environment %q, and this process is configured for %q.", i.Environment, d.Environment),
+			Advice: "A node that is configured so comes up on hold. Say --environment, or set RIVERBEAT_ENVIRONMENT, if you mean this one.",
 		}
 	case i.PausedAt != nil:
 		f = Finding{
@@ -138,7 +141,7 @@ func (d *Doctor) installation(ctx context.Context, tx *postgres.Tx, o Options) (
 			Advice: "Resume it when the reason is gone.",
 		}
 	default:
-		f = healthy("It is the environment %q, and not paused.", i.Environment)
+		f = healthy("This is the environment %q, and not paused.", i.Environment)
 	}
 	return f, nil
 }
@@ -371,7 +374,7 @@ func (d *Doctor) doubledTicks(ctx context.Context, tx *postgres.Tx, o Options) (
 	case len(doubled) > 0:
 		f = Finding{
 			Status: Fail, Count: len(doubled), Examples: shown,
-			Detail: sentence("%s since %s %s decided more than once.", many(len(doubled), "tick"), stamp(since), be(len(doubled), "was", "were")),
+			Detail: sentence("%s of the last %s %s decided more than once.", many(len(doubled), "tick"), long(o.Since), be(len(doubled), "was", "were")),
 			Advice: "The unique index is gone or damaged. Make it anew as migrations/002_runs.sql has it, when you have deleted the doubles.",
 		}
 	case len(without) > 0:
@@ -381,7 +384,7 @@ func (d *Doctor) doubledTicks(ctx context.Context, tx *postgres.Tx, o Options) (
 			Advice: "Make the index as migrations/002_runs.sql has it.",
 		}
 	default:
-		f = healthy("No tick since %s was decided twice; each partition has its unique index.", stamp(since))
+		f = healthy("No tick of the last %s was decided twice; each partition has its unique index.", long(o.Since))
 	}
 	return f, nil
 }
@@ -398,13 +401,13 @@ func (d *Doctor) runsWithoutJob(ctx context.Context, tx *postgres.Tx, o Options)
 	}
 	runs, err := tx.RunsWithoutJob(ctx, since, most+1)
 	if err != nil || len(runs) == 0 {
-		f = healthy("Every unfinished run since %s has its job.", stamp(since))
+		f = healthy("Every unfinished run of the last %s has its job.", long(o.Since))
 		return f, err
 	}
 	f = Finding{
 		Status: Fail, Count: len(runs),
-		Detail: sentence("%s since %s %s the state of %s job.",
-			many(len(runs), "run"), stamp(since), be(len(runs), "has not", "have not"), be(len(runs), "its", "their")),
+		Detail: sentence("%s of the last %s %s the state of %s job.",
+			many(len(runs), "run"), long(o.Since), be(len(runs), "has not", "have not"), be(len(runs), "its", "their")),
 		Examples: examples(runs, func(r postgres.RunAndJob) string {
 			job := "its job is gone"
 			if r.JobID == nil {

@@ -37,6 +37,8 @@ type Finding struct {
 	Advice   string   `json:"advice,omitempty"`   // what to do
 	Repair   string   `json:"repair,omitempty"`   // what Repair would do
 	Repaired string   `json:"repaired,omitempty"` // what Repair did
+
+	forbids bool // to repair anything
 }
 
 // Report is what all checks have found, in their order.
@@ -179,7 +181,7 @@ func (d *Doctor) Repair(ctx context.Context, o Options) (*Report, error) {
 		if err != nil {
 			return nil, err
 		}
-		if f.Status == Fail {
+		if f.forbids {
 			return nil, riverbeat.Errorf(riverbeat.Conflict, "not_repairable", "Nothing is repaired here. %s %s", f.Detail, f.Advice)
 		}
 	}

@@ -106,18 +106,17 @@ func (b *bundle) sweep() {
 }
 
 // lined is a keyed schedule of which one run has a job and others wait.
-func (b *bundle) lined() uuid.UUID {
+func (b *bundle) lined() {
 	b.t.Helper()
-	id := b.ticked(riverbeat.Queue, func(s *riverbeat.Schedule) { s.CatchUp = riverbeat.CatchUpAll })
+	b.ticked(riverbeat.Queue, func(s *riverbeat.Schedule) { s.CatchUp = riverbeat.CatchUpAll })
 	require.Positive(b.t, value[int](b, "SELECT count(*) FROM runs WHERE state = 'waiting'"))
-	return id
 }
 
 // behindTheTrigger changes jobs without the history following.
-func (b *bundle) behindTheTrigger(statement string, args ...any) {
+func (b *bundle) behindTheTrigger(statement string) {
 	b.t.Helper()
 	b.exec("ALTER TABLE river_job DISABLE TRIGGER USER")
-	b.exec(statement, args...)
+	b.exec(statement)
 	b.exec("ALTER TABLE river_job ENABLE TRIGGER USER")
 }
 
@@ -192,7 +191,7 @@ func TestAHealthyInstallation(t *testing.T) {
 		"runs_without_job", "jobs_without_run", "stalled_lines", "lost_jobs",
 		"unserved_queues", "unregistered_tasks",
 	}, names)
-	require.Contains(t, of(t, report, "unaccounted_ticks").Detail, "of 5 schedules")
+	require.Contains(t, of(t, report, "unaccounted_ticks").Detail, "of 5 schedules in the last 24h")
 	require.NotContains(t, of(t, report, "unaccounted_ticks").Detail, "Looked at 0")
 
 	before := b.dump()
@@ -236,11 +235,6 @@ func TestChecks(t *testing.T) {
 		after    doctor.Status // of the check, once repaired; "" is ok
 		left     []string      // checks that still find something after the repair
 	}{
-		{
-			name: "schema ahead", check: "schema",
-			harm:   func(b *bundle) { b.exec("UPDATE schema_version SET version = version + 1") },
-			status: doctor.Warn, count: 1, detail: "newer than this program",
-		},
 		{
 			name: "paused", check: "installation",
 			harm: func(b *bundle) {
@@ -377,7 +371,7 @@ func TestChecks(t *testing.T) {
 				b.exec("DELETE FROM river_job")
 				b.exec("DELETE FROM runs WHERE state <> 'missed' AND scheduled_for = (SELECT max(scheduled_for) FROM runs)")
 			},
-			status: doctor.Fail, count: 1, detail: "1 tick, of 6 of 1 schedule since ", shows: "nightly",
+			status: doctor.Fail, count: 1, detail: "1 tick is neither a run nor in a gap. Looked at 6 ticks of 1 schedule in the last 24h.", shows: "nightly",
 			after: doctor.Fail,
 		},
 		{
@@ -386,7 +380,7 @@ func TestChecks(t *testing.T) {
 				b.ticked(riverbeat.Allow, func(s *riverbeat.Schedule) { s.CatchUp = riverbeat.CatchUpNone })
 				b.exec("DELETE FROM runs WHERE state = 'missed'")
 			},
-			status: doctor.Fail, count: 6, detail: "6 ticks, of 6 of 1 schedule since ",
+			status: doctor.Fail, count: 6, detail: "6 ticks are neither a run nor in a gap.",
 			after: doctor.Fail,
 		},
 		{
@@ -405,7 +399,7 @@ func TestChecks(t *testing.T) {
 SELECT gen_random_uuid(), scheduled_for, schedule_id, schedule_name, task_name, execution_policy, trigger, slot, state
 FROM runs ORDER BY scheduled_for DESC LIMIT 1`)
 			},
-			status: doctor.Fail, count: 1, detail: "1 tick since ", shows: ": 2 runs",
+			status: doctor.Fail, count: 1, detail: "1 tick of the last 24h was decided more than once.", shows: ": 2 runs",
 			after: doctor.Fail,
 		},
 		{
@@ -415,7 +409,7 @@ FROM runs ORDER BY scheduled_for DESC LIMIT 1`)
 				b.ticked(riverbeat.Allow)
 				b.behindTheTrigger("DELETE FROM river_job")
 			},
-			status: doctor.Fail, count: 2, detail: "2 runs since ", shows: "queued, but its job is gone",
+			status: doctor.Fail, count: 2, detail: "2 runs of the last 24h have not the state of their job.", shows: "queued, but its job is gone",
 			repaired: "Set 2 runs straight.",
 			then: func(b *bundle) {
 				require.Equal(b.t, 2, value[int](b, "SELECT count(*) FROM runs WHERE state = 'cancelled' AND reason = 'job_deleted' AND finished_at IS NOT NULL"))
@@ -431,7 +425,7 @@ finalized_at = '2026-01-02 00:00Z', metadata = '{"output": {"ok": 1}, "river:log
 				b.behindTheTrigger(`UPDATE river_job SET state = 'discarded', attempt = 3, finalized_at = '2026-01-03 00:00Z',
 errors = ARRAY['{"error": "first"}', '{"error": "broken"}']::jsonb[] WHERE id = (SELECT max(id) FROM river_job)`)
 			},
-			status: doctor.Fail, count: 2, detail: "2 runs since ", shows: "is completed",
+			status: doctor.Fail, count: 2, detail: "2 runs of the last 24h have not the state of their job.", shows: "is completed",
 			repaired: "Set 2 runs straight.",
 			then: func(b *bundle) {
 				require.JSONEq(b.t, `{"result": {"ok": 1}, "attempt": 1, "node": "alpha", "started_at": "2026-01-01T00:00:00+00:00", "finished_at": "2026-01-02T00:00:00+00:00", "said": "said", "error": null}`,
@@ -447,7 +441,7 @@ errors = ARRAY['{"error": "first"}', '{"error": "broken"}']::jsonb[] WHERE id = 
 				b.ticked(riverbeat.Allow)
 				b.exec("UPDATE runs SET state = 'running' WHERE state = 'queued'")
 			},
-			status: doctor.Fail, count: 2, detail: "2 runs since ", shows: "running, but its job",
+			status: doctor.Fail, count: 2, detail: "2 runs of the last 24h have not the state of their job.", shows: "running, but its job",
 			repaired: "Set 2 runs straight.",
 			then: func(b *bundle) {
 				require.Equal(b.t, 2, value[int](b, "SELECT count(*) FROM runs WHERE state = 'queued' AND finished_at IS NULL"))
@@ -622,6 +616,14 @@ func TestASchemaThatIsBehindIsAllThatIsTold(t *testing.T) {
 	_, err := b.doctor.Repair(t.Context(), doctor.Options{})
 	require.Equal(t, riverbeat.Conflict, riverbeat.KindOf(err))
 
+	b.exec("UPDATE schema_version SET version = version + 2")
+	report = b.check()
+	sound(t, report, "schema")
+	require.Equal(t, doctor.Warn, report.Status, "newer, which may do")
+	require.Contains(t, of(t, report, "schema").Detail, "newer than this program")
+	_, err = b.doctor.Repair(t.Context(), doctor.Options{})
+	require.Equal(t, riverbeat.Conflict, riverbeat.KindOf(err))
+
 	empty := pgtest.Empty(t)
 	d := doctor.New(doctor.Config{DB: empty.DB, Environment: "default"})
 	report, err = d.Check(t.Context(), doctor.Options{})
@@ -644,7 +646,7 @@ func TestNothingIsRepairedOnACopy(t *testing.T) {
 			b.exec("DELETE FROM river_job")
 			b.exec(copied)
 			f := of(t, b.check(), "installation")
-			require.Equal(t, doctor.Fail, f.Status)
+			require.NotEqual(t, doctor.OK, f.Status)
 			require.Contains(t, f.Advice, "on hold")
 			before := b.dump()
 			_, err := b.doctor.Repair(t.Context(), doctor.Options{})
@@ -737,7 +739,7 @@ func TestTheLedgerIsSampled(t *testing.T) {
 		b.schedule(riverbeat.Allow)
 	}
 	b.sweep()
-	require.Contains(t, of(t, b.check(), "unaccounted_ticks").Detail, "Looked at 42 ticks of 7 schedules since")
+	require.Contains(t, of(t, b.check(), "unaccounted_ticks").Detail, "Looked at 42 ticks of 7 schedules in")
 	require.Contains(t, of(t, b.check(doctor.Options{Schedules: 3}), "unaccounted_ticks").Detail, "Looked at 18 ticks of 3 schedules, a sample")
 
 	// However small the sample, in the end each has its turn.

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -104,8 +105,12 @@ func (d *Doctor) startClock(ctx context.Context, tx *postgres.Tx, found *riverbe
 	if err != nil {
 		return false, err
 	}
-	r, unreadable := riverbeat.ParseRecurrence(s.CronExpression, s.Timezone)
-	if !s.Enabled || s.NextRunAt != nil || unreadable != nil || s.NextTick(r, clock.Now) == nil {
+	r, err := riverbeat.ParseRecurrence(s.CronExpression, s.Timezone)
+	if err != nil {
+		return false, fmt.Errorf("start the clock of %s: %w", name(s.Name, s.ID), err)
+	}
+	next := s.NextTick(r, clock.Now)
+	if !s.Enabled || s.NextRunAt != nil || next == nil {
 		return false, nil
 	}
 	if gap := s.Miss(r, clock.Mark, clock.Now, riverbeat.OutsideWindow); gap != nil {
@@ -117,7 +122,7 @@ func (d *Doctor) startClock(ctx context.Context, tx *postgres.Tx, found *riverbe
 			return false, err
 		}
 	}
-	plan := riverbeat.Plan{Mark: clock.Now, Next: s.NextTick(r, clock.Now)}
+	plan := riverbeat.Plan{Mark: clock.Now, Next: next}
 	return true, tx.SetClocks(ctx, map[uuid.UUID]riverbeat.Plan{s.ID: plan})
 }
 

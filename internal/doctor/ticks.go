@@ -38,16 +38,17 @@ func (d *Doctor) unaccountedTicks(ctx context.Context, tx *postgres.Tx, o Option
 	if err := a.run(ctx, tx); err != nil {
 		return f, err
 	}
-	looked := sentence("of %s since %s", count(a.lookedAt, "schedule"), stamp(a.since))
+	looked := count(a.lookedAt, "schedule")
 	if a.sampled {
-		looked = sentence("of %s, a sample, since %s at the earliest", count(a.lookedAt, "schedule"), stamp(a.since))
+		looked += ", a sample,"
 	}
 	if a.lost == 0 {
-		return healthy("Looked at %s %s: each is a run or lies in a gap.", count(a.compared, "tick"), looked), nil
+		return healthy("Looked at %s of %s in the last %s: each is a run or lies in a gap.", count(a.compared, "tick"), looked, long(o.Since)), nil
 	}
 	return Finding{
 		Status: Fail, Count: min(a.lost, most+1),
-		Detail:   sentence("%s, of %s %s, %s neither a run nor in a gap.", count(a.lost, "tick"), digits(a.compared), looked, be(a.lost, "is", "are")),
+		Detail: sentence("%s %s neither a run nor in a gap. Looked at %s of %s in the last %s.",
+			count(a.lost, "tick"), be(a.lost, "is", "are"), count(a.compared, "tick"), looked, long(o.Since)),
 		Examples: a.examples,
 		Advice: "Riverbeat does not lose ticks: someone deleted runs, or changed a schedule with psql, or this is a bug, " +
 			"and we ask you to report it with the logs of that time. POST /api/v1/schedules/{id}/run makes up for one.",

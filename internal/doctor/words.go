@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 const (
@@ -27,7 +29,12 @@ func examples[T any](faults []T, show func(T) string) []string {
 	return list
 }
 
-func sentence(format string, args ...any) string { return fmt.Sprintf(format, args...) }
+// sentence begins with a capital letter.
+func sentence(format string, args ...any) string {
+	text := fmt.Sprintf(format, args...)
+	first, size := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + text[size:]
+}
 
 // count is a number of things in words: "1 clock", "12,000 clocks".
 func count(n int, thing string) string {
