@@ -21,6 +21,7 @@ DECLARE
     next_reason text;
     failure text;
     started boolean;
+    again boolean; -- River's retry of a job that has ended
 BEGIN
     -- Only a UUIDv7, whose time tells the partition.
     IF run_id IS NULL OR run_id !~
@@ -42,6 +43,7 @@ BEGIN
         WHERE scheduled_for = run_time AND id = run_id::uuid AND job_id = OLD.id;
     ELSE
         started := NEW.state = 'running' AND OLD.state <> 'running';
+        again := OLD.finalized_at IS NOT NULL AND NEW.finalized_at IS NULL;
         -- What the attempt reported counts only while the job was running: a
         -- zombie's late report changes nothing.
         IF OLD.state = 'running' THEN
@@ -76,6 +78,7 @@ BEGIN
             max_attempts = runs.max_attempts + (NEW.max_attempts - OLD.max_attempts),
             started_at = CASE
                 WHEN started THEN coalesce(started_at, clock_timestamp())
+                WHEN again THEN NULL
                 WHEN (reported -> 'riverbeat' ? 'untouched') AND NEW.attempt = 0 THEN NULL
                 ELSE started_at
             END,
@@ -84,7 +87,9 @@ BEGIN
                 WHEN NEW.finalized_at IS NULL THEN NULL
                 ELSE coalesce(finished_at, clock_timestamp())
             END,
+            lives = CASE WHEN again THEN 0 ELSE lives END,
             cancel_requested_at = CASE
+                WHEN again THEN NULL
                 WHEN NEW.metadata ? 'cancel_attempted_at' AND NEW.state = 'running'
                 THEN coalesce(cancel_requested_at, clock_timestamp())
                 ELSE cancel_requested_at
