@@ -520,7 +520,7 @@ SELECT args, kind, max_attempts, 'running', 1, now(), ARRAY[(SELECT id FROM node
 				b.exec("INSERT INTO nodes (id, host, version, last_seen_at) VALUES ('11111111-1111-4111-8111-111111111111', 'beta', '1', now() - interval '1 minute')")
 				b.exec("UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now() - interval '1 hour', attempted_by = '{11111111-1111-4111-8111-111111111111}'")
 			},
-			status: doctor.Fail, count: 2, detail: "2 runs are left on nodes that are gone.", shows: "on beta, last seen 1m ago",
+			status: doctor.Fail, count: 2, detail: "2 runs are left on nodes that are gone.", shows: "on beta, last seen 1m",
 			after: doctor.Fail,
 		},
 		{

@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
 	"github.com/stretchr/testify/require"
 
@@ -82,11 +81,19 @@ func (b *bundle) psql(t *testing.T, statement string, args ...any) {
 }
 
 const (
-	// fetchJob is how River starts an attempt.
+	// fetchJob is how River fetches a job, and how a node starts its run.
 	fetchJob = `
-UPDATE river_job
-SET state = 'running', attempt = attempt + 1, attempted_at = now(), attempted_by = array_append(attempted_by, 'a node')
-WHERE id = $1`
+WITH job AS (
+    UPDATE river_job
+    SET state = 'running', attempt = attempt + 1, attempted_at = now(), attempted_by = array_append(attempted_by, 'a node')
+    WHERE id = $1 AND state <> 'running'
+    RETURNING id
+)
+UPDATE runs
+SET state = 'running', reason = NULL, execution = execution + 1, attempt = attempt + 1,
+    started_at = coalesce(started_at, clock_timestamp()), node = 'a node'
+FROM job
+WHERE runs.job_id = job.id`
 	// completeJob, discardJob and retryLater are its ends.
 	completeJob = `UPDATE river_job SET state = 'completed', finalized_at = now(), metadata = metadata || '{"output": "done"}' WHERE id = $1`
 	discardJob  = `UPDATE river_job SET state = 'discarded', finalized_at = now(), errors = array_append(errors, '{"error": "no luck"}') WHERE id = $1`
@@ -232,46 +239,6 @@ func TestCancel_DoesNotNeedTheLineToMove(t *testing.T) {
 	require.Equal(t, first.LockKey, key)
 }
 
-// endless is a task that obeys, and does nothing else.
-type endless struct {
-	river.WorkerDefaults[queue.RunArgs]
-	causes chan error
-}
-
-func (e *endless) Timeout(*river.Job[queue.RunArgs]) time.Duration { return -1 }
-
-func (e *endless) Work(ctx context.Context, _ *river.Job[queue.RunArgs]) error {
-	<-ctx.Done()
-	e.causes <- context.Cause(ctx)
-	return ctx.Err()
-}
-
-func TestCancel_EndsTheContextOfTheTask(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	task := &endless{causes: make(chan error, 1)}
-	workers := river.NewWorkers()
-	river.AddWorker(workers, task)
-	node, err := river.NewClient(riverpgxv5.New(b.Pool), &river.Config{
-		Schema: pgtest.Schema, Workers: workers, Logger: slog.New(slog.DiscardHandler),
-		Queues: map[string]river.QueueConfig{"default": {MaxWorkers: 1}},
-	})
-	require.NoError(t, err)
-	require.NoError(t, node.Start(t.Context()))
-	t.Cleanup(func() { _ = node.StopAndCancel(context.Background()) })
-
-	run := b.runNow(t, b.schedule(t, riverbeat.Queue))
-	in := func(state riverbeat.State) func() bool {
-		return func() bool { return b.read(t, run.ID).State == state }
-	}
-	require.Eventually(t, in(riverbeat.Running), 20*time.Second, 10*time.Millisecond)
-	_, err = b.history.Cancel(t.Context(), run.ID, "")
-	require.NoError(t, err)
-	require.ErrorIs(t, <-task.causes, rivertype.ErrJobCancelledRemotely)
-	require.Eventually(t, in(riverbeat.Cancelled), 20*time.Second, 10*time.Millisecond)
-	require.Equal(t, riverbeat.CancelledByUser, b.read(t, run.ID).Reason)
-}
-
 func TestRetry(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string][]string{
@@ -334,7 +301,8 @@ func TestRetry_TakesTheDefinitionAsItIsNow(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	run := b.runNow(t, b.schedule(t, riverbeat.Allow))
-	b.psql(t, "UPDATE river_job SET attempt = 2 WHERE id = $1", *run.JobID)
+	b.psql(t, fetchJob, *run.JobID)
+	b.psql(t, retryLater, *run.JobID)
 	b.psql(t, fetchJob, *run.JobID)
 	b.psql(t, discardJob, *run.JobID)
 	b.psql(t, "UPDATE runs SET lives = 2, cancel_requested_at = now(), cancel_requested_by = 'me'")
@@ -345,8 +313,8 @@ func TestRetry_TakesTheDefinitionAsItIsNow(t *testing.T) {
 	require.NoError(t, err)
 	again, err := b.history.Retry(t.Context(), run.ID)
 	require.NoError(t, err)
-	require.Equal(t, 3, again.Attempt)
-	require.Equal(t, 8, again.MaxAttempts)
+	require.Equal(t, 2, again.Attempt)
+	require.Equal(t, 7, again.MaxAttempts)
 	require.Zero(t, again.Lives)
 	require.Nil(t, again.CancelRequestedAt)
 	require.Empty(t, again.CancelRequestedBy)

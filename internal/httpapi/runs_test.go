@@ -74,6 +74,7 @@ func TestCancelAndRetryRun(t *testing.T) {
 	require.Equal(t, second["id"], refused["blocked_by"])
 
 	c.exec("UPDATE river_job SET state = 'running', attempt = 1 WHERE args ->> 'run_id' = $1", second["id"])
+	c.exec("UPDATE runs SET state = 'running', attempt = 1 WHERE id = $1", second["id"])
 	asked := c.ask(http.StatusOK, "POST", runs+"/"+second["id"].(string)+"/cancel", "{}")
 	require.Equal(t, "running", asked["state"])
 	require.NotNil(t, asked["cancel_requested_at"])

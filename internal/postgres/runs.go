@@ -127,16 +127,6 @@ func lineRank(r *riverbeat.Run) *int16 {
 	return &rank
 }
 
-// HaveLines tells which of the keys somebody waits behind.
-func (tx *Tx) HaveLines(ctx context.Context, keys []string) (map[string]bool, error) {
-	rows, err := tx.q.HaveLines(ctx, tx.Tx, keys)
-	have := make(map[string]bool, len(rows))
-	for _, key := range rows {
-		have[key] = true
-	}
-	return have, err
-}
-
 // FirstWaiting locks the head of the line of a key; nil if nobody waits.
 func (tx *Tx) FirstWaiting(ctx context.Context, key string) (*riverbeat.Run, error) {
 	return orNone(tx.q.FirstWaiting(ctx, tx.Tx, key))
@@ -202,48 +192,25 @@ type Start struct {
 	JobID        int64
 }
 
-// Started is a run whose attempt may begin, with its definition as it is now;
-// Definition is nil when the task has none. Of the definition only id,
-// version, executor, timeout and retry are read.
-type Started struct {
-	Run        *riverbeat.Run
-	Definition *riverbeat.TaskDefinition
-}
-
-// StartedRuns reads the runs whose jobs were fetched, by job id, each with the
-// execution that the fetch has raised. A job that is missing from the answer
-// is not its run's any more, or not running, and must not start.
-func (tx *Tx) StartedRuns(ctx context.Context, starts []Start) (map[int64]*Started, error) {
-	params := &dbq.StartedRunsParams{}
+// StartRuns starts the runs whose jobs were fetched on the node, and answers
+// them by job id, each with its next execution. A job that is missing from the
+// answer is not its run's any more, or was ended meanwhile, and must not start.
+func (tx *Tx) StartRuns(ctx context.Context, node string, starts []Start) (map[int64]*riverbeat.Run, error) {
+	params := &dbq.StartRunsParams{Node: node}
 	for _, s := range starts {
 		params.Ids = append(params.Ids, s.RunID)
 		params.ScheduledFors = append(params.ScheduledFors, s.ScheduledFor)
 		params.JobIds = append(params.JobIds, s.JobID)
 	}
-	rows, err := tx.q.StartedRuns(ctx, tx.Tx, params)
+	rows, err := tx.q.StartRuns(ctx, tx.Tx, params)
 	if err != nil {
 		return nil, err
 	}
-	started := make(map[int64]*Started, len(rows))
+	started := make(map[int64]*riverbeat.Run, len(rows))
 	for _, row := range rows {
-		s := &Started{}
-		if s.Run, err = run(row.Run); err != nil {
+		if started[*row.JobID], err = run(row); err != nil {
 			return nil, err
 		}
-		if row.DefinitionID != nil {
-			d := &riverbeat.TaskDefinition{
-				ID: *row.DefinitionID, TaskName: row.Run.TaskName, Version: int(row.DefinitionVersion),
-				Timeout: time.Duration(row.TimeoutMs) * time.Millisecond,
-			}
-			if d.Executor, err = parseExecutor(row.Executor); err != nil {
-				return nil, err
-			}
-			if d.Retry, err = parseRetry(row.Retry); err != nil {
-				return nil, err
-			}
-			s.Definition = d
-		}
-		started[*row.Run.JobID] = s
 	}
 	return started, nil
 }

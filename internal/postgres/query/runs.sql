@@ -28,11 +28,6 @@ FROM runs
 WHERE lock_key = ANY(@keys::text[]) AND line_rank IS NOT NULL
 GROUP BY lock_key;
 
--- name: HaveLines :many
-SELECT DISTINCT lock_key::text AS lock_key
-FROM runs
-WHERE lock_key = ANY(@keys::text[]) AND line_rank IS NOT NULL;
-
 -- name: FirstWaiting :one
 SELECT *
 FROM runs
@@ -101,26 +96,28 @@ SET state = 'cancelled', reason = @reason, line_rank = NULL, finished_at = clock
 WHERE schedule_id = @schedule_id::uuid AND line_rank IS NOT NULL
 RETURNING id;
 
--- The runs whose given jobs were fetched, if each job still is its run's. The
--- fetch has raised the execution. The definition comes along, as it is now.
--- name: StartedRuns :many
-SELECT
-    sqlc.embed(r),
-    d.id AS definition_id,
-    coalesce(d.version, 0)::int AS definition_version,
-    d.executor,
-    coalesce(d.timeout_ms, 0)::bigint AS timeout_ms,
-    d.retry
+-- Starts the runs whose jobs were fetched, if each job still is its run's. The
+-- states are those of a run whose attempt may begin: looked at again when the
+-- row was locked by somebody who ended the job meanwhile.
+-- name: StartRuns :many
+UPDATE runs AS r
+SET state = 'running',
+    reason = NULL,
+    execution = r.execution + 1,
+    attempt = r.attempt + 1,
+    started_at = coalesce(r.started_at, clock_timestamp()),
+    node = @node::text
 FROM (
     SELECT
         unnest(@ids::uuid[]) AS id,
         unnest(@scheduled_fors::timestamptz[]) AS scheduled_for,
         unnest(@job_ids::bigint[]) AS job_id
 ) AS given
-JOIN runs AS r
-    ON r.scheduled_for = given.scheduled_for AND r.id = given.id AND r.job_id = given.job_id
-LEFT JOIN task_definitions AS d ON d.task_name = r.task_name
-WHERE r.state = 'running';
+WHERE r.scheduled_for = given.scheduled_for
+    AND r.id = given.id
+    AND r.job_id = given.job_id
+    AND r.state IN ('queued', 'retrying')
+RETURNING r.*;
 
 -- name: GetRun :one
 SELECT * FROM runs WHERE scheduled_for = @scheduled_for AND id = @id;
