@@ -69,21 +69,23 @@ func TestAWeekOfSecondsCostsNoMoreThanTwoMinutes(t *testing.T) {
 			require.NoError(t, err)
 
 			cost := func(slept time.Duration) int64 {
-				s := b.schedule(t, slept, perSecond(test.catchUp))
+				s := b.schedule(t, slept, func(s *riverbeat.Schedule) {
+					perSecond(test.catchUp)(s)
+					ends := time.Now() // so that no tick comes while it is decided
+					s.EndsAt = &ends
+				})
 				before := sent.Load()
 				_, err := ticker.Sweep(t.Context())
 				require.NoError(t, err)
 				spent := sent.Load() - before
-				// It ticks no more.
-				b.exec(t, "UPDATE schedule_clocks SET next_run_at = NULL WHERE schedule_id = $1", s.ID)
+				require.Nil(t, b.read(t, s.ID).NextRunAt)
 				return spent
 			}
 			cost(week) // makes partitions
 			short := cost(2 * time.Minute)
 			b.exec(t, "TRUNCATE runs, river_job")
 			long := cost(week)
-			// A second may begin between two claims: then there is one more.
-			require.InDelta(t, short, long, 15)
+			require.Equal(t, short, long)
 			require.Less(t, long, int64(60))
 
 			require.Equal(t, 1, b.count(t, "SELECT count(*) FROM runs WHERE state = 'missed' AND missed_count IS NULL"))
@@ -133,7 +135,7 @@ func TestABacklogDelaysNobodyWhoIsOnTime(t *testing.T) {
 	b.schedule(t, week/2, perSecond(riverbeat.CatchUpAll))
 	var onTime []*riverbeat.Schedule
 	for range 10 {
-		onTime = append(onTime, b.schedule(t, time.Minute, nil))
+		onTime = append(onTime, b.schedule(t, 5*time.Second, perSecond(riverbeat.CatchUpLatest)))
 	}
 	b.logClaims(t)
 	b.sweep(t)
@@ -181,7 +183,7 @@ CREATE TRIGGER test_due BEFORE UPDATE ON schedule_clocks
 	require.NoError(t, err)
 	require.Zero(t, next, "there is more")
 	require.Equal(t, old, b.count(t, "SELECT count(DISTINCT schedule_id) FROM runs WHERE state = 'missed'"))
-	require.Len(t, b.runs(t, stopped.ID), 1)
+	require.NotEmpty(t, b.runs(t, stopped.ID))
 	require.Equal(t, riverbeat.Queued, s.run(t, s.head.ID).State)
 	// Between two claims of old ones lies one of what is on time.
 	require.Zero(t, b.count(t, `
