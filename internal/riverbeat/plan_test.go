@@ -189,6 +189,58 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestPlan_OverAChangeOfClocks(t *testing.T) {
+	t.Parallel()
+	utc := func(day, hour, minute int, month time.Month) time.Time {
+		return time.Date(2026, month, day, hour, minute, 0, 0, time.UTC)
+	}
+	const late = TriggerCatchUp
+	for _, test := range []struct {
+		name, cron string
+		window     time.Duration
+		mark, now  time.Time
+		ticks      []Tick
+		gap        int // ticks missed before those
+	}{
+		{ // clocks go from 02:00 to 03:00 on 29 March, at 01:00 UTC
+			"ATickThatClocksJumpOverIsOneOfThem", "30 2 * * *", 48 * time.Hour, utc(27, 12, 0, time.March), utc(30, 12, 0, time.March),
+			[]Tick{{utc(29, 1, 0, time.March), late}, {utc(30, 0, 30, time.March), late}},
+			1,
+		},
+		{
+			"TheWindowIsElapsedTime", "30 2 * * *", 12 * time.Hour, utc(27, 12, 0, time.March), utc(29, 13, 0, time.March),
+			[]Tick{{utc(29, 1, 0, time.March), late}},
+			1,
+		},
+		{ // clocks go back from 03:00 to 02:00 on 25 October, at 01:00 UTC
+			"ARepeatedHourHasItsFixedTicksOnce", "15,45 2 * * *", 24 * time.Hour, utc(24, 12, 0, time.October), utc(25, 12, 0, time.October),
+			[]Tick{{utc(25, 0, 15, time.October), late}, {utc(25, 0, 45, time.October), late}},
+			0,
+		},
+		{
+			"AndThoseOfElapsedTimeTwice", "*/30 * * * *", 90 * time.Minute, utc(25, 0, 0, time.October), utc(25, 2, 10, time.October),
+			[]Tick{{utc(25, 1, 0, time.October), late}, {utc(25, 1, 30, time.October), late}, {utc(25, 2, 0, time.October), late}},
+			1,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := validSchedule()
+			s.CatchUp, s.CatchUpWindow = CatchUpAll, test.window
+			r, err := ParseRecurrence(test.cron, "Europe/Berlin")
+			require.NoError(t, err)
+			plan := s.Plan(r, test.mark, test.now)
+			require.Equal(t, test.ticks, plan.Ticks)
+			if test.gap == 0 {
+				require.Nil(t, plan.Gap)
+				return
+			}
+			require.Equal(t, test.gap, *plan.Gap.Count)
+			require.True(t, plan.Gap.Until.Before(test.ticks[0].At))
+		})
+	}
+}
+
 func TestPlan_CatchesUpWithAThousandAtMost(t *testing.T) {
 	t.Parallel()
 	s := validSchedule()

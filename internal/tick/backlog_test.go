@@ -69,21 +69,24 @@ func TestAWeekOfSecondsCostsNoMoreThanTwoMinutes(t *testing.T) {
 			require.NoError(t, err)
 
 			cost := func(slept time.Duration) int64 {
-				s := b.schedule(t, slept, perSecond(test.catchUp))
+				s := b.schedule(t, slept, func(s *riverbeat.Schedule) {
+					perSecond(test.catchUp)(s)
+					ends := time.Now() // so that no tick comes while it is decided
+					s.EndsAt = &ends
+				})
 				before := sent.Load()
 				_, err := ticker.Sweep(t.Context())
 				require.NoError(t, err)
 				spent := sent.Load() - before
-				// It ticks no more.
-				b.exec(t, "UPDATE schedule_clocks SET next_run_at = NULL WHERE schedule_id = $1", s.ID)
+				require.Nil(t, b.read(t, s.ID).NextRunAt)
 				return spent
 			}
 			cost(week) // makes partitions
 			short := cost(2 * time.Minute)
 			b.exec(t, "TRUNCATE runs, river_job")
 			long := cost(week)
-			// A second may begin between two claims: then there is one more.
-			require.InDelta(t, short, long, 15)
+			// River tells its clients of new jobs, but not each time.
+			require.InDelta(t, short, long, 1)
 			require.Less(t, long, int64(60))
 
 			require.Equal(t, 1, b.count(t, "SELECT count(*) FROM runs WHERE state = 'missed' AND missed_count IS NULL"))
@@ -133,10 +136,13 @@ func TestABacklogDelaysNobodyWhoIsOnTime(t *testing.T) {
 	b.schedule(t, week/2, perSecond(riverbeat.CatchUpAll))
 	var onTime []*riverbeat.Schedule
 	for range 10 {
-		onTime = append(onTime, b.schedule(t, time.Minute, nil))
+		onTime = append(onTime, b.schedule(t, 5*time.Second, perSecond(riverbeat.CatchUpLatest)))
 	}
 	b.logClaims(t)
-	b.sweep(t)
+	require.Eventually(t, func() bool {
+		b.sweep(t)
+		return b.count(t, "SELECT count(*) FROM schedule_clocks WHERE next_run_at <= statement_timestamp() - interval '1 minute'") == 0
+	}, time.Minute, time.Millisecond)
 	ids := make([]string, len(onTime))
 	for i, s := range onTime {
 		ids[i] = s.ID.String()
@@ -144,7 +150,6 @@ func TestABacklogDelaysNobodyWhoIsOnTime(t *testing.T) {
 	const first = "SELECT count(*) FROM test_claims WHERE claim = (SELECT min(claim) FROM test_claims)"
 	require.Equal(t, len(onTime), b.count(t, first))
 	require.Equal(t, len(onTime), b.count(t, first+" AND schedule_id = ANY($1::uuid[])", ids))
-	require.Zero(t, b.count(t, "SELECT count(*) FROM schedule_clocks WHERE next_run_at <= statement_timestamp() - interval '1 minute'"))
 }
 
 // When there is always something due, nobody waits for ever: not old clocks,
@@ -181,7 +186,7 @@ CREATE TRIGGER test_due BEFORE UPDATE ON schedule_clocks
 	require.NoError(t, err)
 	require.Zero(t, next, "there is more")
 	require.Equal(t, old, b.count(t, "SELECT count(DISTINCT schedule_id) FROM runs WHERE state = 'missed'"))
-	require.Len(t, b.runs(t, stopped.ID), 1)
+	require.NotEmpty(t, b.runs(t, stopped.ID))
 	require.Equal(t, riverbeat.Queued, s.run(t, s.head.ID).State)
 	// Between two claims of old ones lies one of what is on time.
 	require.Zero(t, b.count(t, `

@@ -36,15 +36,15 @@ ORDER BY line_rank, scheduled_for, id
 LIMIT 1
 FOR UPDATE;
 
--- Keys whose line waits behind nothing. Each key is looked at once, however
--- long its line.
+-- Keys whose line waits behind nothing.
 -- name: StalledKeys :many
-SELECT lines.lock_key::text AS lock_key
-FROM (SELECT DISTINCT lock_key FROM runs WHERE line_rank IS NOT NULL) AS lines
-WHERE NOT EXISTS (
-    SELECT FROM river_job
-    WHERE river_job.args ->> 'lock_key' = lines.lock_key AND finalized_at IS NULL
-)
+SELECT DISTINCT lock_key::text AS lock_key
+FROM runs
+WHERE line_rank IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM river_job
+        WHERE river_job.args ->> 'lock_key' = runs.lock_key AND finalized_at IS NULL
+    )
 LIMIT @max_items;
 
 -- name: Promote :exec

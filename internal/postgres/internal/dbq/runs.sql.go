@@ -452,17 +452,17 @@ func (q *Queries) Requeue(ctx context.Context, db DBTX, arg *RequeueParams) (Run
 }
 
 const stalledKeys = `-- name: StalledKeys :many
-SELECT lines.lock_key::text AS lock_key
-FROM (SELECT DISTINCT lock_key FROM runs WHERE line_rank IS NOT NULL) AS lines
-WHERE NOT EXISTS (
-    SELECT FROM river_job
-    WHERE river_job.args ->> 'lock_key' = lines.lock_key AND finalized_at IS NULL
-)
+SELECT DISTINCT lock_key::text AS lock_key
+FROM runs
+WHERE line_rank IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM river_job
+        WHERE river_job.args ->> 'lock_key' = runs.lock_key AND finalized_at IS NULL
+    )
 LIMIT $1
 `
 
-// Keys whose line waits behind nothing. Each key is looked at once, however
-// long its line.
+// Keys whose line waits behind nothing.
 func (q *Queries) StalledKeys(ctx context.Context, db DBTX, maxItems int32) ([]string, error) {
 	rows, err := db.Query(ctx, stalledKeys, maxItems)
 	if err != nil {
