@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/internal/catalog"
@@ -57,6 +58,17 @@ func (b *bundle) exec(statement string, args ...any) {
 	b.t.Helper()
 	_, err := b.Pool.Exec(b.t.Context(), statement, args...)
 	require.NoError(b.t, err, statement)
+}
+
+// open leaves a transaction open, until the test ends it or has ended.
+func (b *bundle) open(statement string) pgx.Tx {
+	b.t.Helper()
+	tx, err := b.Pool.Begin(b.t.Context())
+	require.NoError(b.t, err)
+	b.t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	_, err = tx.Exec(b.t.Context(), statement)
+	require.NoError(b.t, err)
+	return tx
 }
 
 // value reads one value.
@@ -671,10 +683,7 @@ func TestAPauseHoldsWhatIsDue(t *testing.T) {
 func TestATransactionThatStaysOpen(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	tx, err := b.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "SET LOCAL application_name = 'forgotten'")
-	require.NoError(t, err)
+	tx := b.open("SET LOCAL application_name = 'forgotten'")
 	f := of(t, b.check(), "long_transactions")
 	require.Equal(t, doctor.Warn, f.Status)
 	require.Equal(t, 1, f.Count)
@@ -772,10 +781,7 @@ func TestWhatCannotBeCheckedIsAFinding(t *testing.T) {
 	require.Contains(t, f.Detail, "It could not be checked: ")
 
 	b.exec("ALTER TABLE former_nodes RENAME TO nodes")
-	tx, err := b.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "LOCK TABLE nodes")
-	require.NoError(t, err)
+	tx := b.open("LOCK TABLE nodes")
 	f = of(t, b.check(doctor.Options{Timeout: 200 * time.Millisecond}), "nodes")
 	require.NoError(t, tx.Rollback(t.Context()))
 	require.Equal(t, doctor.Fail, f.Status)
