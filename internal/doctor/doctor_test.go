@@ -466,7 +466,7 @@ errors = ARRAY['{"error": "first"}', '{"error": "broken"}']::jsonb[] WHERE id = 
 				b.exec("DELETE FROM runs WHERE state = 'queued'")
 			},
 			status: doctor.Fail, count: 1, detail: "1 live job belongs to no unfinished run.", shows: "its run is gone", also: []string{"unaccounted_ticks"},
-			repaired: "Ended 1 job or let its run follow.", left: []string{"unaccounted_ticks"},
+			repaired: "Cancelled 1 job.", left: []string{"unaccounted_ticks"},
 			then: func(b *bundle) {
 				require.Equal(b.t, "cancelled", value[string](b, "SELECT state::text FROM river_job"))
 			},
@@ -478,7 +478,7 @@ errors = ARRAY['{"error": "first"}', '{"error": "broken"}']::jsonb[] WHERE id = 
 				b.exec(`INSERT INTO river_job (args, kind, max_attempts) VALUES ('{"run_id": "nonsense"}', 'run', 1)`)
 			},
 			status: doctor.Fail, count: 1, detail: "1 live job belongs", shows: "(nonsense)",
-			repaired: "Ended 1 job or let its run follow.",
+			repaired: "Cancelled 1 job.",
 		},
 		{
 			name: "an earlier life is live", check: "jobs_without_run",
@@ -489,7 +489,7 @@ errors = ARRAY['{"error": "first"}', '{"error": "broken"}']::jsonb[] WHERE id = 
 SELECT args, kind, max_attempts, 'running', 1, now(), ARRAY[(SELECT id FROM nodes)::text] FROM river_job LIMIT 1`)
 			},
 			status: doctor.Fail, count: 1, detail: "1 live job belongs", shows: "its run has another job",
-			repaired: "Ended 1 job or let its run follow.",
+			repaired: "Cancelled 1 job.",
 			// Its node is asked to stop it, and then it ends; here there is none.
 			after: doctor.Fail,
 			then: func(b *bundle) {
@@ -505,7 +505,7 @@ SELECT args, kind, max_attempts, 'running', 1, now(), ARRAY[(SELECT id FROM node
 				b.exec("UPDATE runs SET state = 'succeeded', finished_at = now() WHERE state = 'queued'")
 			},
 			status: doctor.Fail, count: 2, detail: "2 live jobs belong to no unfinished run.", shows: "its run is succeeded",
-			repaired: "Ended 2 jobs or let its run follow.",
+			repaired: "Let 2 runs follow their jobs.",
 			then: func(b *bundle) {
 				require.Equal(b.t, 2, value[int](b, "SELECT count(*) FROM runs WHERE state = 'queued' AND finished_at IS NULL"))
 				require.Equal(b.t, 2, value[int](b, "SELECT count(*) FROM river_job WHERE state = 'available'"))
