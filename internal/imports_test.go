@@ -90,9 +90,10 @@ var libraries = map[string][]string{
 	"golang.org/x/sys":                                   {"internal/execute"}, // the clock that processes share
 	"riverqueue.com/riverui":                             {"riverui"},
 
-	"github.com/stretchr/testify": {inTests},
-	"go.uber.org/goleak":          {inTests},
-	"pgregory.net/rapid":          {inTests},
+	"github.com/prometheus/common": {inTests},
+	"github.com/stretchr/testify":  {inTests},
+	"go.uber.org/goleak":           {inTests},
+	"pgregory.net/rapid":           {inTests},
 }
 
 // top is all that may lie at the top, beside files and folders that begin with a

@@ -144,8 +144,12 @@ func printTable(w io.Writer, r *doctor.Report) error {
 			// Not wrapped, so that it can be copied and searched for.
 			fmt.Fprintf(&b, "%26s- %s\n", "", e)
 		}
-		if more := f.Count - len(f.Examples); len(f.Examples) > 0 && more > 0 {
-			fmt.Fprintf(&b, "%26s- and more\n", "")
+		switch more := f.Count - len(f.Examples); {
+		case len(f.Examples) == 0 || more <= 0:
+		case f.Count > doctor.Most:
+			fmt.Fprintf(&b, "%26s- and many more\n", "")
+		default:
+			fmt.Fprintf(&b, "%26s- and %d more\n", "", more)
 		}
 		if f.Repaired != "" {
 			paragraph(&b, strings.Repeat(" ", 16)+"repaired: ", f.Repaired)
@@ -157,7 +161,11 @@ func printTable(w io.Writer, r *doctor.Report) error {
 			paragraph(&b, strings.Repeat(" ", 16)+"--repair: ", f.Repair)
 		}
 	}
-	fmt.Fprintf(&b, "\n%d checks: %d ok, %d warn, %d fail\n", len(r.Findings), count[doctor.OK], count[doctor.Warn], count[doctor.Fail])
+	things := "checks"
+	if len(r.Findings) == 1 {
+		things = "check"
+	}
+	fmt.Fprintf(&b, "\n%d %s: %d ok, %d warn, %d fail\n", len(r.Findings), things, count[doctor.OK], count[doctor.Warn], count[doctor.Fail])
 	_, err := io.WriteString(w, b.String())
 	return err
 }

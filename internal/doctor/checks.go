@@ -155,7 +155,7 @@ func after(word, text string) string {
 }
 
 func (d *Doctor) nodes(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
-	nodes, err := tx.Nodes(ctx, nodeLives, most+1)
+	nodes, err := tx.Nodes(ctx, nodeLives, Most+1)
 	if err != nil {
 		return f, err
 	}
@@ -235,7 +235,7 @@ func (d *Doctor) missingPartitions(ctx context.Context, tx *postgres.Tx, o Optio
 }
 
 func (d *Doctor) indexes(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
-	bad, err := tx.BadIndexes(ctx, most+1)
+	bad, err := tx.BadIndexes(ctx, Most+1)
 	if len(bad) == 0 {
 		f = healthy("None is invalid, and those that matter are there.")
 		return f, err
@@ -251,7 +251,7 @@ func (d *Doctor) indexes(ctx context.Context, tx *postgres.Tx, o Options) (f Fin
 }
 
 func (d *Doctor) longTransactions(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
-	open, err := tx.OpenTransactions(ctx, d.openFor, most+1)
+	open, err := tx.OpenTransactions(ctx, d.openFor, Most+1)
 	if len(open) == 0 {
 		f = healthy("None has been open for longer than %s.", long(d.openFor))
 		return f, err
@@ -269,7 +269,7 @@ func (d *Doctor) longTransactions(ctx context.Context, tx *postgres.Tx, o Option
 }
 
 func (d *Doctor) overdueClocks(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
-	late, err := tx.OverdueClocks(ctx, overdue, most+1)
+	late, err := tx.OverdueClocks(ctx, overdue, Most+1)
 	if err != nil {
 		return f, err
 	}
@@ -302,7 +302,7 @@ func (d *Doctor) overdueClocks(ctx context.Context, tx *postgres.Tx, o Options) 
 func name(name string, id any) string { return fmt.Sprintf("%s (%v)", name, id) }
 
 func (d *Doctor) stoppedClocks(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
-	stopped, err := tx.StoppedClocks(ctx, most+1)
+	stopped, err := tx.StoppedClocks(ctx, Most+1)
 	if len(stopped) == 0 {
 		f = healthy("No schedule is set aside.")
 		return f, err
@@ -320,7 +320,7 @@ func (d *Doctor) stoppedClocks(ctx context.Context, tx *postgres.Tx, o Options) 
 }
 
 func (d *Doctor) idleClocks(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
-	idle, err := tx.IdleClocks(ctx, most+1)
+	idle, err := tx.IdleClocks(ctx, Most+1)
 	if err != nil {
 		return f, err
 	}
@@ -360,7 +360,7 @@ func (d *Doctor) doubledTicks(ctx context.Context, tx *postgres.Tx, o Options) (
 	if err != nil {
 		return f, err
 	}
-	doubled, err := tx.DoubledTicks(ctx, since, most+1)
+	doubled, err := tx.DoubledTicks(ctx, since, Most+1)
 	if err != nil {
 		return f, err
 	}
@@ -384,7 +384,7 @@ func (d *Doctor) doubledTicks(ctx context.Context, tx *postgres.Tx, o Options) (
 			Advice: "Make the index as migrations/002_runs.sql has it.",
 		}
 	default:
-		f = healthy("No tick of the last %s was decided twice; each partition has its unique index.", long(o.Since))
+		f = healthy("No tick of the last %s was decided twice, nor could it be.", long(o.Since))
 	}
 	return f, nil
 }
@@ -399,7 +399,7 @@ func (d *Doctor) runsWithoutJob(ctx context.Context, tx *postgres.Tx, o Options)
 	if err != nil {
 		return f, err
 	}
-	runs, err := tx.RunsWithoutJob(ctx, since, most+1)
+	runs, err := tx.RunsWithoutJob(ctx, since, Most+1)
 	if err != nil || len(runs) == 0 {
 		f = healthy("Every unfinished run of the last %s has its job.", long(o.Since))
 		return f, err
@@ -423,7 +423,7 @@ func (d *Doctor) runsWithoutJob(ctx context.Context, tx *postgres.Tx, o Options)
 }
 
 func (d *Doctor) jobsWithoutRun(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
-	jobs, err := tx.JobsWithoutRun(ctx, nil, o.maxJobs, most+1)
+	jobs, err := tx.JobsWithoutRun(ctx, nil, o.maxJobs, Most+1)
 	if len(jobs) == 0 {
 		f = healthy("Every live job belongs to an unfinished run.")
 		return f, err
@@ -467,7 +467,7 @@ func (d *Doctor) stalledLines(ctx context.Context, tx *postgres.Tx, _ Options) (
 // stalled finds the lines that were stalled at two looks, a sweep apart, with
 // the same run at their head: for a moment every line that moves up is.
 func (d *Doctor) stalled(ctx context.Context, tx *postgres.Tx) ([]postgres.StalledLine, error) {
-	lines, err := tx.StalledLines(ctx, most+1)
+	lines, err := tx.StalledLines(ctx, Most+1)
 	if err != nil || len(lines) == 0 {
 		return nil, err
 	}
@@ -480,12 +480,12 @@ func (d *Doctor) stalled(ctx context.Context, tx *postgres.Tx) ([]postgres.Stall
 		return nil, ctx.Err()
 	case <-time.After(d.patience):
 	}
-	lines, err = tx.StalledLines(ctx, most+1)
+	lines, err = tx.StalledLines(ctx, Most+1)
 	return slices.DeleteFunc(lines, func(l postgres.StalledLine) bool { return !first[l.FirstID] }), err
 }
 
 func (d *Doctor) lostJobs(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
-	lost, err := tx.SilentJobs(ctx, nodeLost, most+1)
+	lost, err := tx.SilentJobs(ctx, nodeLost, Most+1)
 	if len(lost) == 0 {
 		f = healthy("No run is left on a node that is gone.")
 		return f, err
@@ -506,7 +506,7 @@ func (d *Doctor) lostJobs(ctx context.Context, tx *postgres.Tx, o Options) (f Fi
 }
 
 func (d *Doctor) unservedQueues(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
-	queues, err := tx.UnservedQueues(ctx, nodeLives, most+1)
+	queues, err := tx.UnservedQueues(ctx, nodeLives, Most+1)
 	if len(queues) == 0 {
 		f = healthy("Every queue in use has a live node.")
 		return f, err
@@ -543,7 +543,7 @@ func withWorkers(queues []string) []string {
 }
 
 func (d *Doctor) unregisteredTasks(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
-	tasks, err := tx.UnregisteredTasks(ctx, nodeLives, most+1)
+	tasks, err := tx.UnregisteredTasks(ctx, nodeLives, Most+1)
 	if len(tasks) == 0 {
 		f = healthy("Every task of an enabled schedule is registered by a live node.")
 		return f, err

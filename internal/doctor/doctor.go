@@ -31,7 +31,7 @@ const (
 type Finding struct {
 	Check    string   `json:"check"`
 	Status   Status   `json:"status"`
-	Count    int      `json:"count"` // of faults; most+1 stands for more than most
+	Count    int      `json:"count"` // of faults; Most+1 stands for all that are more
 	Detail   string   `json:"detail"`
 	Examples []string `json:"examples"`           // a few of the faults
 	Advice   string   `json:"advice,omitempty"`   // what to do

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/internal/catalog"
@@ -57,6 +58,17 @@ func (b *bundle) exec(statement string, args ...any) {
 	b.t.Helper()
 	_, err := b.Pool.Exec(b.t.Context(), statement, args...)
 	require.NoError(b.t, err, statement)
+}
+
+// open leaves a transaction open, until the test ends it or has ended.
+func (b *bundle) open(statement string) pgx.Tx {
+	b.t.Helper()
+	tx, err := b.Pool.Begin(b.t.Context())
+	require.NoError(b.t, err)
+	b.t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	_, err = tx.Exec(b.t.Context(), statement)
+	require.NoError(b.t, err)
+	return tx
 }
 
 // value reads one value.
@@ -454,7 +466,7 @@ errors = ARRAY['{"error": "first"}', '{"error": "broken"}']::jsonb[] WHERE id = 
 				b.exec("DELETE FROM runs WHERE state = 'queued'")
 			},
 			status: doctor.Fail, count: 1, detail: "1 live job belongs to no unfinished run.", shows: "its run is gone", also: []string{"unaccounted_ticks"},
-			repaired: "Ended 1 job or let its run follow.", left: []string{"unaccounted_ticks"},
+			repaired: "Cancelled 1 job.", left: []string{"unaccounted_ticks"},
 			then: func(b *bundle) {
 				require.Equal(b.t, "cancelled", value[string](b, "SELECT state::text FROM river_job"))
 			},
@@ -466,7 +478,7 @@ errors = ARRAY['{"error": "first"}', '{"error": "broken"}']::jsonb[] WHERE id = 
 				b.exec(`INSERT INTO river_job (args, kind, max_attempts) VALUES ('{"run_id": "nonsense"}', 'run', 1)`)
 			},
 			status: doctor.Fail, count: 1, detail: "1 live job belongs", shows: "(nonsense)",
-			repaired: "Ended 1 job or let its run follow.",
+			repaired: "Cancelled 1 job.",
 		},
 		{
 			name: "an earlier life is live", check: "jobs_without_run",
@@ -477,7 +489,7 @@ errors = ARRAY['{"error": "first"}', '{"error": "broken"}']::jsonb[] WHERE id = 
 SELECT args, kind, max_attempts, 'running', 1, now(), ARRAY[(SELECT id FROM nodes)::text] FROM river_job LIMIT 1`)
 			},
 			status: doctor.Fail, count: 1, detail: "1 live job belongs", shows: "its run has another job",
-			repaired: "Ended 1 job or let its run follow.",
+			repaired: "Cancelled 1 job.",
 			// Its node is asked to stop it, and then it ends; here there is none.
 			after: doctor.Fail,
 			then: func(b *bundle) {
@@ -493,7 +505,7 @@ SELECT args, kind, max_attempts, 'running', 1, now(), ARRAY[(SELECT id FROM node
 				b.exec("UPDATE runs SET state = 'succeeded', finished_at = now() WHERE state = 'queued'")
 			},
 			status: doctor.Fail, count: 2, detail: "2 live jobs belong to no unfinished run.", shows: "its run is succeeded",
-			repaired: "Ended 2 jobs or let its run follow.",
+			repaired: "Let 2 runs follow their jobs.",
 			then: func(b *bundle) {
 				require.Equal(b.t, 2, value[int](b, "SELECT count(*) FROM runs WHERE state = 'queued' AND finished_at IS NULL"))
 				require.Equal(b.t, 2, value[int](b, "SELECT count(*) FROM river_job WHERE state = 'available'"))
@@ -671,10 +683,7 @@ func TestAPauseHoldsWhatIsDue(t *testing.T) {
 func TestATransactionThatStaysOpen(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	tx, err := b.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "SET LOCAL application_name = 'forgotten'")
-	require.NoError(t, err)
+	tx := b.open("SET LOCAL application_name = 'forgotten'")
 	f := of(t, b.check(), "long_transactions")
 	require.Equal(t, doctor.Warn, f.Status)
 	require.Equal(t, 1, f.Count)
@@ -772,10 +781,7 @@ func TestWhatCannotBeCheckedIsAFinding(t *testing.T) {
 	require.Contains(t, f.Detail, "It could not be checked: ")
 
 	b.exec("ALTER TABLE former_nodes RENAME TO nodes")
-	tx, err := b.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "LOCK TABLE nodes")
-	require.NoError(t, err)
+	tx := b.open("LOCK TABLE nodes")
 	f = of(t, b.check(doctor.Options{Timeout: 200 * time.Millisecond}), "nodes")
 	require.NoError(t, tx.Rollback(t.Context()))
 	require.Equal(t, doctor.Fail, f.Status)

@@ -164,6 +164,9 @@ func (m *Monitor) readAll(slow bool) (up bool) {
 	}
 	for _, c := range slices.DeleteFunc(slices.Clone(checks), func(c check) bool { return c.slow != slow }) {
 		f, err := m.doctor.look(ctx, c, small)
+		if m.ctx.Err() != nil {
+			break
+		}
 		m.mu.Lock()
 		if err == nil {
 			m.findings[c.name], m.foundAt[c.name] = f, m.now()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -72,7 +73,7 @@ func (d *Doctor) retryClocks(ctx context.Context, o Options) (string, error) {
 // runs, and all are one gap.
 func (d *Doctor) startClocks(ctx context.Context, o Options) (string, error) {
 	idle, err := collect(ctx, d, o, func(tx *postgres.Tx) ([]*riverbeat.Schedule, error) {
-		return tx.IdleClocks(ctx, most)
+		return tx.IdleClocks(ctx, Most)
 	})
 	started := 0
 	for _, s := range idle {
@@ -135,7 +136,7 @@ func (d *Doctor) setRunsStraight(ctx context.Context, o Options) (string, error)
 			if err != nil {
 				return nil, err
 			}
-			return tx.RunsWithoutJob(ctx, since, most)
+			return tx.RunsWithoutJob(ctx, since, Most)
 		})
 		before := straight
 		for chunk := range slices.Chunk(wrong, batch) {
@@ -175,49 +176,48 @@ func straighten(ctx context.Context, tx *postgres.Tx, runs []postgres.RunAndJob)
 	return tx.SetRunsStraight(ctx, runs)
 }
 
-// cancelJobs ends the live jobs that belong to no run. One whose run has ended
-// by somebody's hand is still its run's, so there the run follows the job.
+// cancelJobs cancels the live jobs that belong to no run. One whose run has
+// ended by somebody's hand is still its run's, so there the run follows the job.
 func (d *Doctor) cancelJobs(ctx context.Context, o Options) (string, error) {
 	jobs, err := collect(ctx, d, o, func(tx *postgres.Tx) ([]postgres.JobAndRun, error) {
-		return tx.JobsWithoutRun(ctx, nil, o.maxJobs, most)
+		return tx.JobsWithoutRun(ctx, nil, o.maxJobs, Most)
 	})
-	cancelled := 0
+	cancelled, followed := 0, 0
 	for _, job := range jobs {
-		ok := false
-		err := d.change(ctx, o, func(ctx context.Context, tx *postgres.Tx) error {
+		jobsEnded, runsMoved := 0, 0
+		err = d.change(ctx, o, func(ctx context.Context, tx *postgres.Tx) error {
 			var err error
-			ok, err = d.cancelJob(ctx, tx, job)
+			jobsEnded, runsMoved, err = d.cancelJob(ctx, tx, job)
 			return err
 		})
 		if err != nil {
-			return did("Ended", cancelled, "job", "or let its run follow"), err
+			break
 		}
-		if ok {
-			cancelled++
-		}
+		cancelled, followed = cancelled+jobsEnded, followed+runsMoved
 	}
-	return did("Ended", cancelled, "job", "or let its run follow"), err
+	said := did("Cancelled", cancelled, "job") + " " + did("Let", followed, "run", "follow "+be(followed, "its job", "their jobs"))
+	return strings.TrimSpace(said), err
 }
 
-func (d *Doctor) cancelJob(ctx context.Context, tx *postgres.Tx, found postgres.JobAndRun) (bool, error) {
+func (d *Doctor) cancelJob(ctx context.Context, tx *postgres.Tx, found postgres.JobAndRun) (cancelled, followed int, err error) {
 	if found.LockKey != "" {
 		if err := tx.LockKeys(ctx, []string{found.LockKey}); err != nil {
-			return false, err
+			return 0, 0, err
 		}
 	}
 	if err := tx.LockJobs(ctx, []int64{found.JobID}); err != nil {
-		return false, err
+		return 0, 0, err
 	}
 	still, err := tx.JobsWithoutRun(ctx, []int64{found.JobID}, 1, 1)
 	if err != nil || len(still) == 0 {
-		return false, err
+		return 0, 0, err
 	}
 	if run, own := still[0].Run(); own {
-		n, err := tx.SetRunsStraight(ctx, []postgres.RunAndJob{run})
-		return n > 0, err
+		followed, err = tx.SetRunsStraight(ctx, []postgres.RunAndJob{run})
+		return 0, followed, err
 	}
 	_, err = d.Queue.Cancel(ctx, tx.Tx, found.JobID)
-	return true, err
+	return 1, 0, err
 }
 
 func (d *Doctor) moveLinesUp(ctx context.Context, o Options) (string, error) {

@@ -43,10 +43,10 @@ func (d *Doctor) unaccountedTicks(ctx context.Context, tx *postgres.Tx, o Option
 		looked += ", a sample,"
 	}
 	if a.lost == 0 {
-		return healthy("Looked at %s of %s in the last %s: each is a run or lies in a gap.", count(a.compared, "tick"), looked, long(o.Since)), nil
+		return healthy("Looked at %s of %s in the last %s: all are accounted for.", count(a.compared, "tick"), looked, long(o.Since)), nil
 	}
 	return Finding{
-		Status: Fail, Count: min(a.lost, most+1),
+		Status: Fail, Count: min(a.lost, Most+1),
 		Detail: sentence("%s %s neither a run nor in a gap. Looked at %s of %s in the last %s.",
 			count(a.lost, "tick"), be(a.lost, "is", "are"), count(a.compared, "tick"), looked, long(o.Since)),
 		Examples: a.examples,

@@ -9,11 +9,11 @@ import (
 	"unicode/utf8"
 )
 
-const (
-	// most is how far faults are counted, and maxExamples how many are shown.
-	most        = 10_000
-	maxExamples = 5
-)
+// Most is how far faults are counted.
+const Most = 10_000
+
+// maxExamples is how many of them are shown.
+const maxExamples = 5
 
 // healthy is the finding of a check that found nothing wrong.
 func healthy(format string, args ...any) Finding {
@@ -44,11 +44,11 @@ func count(n int, thing string) string {
 	return digits(n) + " " + thing + plural(thing)
 }
 
-// many is a number of faults in words. One more than most stands for all that
+// many is a number of faults in words. One more than Most stands for all that
 // are more.
 func many(n int, thing string) string {
-	if n > most {
-		return "more than " + count(most, thing)
+	if n > Most {
+		return "more than " + count(Most, thing)
 	}
 	return count(n, thing)
 }

@@ -367,7 +367,7 @@ func (tx *Tx) EnabledAfter(ctx context.Context, afterID uuid.UUID, limit int) ([
 SELECT c.schedule_id, c.last_scheduled_for
 FROM schedules AS s
 JOIN schedule_clocks AS c ON c.schedule_id = s.id
-WHERE s.enabled AND s.id > $1
+WHERE s.enabled AND s.id > $1 AND c.schedule_id > $1
 ORDER BY s.id
 LIMIT $2`
 	rows, err := tx.Query(ctx, page, afterID, limit)
@@ -550,7 +550,8 @@ func (j JobAndRun) Run() (RunAndJob, bool) {
 // ids, and reads those whose run is gone, has ended, or has another job.
 func (tx *Tx) JobsWithoutRun(ctx context.Context, ids []int64, jobs, most int) ([]JobAndRun, error) {
 	// The LIMIT of one run keeps the planner from reading all runs once, which
-	// it takes for cheaper than looking up those of many jobs.
+	// it takes for cheaper than looking up those of many jobs; the OFFSET lets
+	// what is in a run's id be read once, and not for each partition.
 	const without = `
 SELECT
     j.id AS job_id,
@@ -580,6 +581,7 @@ FROM (
             AND (@ids::bigint[] IS NULL OR id = ANY(@ids))
         LIMIT @jobs
     ) AS live
+    OFFSET 0
 ) AS j
 LEFT JOIN LATERAL (
     SELECT scheduled_for, state::text AS state, job_id
