@@ -18,6 +18,7 @@ import (
 	"riverbeat/internal/execute/builtin"
 	"riverbeat/internal/history"
 	"riverbeat/internal/httpapi"
+	"riverbeat/internal/installation"
 	"riverbeat/internal/ledger"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
@@ -139,6 +140,7 @@ func (n *node) handler(ctx context.Context) (http.Handler, error) {
 	api := httpapi.Config{
 		Catalog:         catalog.New(n.db, n.ledger),
 		History:         history.New(n.db, n.ledger),
+		Installation:    installation.New(n.db),
 		DefaultTimezone: n.cfg.Timezone,
 		BodyLimit:       n.cfg.BodyLimit,
 		Logger:          n.logger,

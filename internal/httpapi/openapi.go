@@ -26,6 +26,7 @@ func newOpenAPI(version string) *huma.OpenAPI {
 			{Name: tagSchedules, Description: "A task, its arguments, a recurrence and a policy."},
 			{Name: tagTaskDefinitions, Description: "What can be run: parameters, executor, retries."},
 			{Name: tagRuns, Description: "What became of each tick and request."},
+			{Name: tagInstallation, Description: "All nodes of one database together."},
 			{Name: tagProcess, Description: "Whether this process lives and can serve."},
 		},
 		Components: &huma.Components{

@@ -158,6 +158,7 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 	require.Equal(t, []string{
 		"DELETE /api/v1/schedules/{id}",
 		"DELETE /api/v1/task-definitions/{task_name}",
+		"GET /api/v1/installation",
 		"GET /api/v1/runs",
 		"GET /api/v1/runs/{id}",
 		"GET /api/v1/schedules",
@@ -170,6 +171,8 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 		"GET /readyz",
 		"PATCH /api/v1/schedules/{id}",
 		"PATCH /api/v1/task-definitions/{task_name}",
+		"POST /api/v1/pause",
+		"POST /api/v1/resume",
 		"POST /api/v1/schedules",
 		"POST /api/v1/schedules/preview",
 		"POST /api/v1/schedules/{id}/disable",

@@ -59,6 +59,7 @@ func TestProblems(t *testing.T) {
 		headers              []string
 	}{
 		// 400: it cannot be read.
+		{"pause without body", 400, "POST", "/api/v1/pause", ``, nil},
 		{"body empty", 400, "POST", schedules, ``, nil},
 		{"body cut off", 400, "POST", schedules, "{\n  \"name\": \"ü\",\n  \"task_na", nil},
 		{"body no json", 400, "POST", schedules, "{\n  name: 1\n}", nil},
@@ -91,6 +92,7 @@ func TestProblems(t *testing.T) {
 		{"definition patch unknown", 404, "PATCH", definitions + "/none", `{}`, nil},
 		{"definition delete unknown", 404, "DELETE", definitions + "/none", ``, nil},
 		{"method of schedules", 405, "PATCH", schedules, `{}`, nil},
+		{"method of pause", 405, "GET", "/api/v1/pause", ``, nil},
 		{"method of runs", 405, "POST", "/api/v1/runs", `{}`, nil},
 
 		// 409: the state of things does not allow it.
@@ -157,6 +159,12 @@ func TestProblems(t *testing.T) {
 		{"definition rules", 422, "POST", definitions, `{"task_name": " x", "executor": {"kind": "http"}, "queue": "No Queue", "priority": 5, "max_attempts": 0, "retry": {"backoff": "2m", "max_backoff": "1m"}, "timeout": "8d", "parameter_schema": {"type": "string", "properties": {"a": 1}}}`, nil},
 		{"definition put another name", 422, "PUT", definitions + "/greet", `{"task_name": "other"}`, nil},
 		{"definition patch another name", 422, "PATCH", definitions + "/greet", `{"task_name": "other"}`, nil},
+		{"pause without reason", 422, "POST", "/api/v1/pause", `{}`, nil},
+		{"pause blank reason", 422, "POST", "/api/v1/pause", `{"reason": " "}`, nil},
+		{"pause long reason", 422, "POST", "/api/v1/pause", `{"reason": "` + strings.Repeat("x", 501) + `"}`, nil},
+		{"pause wrong", 422, "POST", "/api/v1/pause", `{"reason": 1, "until": "tomorrow"}`, nil},
+		{"resume with fields", 422, "POST", "/api/v1/resume", `{"reason": "done"}`, nil},
+		{"installation query", 422, "GET", "/api/v1/installation?verbose=true", ``, nil},
 		{"definition force", 422, "PUT", definitions + "/greet?force=yes", `{}`, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

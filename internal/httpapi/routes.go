@@ -12,6 +12,7 @@ const (
 	schedulesPath       = apiPath + "/schedules"
 	taskDefinitionsPath = apiPath + "/task-definitions"
 	runsPath            = apiPath + "/runs"
+	installationPath    = apiPath + "/installation"
 )
 
 // The headings of the OpenAPI document.
@@ -19,6 +20,7 @@ const (
 	tagSchedules       = "Schedules"
 	tagTaskDefinitions = "Task definitions"
 	tagRuns            = "Runs"
+	tagInstallation    = "Installation"
 	tagProcess         = "Process"
 )
 
@@ -123,6 +125,19 @@ func (a *api) routes() {
 	handle(a, get, runsPath+"/{id}", operation{
 		id: "get-run", tag: tagRuns, summary: "Read a run", failures: notFound,
 	}, a.getRun)
+
+	handle(a, get, installationPath, operation{
+		id: "get-installation", tag: tagInstallation, summary: "Read the state of the installation",
+	}, a.getInstallation)
+	handle(a, post, apiPath+"/pause", operation{
+		id: "pause", tag: tagInstallation, summary: "Pause the whole installation",
+		description: "When this has answered, no tick fires until it is resumed. None is lost: on resuming, each is run, caught up with or recorded as missed by the rules for late ones. What is queued, lines and run-now are not held. If it is paused already, that pause stands.",
+		example:     `{"reason": "The warehouse is being migrated"}`,
+	}, a.pause)
+	handle(a, post, apiPath+"/resume", operation{
+		id: "resume", tag: tagInstallation, summary: "Resume the installation",
+		description: "Of the ticks since the pause, those that are at most a minute old run, older ones by the catch_up of their schedules.",
+	}, a.resume)
 }
 
 // healthRoutes are the open pages of every node, whatever its role.

@@ -61,8 +61,8 @@ func (tx *Tx) unlessPaused(ctx context.Context, clocks []Clock) ([]Clock, error)
 	return clocks, nil
 }
 
-// NotPaused tells whether the installation ticks, and holds that: a pause that
-// comes from now on answers when this transaction has ended.
+// NotPaused tells whether the installation ticks. A pause that comes from now on
+// is answered when this transaction has ended (AwaitClaims).
 func (tx *Tx) NotPaused(ctx context.Context) (bool, error) {
 	return tx.q.NotPaused(ctx, tx.Tx)
 }

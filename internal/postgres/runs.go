@@ -371,8 +371,3 @@ func (tx *Tx) RegisterNode(ctx context.Context, n *Node) error {
 		Tasks: mustJSON(n.Tasks), Queues: mustJSON(n.Queues),
 	})
 }
-
-// EnsureInstallation writes down which cluster and database this is, once.
-func (tx *Tx) EnsureInstallation(ctx context.Context, environment string) error {
-	return tx.q.EnsureInstallation(ctx, tx.Tx, environment)
-}

@@ -29,10 +29,11 @@ SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS no
 UNION ALL
 SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now FROM stale;
 
--- Holds a pause off until the claim has committed: after /pause has answered,
--- nothing fires.
+-- Whoever pauses waits for this lock to end before it answers: then nothing
+-- fires any more. FOR KEY SHARE does not keep the pause itself from being
+-- written; FOR SHARE would, for as long as claims overlap each other.
 -- name: NotPaused :one
-SELECT (paused_at IS NULL)::boolean AS not_paused FROM installation FOR SHARE;
+SELECT (paused_at IS NULL)::boolean AS not_paused FROM installation FOR KEY SHARE;
 
 -- name: LockClock :one
 SELECT schedule_id, next_run_at, last_scheduled_for, retry_at, statement_timestamp()::timestamptz AS now

@@ -95,12 +95,5 @@ INSERT INTO nodes (id, host, version, tzdata_version, tasks, queues)
 VALUES (@id, @host, @version, @tzdata_version, @tasks, @queues)
 ON CONFLICT (id) DO UPDATE SET last_seen_at = clock_timestamp();
 
--- name: EnsureInstallation :exec
-INSERT INTO installation (environment, system_identifier, database_oid)
-SELECT @environment::text, c.system_identifier::bigint, d.oid::bigint
-FROM pg_control_system() AS c, pg_catalog.pg_database AS d
-WHERE d.datname = current_database()
-ON CONFLICT (id) DO NOTHING;
-
 -- name: Now :one
 SELECT statement_timestamp()::timestamptz AS now;

@@ -136,11 +136,12 @@ func (q *Queries) LockClock(ctx context.Context, db DBTX, scheduleID uuid.UUID) 
 }
 
 const notPaused = `-- name: NotPaused :one
-SELECT (paused_at IS NULL)::boolean AS not_paused FROM installation FOR SHARE
+SELECT (paused_at IS NULL)::boolean AS not_paused FROM installation FOR KEY SHARE
 `
 
-// Holds a pause off until the claim has committed: after /pause has answered,
-// nothing fires.
+// Whoever pauses waits for this lock to end before it answers: then nothing
+// fires any more. FOR KEY SHARE does not keep the pause itself from being
+// written; FOR SHARE would, for as long as claims overlap each other.
 func (q *Queries) NotPaused(ctx context.Context, db DBTX) (bool, error) {
 	row := db.QueryRow(ctx, notPaused)
 	var not_paused bool

@@ -145,6 +145,16 @@ type Node struct {
 	Queues        json.RawMessage
 }
 
+// Each pause of the installation, kept by a trigger; resumed_at is null while it lasts.
+type Pause struct {
+	ID        int64
+	PausedAt  time.Time
+	PausedBy  *string
+	Reason    *string
+	ResumedAt *time.Time
+	ResumedBy *string
+}
+
 type ReportGap struct {
 	ScheduleID   *uuid.UUID
 	ScheduleName string
@@ -164,6 +174,15 @@ type ReportLateness struct {
 	P95Seconds float64
 	P99Seconds float64
 	MaxSeconds interface{}
+}
+
+type ReportPause struct {
+	PausedAt        time.Time
+	PausedBy        *string
+	Reason          *string
+	ResumedAt       *time.Time
+	ResumedBy       *string
+	DurationSeconds pgtype.Numeric
 }
 
 type ReportRun struct {

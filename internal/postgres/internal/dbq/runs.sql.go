@@ -56,19 +56,6 @@ func (q *Queries) CreateRunsPartition(ctx context.Context, db DBTX, at time.Time
 	return created, err
 }
 
-const ensureInstallation = `-- name: EnsureInstallation :exec
-INSERT INTO installation (environment, system_identifier, database_oid)
-SELECT $1::text, c.system_identifier::bigint, d.oid::bigint
-FROM pg_control_system() AS c, pg_catalog.pg_database AS d
-WHERE d.datname = current_database()
-ON CONFLICT (id) DO NOTHING
-`
-
-func (q *Queries) EnsureInstallation(ctx context.Context, db DBTX, environment string) error {
-	_, err := db.Exec(ctx, ensureInstallation, environment)
-	return err
-}
-
 const firstWaiting = `-- name: FirstWaiting :one
 SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at
 FROM runs
