@@ -100,7 +100,7 @@ func (a *api) paramSchema(p param, in string) *huma.Param {
 	s := huma.SchemaFromField(a.openAPI.Components.Schemas, f, "")
 	s.Nullable = false
 	s.Default = fromTag(p.field, "def", s)
-	described := &huma.Param{Name: p.name, In: in, Description: s.Description, Required: in == "path", Schema: s}
+	described := &huma.Param{Name: p.name, In: in, Description: s.Description, Required: p.required(), Schema: s}
 	s.Description = ""
 	if t.Kind() == reflect.Slice {
 		explode := true

@@ -85,6 +85,10 @@ func (a *api) routes() {
 		id: "next-ticks", tag: tagSchedules, summary: "The next ticks of a schedule", failures: both,
 		description: "Within starts_at and ends_at; those of a disabled schedule are those it would have.",
 	}, a.nextTicks)
+	handle(a, get, schedule+"/explain", operation{
+		id: "explain-schedule", tag: tagSchedules, summary: "Why a schedule ran, or did not, at a time", failures: notFound,
+		description: "At a time of the past or to come, by what was in force then; also of a schedule that was deleted. Programs go by verdict, people by explanation.",
+	}, a.explain)
 	handle(a, post, schedulesPath+"/preview", operation{
 		id: "preview-ticks", tag: tagSchedules, summary: "The ticks of a cron expression",
 		description: "Nothing is written.",

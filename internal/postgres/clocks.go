@@ -2,9 +2,11 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"riverbeat/internal/postgres/internal/dbq"
 	"riverbeat/internal/riverbeat"
@@ -65,6 +67,21 @@ func (tx *Tx) unlessPaused(ctx context.Context, clocks []Clock) ([]Clock, error)
 // is answered when this transaction has ended (AwaitClaims).
 func (tx *Tx) NotPaused(ctx context.Context) (bool, error) {
 	return tx.q.NotPaused(ctx, tx.Tx)
+}
+
+// ClockState reads how far the clock of a schedule has come; nil if there is no
+// such schedule.
+func (tx *Tx) ClockState(ctx context.Context, id uuid.UUID) (*riverbeat.ClockState, error) {
+	row, err := tx.q.ClockState(ctx, tx.Tx, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil //nolint:nilnil // no schedule, which is no error
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &riverbeat.ClockState{
+		Mark: row.LastScheduledFor.UTC(), NextRunAt: utc(row.NextRunAt), RetryAt: utc(row.RetryAt), LastError: row.LastError,
+	}, nil
 }
 
 // SetClocks moves locked clocks to the mark and next tick of their plans.

@@ -2,6 +2,10 @@ package postgres
 
 import (
 	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"riverbeat/internal/postgres/internal/dbq"
 	"riverbeat/internal/riverbeat"
@@ -41,6 +45,25 @@ func (tx *Tx) Resume(ctx context.Context) error {
 // ended.
 func (tx *Tx) AwaitClaims(ctx context.Context) error {
 	return tx.q.AwaitClaims(ctx, tx.Tx)
+}
+
+// PauseAt reads the pause that covers a time; nil if there was none.
+func (tx *Tx) PauseAt(ctx context.Context, at time.Time) (*riverbeat.Pause, error) {
+	row, err := tx.q.PauseBefore(ctx, tx.Tx, at)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil //nolint:nilnil // no pause is no error
+	}
+	if err != nil {
+		return nil, err
+	}
+	p := &riverbeat.Pause{
+		PausedAt: row.PausedAt.UTC(), PausedBy: deref(row.PausedBy), Reason: deref(row.Reason),
+		ResumedAt: utc(row.ResumedAt), ResumedBy: deref(row.ResumedBy),
+	}
+	if !p.Covers(at) {
+		return nil, nil //nolint:nilnil // no pause is no error
+	}
+	return p, nil
 }
 
 // ActAs says who makes the changes of this transaction, for the history that

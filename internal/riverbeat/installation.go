@@ -14,6 +14,20 @@ type Installation struct {
 	PauseReason string
 }
 
+// Pause is a time during which no tick fired.
+type Pause struct {
+	PausedAt  time.Time
+	PausedBy  string // "" is unknown
+	Reason    string
+	ResumedAt *time.Time // nil: it lasts
+	ResumedBy string
+}
+
+// Covers tells whether a time lies in the pause.
+func (p *Pause) Covers(at time.Time) bool {
+	return !at.Before(p.PausedAt) && (p.ResumedAt == nil || at.Before(*p.ResumedAt))
+}
+
 // MaxPauseReasonLength bounds the reason of a pause, in characters.
 const MaxPauseReasonLength = 500
 

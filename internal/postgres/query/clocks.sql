@@ -35,8 +35,19 @@ SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS no
 -- name: NotPaused :one
 SELECT (paused_at IS NULL)::boolean AS not_paused FROM installation FOR KEY SHARE;
 
+-- Whoever locks a clock settles what is due until now, and what a claim that was
+-- waited for has decided beyond: there the version of its schedule ends, if it is
+-- changed (record_schedule).
 -- name: LockClock :one
-SELECT schedule_id, next_run_at, last_scheduled_for, retry_at, statement_timestamp()::timestamptz AS now
+SELECT
+    schedule_id,
+    next_run_at,
+    last_scheduled_for,
+    retry_at,
+    statement_timestamp()::timestamptz AS now,
+    set_config(
+        'riverbeat.settled_at', greatest(statement_timestamp(), last_scheduled_for)::text, true
+    )::text AS settled_at
 FROM schedule_clocks
 WHERE schedule_id = @schedule_id
 FOR UPDATE;
@@ -64,3 +75,9 @@ SELECT coalesce(
 )::float8 AS milliseconds
 FROM schedule_clocks
 WHERE due_at > statement_timestamp() AND due_at < statement_timestamp() + interval '1 day';
+
+-- name: ClockState :one
+SELECT c.next_run_at, c.last_scheduled_for, c.retry_at, s.last_error
+FROM schedule_clocks AS c
+JOIN schedules AS s ON s.id = c.schedule_id
+WHERE c.schedule_id = @schedule_id;

@@ -23,3 +23,7 @@ WHERE paused_at IS NOT NULL;
 -- Waits for every transaction that has read NotPaused and not ended.
 -- name: AwaitClaims :exec
 SELECT FROM installation FOR UPDATE;
+
+-- The last pause that began at a time or before it.
+-- name: PauseBefore :one
+SELECT * FROM pauses WHERE paused_at <= @at ORDER BY paused_at DESC, id DESC LIMIT 1;

@@ -74,6 +74,25 @@ func (q *Queries) Pause(ctx context.Context, db DBTX, arg *PauseParams) error {
 	return err
 }
 
+const pauseBefore = `-- name: PauseBefore :one
+SELECT id, paused_at, paused_by, reason, resumed_at, resumed_by FROM pauses WHERE paused_at <= $1 ORDER BY paused_at DESC, id DESC LIMIT 1
+`
+
+// The last pause that began at a time or before it.
+func (q *Queries) PauseBefore(ctx context.Context, db DBTX, at time.Time) (Pause, error) {
+	row := db.QueryRow(ctx, pauseBefore, at)
+	var i Pause
+	err := row.Scan(
+		&i.ID,
+		&i.PausedAt,
+		&i.PausedBy,
+		&i.Reason,
+		&i.ResumedAt,
+		&i.ResumedBy,
+	)
+	return i, err
+}
+
 const resume = `-- name: Resume :exec
 UPDATE installation
 SET paused_at = NULL, paused_by = NULL, pause_reason = NULL

@@ -56,8 +56,75 @@ func (q *Queries) CreateRunsPartition(ctx context.Context, db DBTX, at time.Time
 	return created, err
 }
 
+const firstTickFrom = `-- name: FirstTickFrom :one
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives
+FROM runs
+WHERE schedule_id = $1::uuid
+    AND slot = '00000000-0000-0000-0000-000000000000'
+    AND scheduled_for >= $2
+    AND scheduled_for <= $3
+ORDER BY scheduled_for
+LIMIT 1
+`
+
+type FirstTickFromParams struct {
+	ScheduleID uuid.UUID
+	Since      time.Time
+	Until      time.Time
+}
+
+// The first tick or gap from a time on. If a gap covers the time, it is this row,
+// whose nominal time is the gap's end. The partitions are looked into in their
+// order, and no further than to the first row.
+func (q *Queries) FirstTickFrom(ctx context.Context, db DBTX, arg *FirstTickFromParams) (Run, error) {
+	row := db.QueryRow(ctx, firstTickFrom, arg.ScheduleID, arg.Since, arg.Until)
+	var i Run
+	err := row.Scan(
+		&i.ID,
+		&i.ScheduledFor,
+		&i.ScheduleID,
+		&i.ScheduleName,
+		&i.ScheduleVersion,
+		&i.DefinitionVersion,
+		&i.TaskName,
+		&i.Category,
+		&i.Tags,
+		&i.Args,
+		&i.TaskParams,
+		&i.LockKey,
+		&i.ExecutionPolicy,
+		&i.Trigger,
+		&i.BackfillID,
+		&i.Slot,
+		&i.State,
+		&i.Reason,
+		&i.BlockedBy,
+		&i.LineRank,
+		&i.JobID,
+		&i.Lives,
+		&i.Execution,
+		&i.Attempt,
+		&i.MaxAttempts,
+		&i.EnqueuedAt,
+		&i.StartedAt,
+		&i.FinishedAt,
+		&i.CancelRequestedAt,
+		&i.Node,
+		&i.Result,
+		&i.Error,
+		&i.Logs,
+		&i.MissedFrom,
+		&i.MissedUntil,
+		&i.MissedCount,
+		&i.RequestedBy,
+		&i.CreatedAt,
+		&i.LostLives,
+	)
+	return i, err
+}
+
 const firstWaiting = `-- name: FirstWaiting :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives
 FROM runs
 WHERE lock_key = $1::text AND line_rank IS NOT NULL
 ORDER BY line_rank, scheduled_for, id
@@ -107,12 +174,13 @@ func (q *Queries) FirstWaiting(ctx context.Context, db DBTX, lockKey string) (Ru
 		&i.MissedCount,
 		&i.RequestedBy,
 		&i.CreatedAt,
+		&i.LostLives,
 	)
 	return i, err
 }
 
 const getRun = `-- name: GetRun :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at FROM runs WHERE scheduled_for = $1 AND id = $2
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives FROM runs WHERE scheduled_for = $1 AND id = $2
 `
 
 type GetRunParams struct {
@@ -162,8 +230,24 @@ func (q *Queries) GetRun(ctx context.Context, db DBTX, arg *GetRunParams) (Run, 
 		&i.MissedCount,
 		&i.RequestedBy,
 		&i.CreatedAt,
+		&i.LostLives,
 	)
 	return i, err
+}
+
+const hasRunsPartition = `-- name: HasRunsPartition :one
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_inherits
+    WHERE inhparent = 'runs'::regclass
+        AND inhrelid = to_regclass('runs_p' || to_char(runs_week($1) AT TIME ZONE 'UTC', 'YYYYMMDD'))
+) AS has
+`
+
+func (q *Queries) HasRunsPartition(ctx context.Context, db DBTX, at time.Time) (bool, error) {
+	row := db.QueryRow(ctx, hasRunsPartition, at)
+	var has bool
+	err := row.Scan(&has)
+	return has, err
 }
 
 const haveLines = `-- name: HaveLines :many
@@ -337,6 +421,81 @@ func (q *Queries) RegisterNode(ctx context.Context, db DBTX, arg *RegisterNodePa
 	return err
 }
 
+const runsAt = `-- name: RunsAt :many
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives
+FROM runs
+WHERE schedule_id = $1::uuid AND scheduled_for = $2
+ORDER BY slot
+LIMIT $3
+`
+
+type RunsAtParams struct {
+	ScheduleID   uuid.UUID
+	ScheduledFor time.Time
+	MaxItems     int32
+}
+
+// What there is at a nominal time of a schedule, its tick first (slot is nil).
+func (q *Queries) RunsAt(ctx context.Context, db DBTX, arg *RunsAtParams) ([]Run, error) {
+	rows, err := db.Query(ctx, runsAt, arg.ScheduleID, arg.ScheduledFor, arg.MaxItems)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Run
+	for rows.Next() {
+		var i Run
+		if err := rows.Scan(
+			&i.ID,
+			&i.ScheduledFor,
+			&i.ScheduleID,
+			&i.ScheduleName,
+			&i.ScheduleVersion,
+			&i.DefinitionVersion,
+			&i.TaskName,
+			&i.Category,
+			&i.Tags,
+			&i.Args,
+			&i.TaskParams,
+			&i.LockKey,
+			&i.ExecutionPolicy,
+			&i.Trigger,
+			&i.BackfillID,
+			&i.Slot,
+			&i.State,
+			&i.Reason,
+			&i.BlockedBy,
+			&i.LineRank,
+			&i.JobID,
+			&i.Lives,
+			&i.Execution,
+			&i.Attempt,
+			&i.MaxAttempts,
+			&i.EnqueuedAt,
+			&i.StartedAt,
+			&i.FinishedAt,
+			&i.CancelRequestedAt,
+			&i.Node,
+			&i.Result,
+			&i.Error,
+			&i.Logs,
+			&i.MissedFrom,
+			&i.MissedUntil,
+			&i.MissedCount,
+			&i.RequestedBy,
+			&i.CreatedAt,
+			&i.LostLives,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const stalledKeys = `-- name: StalledKeys :many
 SELECT DISTINCT lock_key::text AS lock_key
 FROM runs
@@ -371,7 +530,7 @@ func (q *Queries) StalledKeys(ctx context.Context, db DBTX, maxItems int32) ([]s
 
 const startedRuns = `-- name: StartedRuns :many
 SELECT
-    r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_version, r.definition_version, r.task_name, r.category, r.tags, r.args, r.task_params, r.lock_key, r.execution_policy, r.trigger, r.backfill_id, r.slot, r.state, r.reason, r.blocked_by, r.line_rank, r.job_id, r.lives, r.execution, r.attempt, r.max_attempts, r.enqueued_at, r.started_at, r.finished_at, r.cancel_requested_at, r.node, r.result, r.error, r.logs, r.missed_from, r.missed_until, r.missed_count, r.requested_by, r.created_at,
+    r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_version, r.definition_version, r.task_name, r.category, r.tags, r.args, r.task_params, r.lock_key, r.execution_policy, r.trigger, r.backfill_id, r.slot, r.state, r.reason, r.blocked_by, r.line_rank, r.job_id, r.lives, r.execution, r.attempt, r.max_attempts, r.enqueued_at, r.started_at, r.finished_at, r.cancel_requested_at, r.node, r.result, r.error, r.logs, r.missed_from, r.missed_until, r.missed_count, r.requested_by, r.created_at, r.lost_lives,
     d.id AS definition_id,
     coalesce(d.version, 0)::int AS definition_version,
     d.executor,
@@ -454,6 +613,7 @@ func (q *Queries) StartedRuns(ctx context.Context, db DBTX, arg *StartedRunsPara
 			&i.Run.MissedCount,
 			&i.Run.RequestedBy,
 			&i.Run.CreatedAt,
+			&i.Run.LostLives,
 			&i.DefinitionID,
 			&i.DefinitionVersion,
 			&i.Executor,
@@ -468,4 +628,30 @@ func (q *Queries) StartedRuns(ctx context.Context, db DBTX, arg *StartedRunsPara
 		return nil, err
 	}
 	return items, nil
+}
+
+const waitingAhead = `-- name: WaitingAhead :one
+SELECT count(*)::int AS ahead
+FROM runs
+WHERE lock_key = $1::text
+    AND line_rank IS NOT NULL
+    AND (line_rank, scheduled_for, id) < (
+        SELECT r.line_rank, r.scheduled_for, r.id
+        FROM runs AS r
+        WHERE r.scheduled_for = $2 AND r.id = $3
+    )
+`
+
+type WaitingAheadParams struct {
+	LockKey      string
+	ScheduledFor time.Time
+	ID           uuid.UUID
+}
+
+// How many runs wait in the line of a key before a run.
+func (q *Queries) WaitingAhead(ctx context.Context, db DBTX, arg *WaitingAheadParams) (int32, error) {
+	row := db.QueryRow(ctx, waitingAhead, arg.LockKey, arg.ScheduledFor, arg.ID)
+	var ahead int32
+	err := row.Scan(&ahead)
+	return ahead, err
 }
