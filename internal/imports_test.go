@@ -31,7 +31,7 @@ const module = "riverbeat"
 var layers = [][]string{
 	{"cmd/riverbeat", "internal/bench"},
 	{"internal/httpapi", "internal/webui", "internal/worker", "riverui"},
-	{"internal/access", "internal/catalog", "internal/doctor", "internal/execute", "internal/history", "internal/tick"},
+	{"internal/access", "internal/catalog", "internal/doctor", "internal/execute", "internal/history", "internal/installation", "internal/tick"},
 	{"internal/ledger"},
 	{"internal/postgres", "internal/queue"},
 	{"internal/riverbeat"},

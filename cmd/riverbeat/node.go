@@ -19,6 +19,7 @@ import (
 	"riverbeat/internal/execute/builtin"
 	"riverbeat/internal/history"
 	"riverbeat/internal/httpapi"
+	"riverbeat/internal/installation"
 	"riverbeat/internal/ledger"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
@@ -146,6 +147,7 @@ func (n *node) handler(ctx context.Context, monitor *doctor.Monitor) (http.Handl
 	api := httpapi.Config{
 		Catalog:         catalog.New(n.db, n.ledger),
 		History:         history.New(n.db, n.ledger),
+		Installation:    installation.New(n.db),
 		DefaultTimezone: n.cfg.Timezone,
 		BodyLimit:       n.cfg.BodyLimit,
 		Logger:          n.logger,

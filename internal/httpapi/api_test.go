@@ -21,6 +21,7 @@ import (
 	"riverbeat/internal/catalog"
 	"riverbeat/internal/history"
 	"riverbeat/internal/httpapi"
+	"riverbeat/internal/installation"
 	"riverbeat/internal/ledger"
 	"riverbeat/internal/pgtest"
 	"riverbeat/internal/postgres"
@@ -55,7 +56,7 @@ func serve(t *testing.T, db *postgres.DB, options ...func(*httpapi.Config)) *cli
 	require.NoError(t, err)
 	l := ledger.New(q)
 	cfg := httpapi.Config{
-		Catalog: catalog.New(db, l), History: history.New(db, l),
+		Catalog: catalog.New(db, l), History: history.New(db, l), Installation: installation.New(db),
 		Now: time.Now, DefaultTimezone: "Asia/Tokyo", Logger: logger, Version: "1.2.3",
 	}
 	for _, option := range options {

@@ -26,6 +26,7 @@ func newOpenAPI(version string) *huma.OpenAPI {
 			{Name: tagSchedules, Description: "A task, its arguments, a recurrence and a policy."},
 			{Name: tagTaskDefinitions, Description: "What can be run: parameters, executor, retries."},
 			{Name: tagRuns, Description: "What became of each tick and request."},
+			{Name: tagInstallation, Description: "All nodes of one database together."},
 			{Name: tagProcess, Description: "Whether this process lives and can serve."},
 		},
 		Components: &huma.Components{
@@ -99,7 +100,7 @@ func (a *api) paramSchema(p param, in string) *huma.Param {
 	s := huma.SchemaFromField(a.openAPI.Components.Schemas, f, "")
 	s.Nullable = false
 	s.Default = fromTag(p.field, "def", s)
-	described := &huma.Param{Name: p.name, In: in, Description: s.Description, Required: in == "path", Schema: s}
+	described := &huma.Param{Name: p.name, In: in, Description: s.Description, Required: p.required(), Schema: s}
 	s.Description = ""
 	if t.Kind() == reflect.Slice {
 		explode := true

@@ -20,6 +20,11 @@ type param struct {
 	field reflect.StructField
 }
 
+// required tells whether the request must have the parameter.
+func (p param) required() bool {
+	return p.field.Tag.Get("path") != "" || p.field.Tag.Get("required") == "true"
+}
+
 // paramsOf are the fields of a request with the tag path or query, those of
 // embedded structs included.
 func paramsOf(request reflect.Type, tag string) []param {
@@ -62,6 +67,9 @@ func readQuery(request reflect.Value, params []param, rawQuery string, wrong *fi
 		if !given {
 			if missing := p.field.Tag.Get("def"); missing != "" {
 				values = []string{missing}
+			}
+			if p.required() {
+				wrong.addf(p.name, "is required")
 			}
 		}
 		if problem := readValues(request.FieldByIndex(p.index), p, values); problem != "" {

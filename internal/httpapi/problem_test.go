@@ -65,6 +65,7 @@ func TestProblems(t *testing.T) {
 		headers              []string
 	}{
 		// 400: it cannot be read.
+		{"pause without body", 400, "POST", "/api/v1/pause", ``, nil},
 		{"body empty", 400, "POST", schedules, ``, nil},
 		{"body cut off", 400, "POST", schedules, "{\n  \"name\": \"ü\",\n  \"task_na", nil},
 		{"body no json", 400, "POST", schedules, "{\n  name: 1\n}", nil},
@@ -90,6 +91,7 @@ func TestProblems(t *testing.T) {
 		{"schedule disable unknown", 404, "POST", schedules + "/" + nobody + "/disable", ``, nil},
 		{"schedule run unknown", 404, "POST", schedules + "/" + nobody + "/run", ``, nil},
 		{"schedule runs unknown", 404, "GET", schedules + "/" + nobody + "/runs", ``, nil},
+		{"schedule explain unknown", 404, "GET", schedules + "/" + nobody + "/explain?at=2026-03-02T08:00:00Z", ``, nil},
 		{"schedule next unknown", 404, "GET", schedules + "/" + nobody + "/next", ``, nil},
 		{"run unknown", 404, "GET", "/api/v1/runs/" + nobody, ``, nil},
 		{"run cancel unknown", 404, "POST", "/api/v1/runs/" + nobody + "/cancel", ``, nil},
@@ -99,6 +101,7 @@ func TestProblems(t *testing.T) {
 		{"definition patch unknown", 404, "PATCH", definitions + "/none", `{}`, nil},
 		{"definition delete unknown", 404, "DELETE", definitions + "/none", ``, nil},
 		{"method of schedules", 405, "PATCH", schedules, `{}`, nil},
+		{"method of pause", 405, "GET", "/api/v1/pause", ``, nil},
 		{"method of runs", 405, "POST", "/api/v1/runs", `{}`, nil},
 
 		// 409: the state of things does not allow it.
@@ -150,6 +153,11 @@ func TestProblems(t *testing.T) {
 		{"preview nothing", 422, "POST", schedules + "/preview", `{}`, nil},
 		{"preview wrong", 422, "POST", schedules + "/preview", `{"cron_expression": "0 0 30 2 *", "timezone": "Nowhere", "count": 101, "after": "2026-03-28"}`, nil},
 		{"next wrong", 422, "GET", schedules + "/{schedule}/next?count=0&after=now", ``, nil},
+		{"explain without at", 422, "GET", schedules + "/{schedule}/explain", ``, nil},
+		{"explain no time", 422, "GET", schedules + "/{schedule}/explain?at=yesterday", ``, nil},
+		{"explain local time", 422, "GET", schedules + "/{schedule}/explain?at=2026-03-02T08:00:00", ``, nil},
+		{"explain too early", 422, "GET", schedules + "/{schedule}/explain?at=1969-12-31T23:59:59Z", ``, nil},
+		{"explain unknown parameter", 422, "GET", schedules + "/{schedule}/explain?att=2026-03-02T08:00:00Z&zone=UTC", ``, nil},
 		{"query unknown", 422, "GET", schedules + "?tag=a&limit=5", ``, nil},
 		{"query unknown where none is taken", 422, "GET", schedules + "/{schedule}?verbose=true", ``, nil},
 		{"query twice", 422, "GET", schedules + "?category=a&category=b", ``, nil},
@@ -170,6 +178,12 @@ func TestProblems(t *testing.T) {
 		{"definition rules", 422, "POST", definitions, `{"task_name": " x", "executor": {"kind": "http"}, "queue": "No Queue", "priority": 5, "max_attempts": 0, "retry": {"backoff": "2m", "max_backoff": "1m"}, "timeout": "8d", "parameter_schema": {"type": "string", "properties": {"a": 1}}}`, nil},
 		{"definition put another name", 422, "PUT", definitions + "/greet", `{"task_name": "other"}`, nil},
 		{"definition patch another name", 422, "PATCH", definitions + "/greet", `{"task_name": "other"}`, nil},
+		{"pause without reason", 422, "POST", "/api/v1/pause", `{}`, nil},
+		{"pause blank reason", 422, "POST", "/api/v1/pause", `{"reason": " "}`, nil},
+		{"pause long reason", 422, "POST", "/api/v1/pause", `{"reason": "` + strings.Repeat("x", 501) + `"}`, nil},
+		{"pause wrong", 422, "POST", "/api/v1/pause", `{"reason": 1, "until": "tomorrow"}`, nil},
+		{"resume with fields", 422, "POST", "/api/v1/resume", `{"reason": "done"}`, nil},
+		{"installation query", 422, "GET", "/api/v1/installation?verbose=true", ``, nil},
 		{"definition force", 422, "PUT", definitions + "/greet?force=yes", `{}`, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -12,6 +12,7 @@ const (
 	schedulesPath       = apiPath + "/schedules"
 	taskDefinitionsPath = apiPath + "/task-definitions"
 	runsPath            = apiPath + "/runs"
+	installationPath    = apiPath + "/installation"
 )
 
 // The headings of the OpenAPI document.
@@ -19,6 +20,7 @@ const (
 	tagSchedules       = "Schedules"
 	tagTaskDefinitions = "Task definitions"
 	tagRuns            = "Runs"
+	tagInstallation    = "Installation"
 	tagProcess         = "Process"
 )
 
@@ -84,6 +86,10 @@ func (a *api) routes() {
 		id: "next-ticks", tag: tagSchedules, summary: "The next ticks of a schedule", failures: both,
 		description: "Within starts_at and ends_at; those of a disabled schedule are those it would have.",
 	}, a.nextTicks)
+	handle(a, get, schedule+"/explain", operation{
+		id: "explain-schedule", tag: tagSchedules, summary: "Why a schedule ran, or did not, at a time", failures: notFound,
+		description: "At a time of the past or to come, by what was in force then; also of a schedule that was deleted. Programs go by verdict, people by explanation.",
+	}, a.explain)
 	handle(a, post, schedulesPath+"/preview", operation{
 		id: "preview-ticks", tag: tagSchedules, summary: "The ticks of a cron expression",
 		description: "Nothing is written.",
@@ -132,6 +138,19 @@ func (a *api) routes() {
 		id: "retry-run", tag: tagRuns, summary: "Run an ended run once more", failures: both,
 		description: "The same run, under a new job, with as many attempts as its task has now. 409 if it has not ended, if it never ran (skipped, missed, invalid_params: run its schedule now instead), or if another run with its lock key has not ended: blocked_by says which.",
 	}, a.retryRun)
+
+	handle(a, get, installationPath, operation{
+		id: "get-installation", tag: tagInstallation, summary: "Read the state of the installation",
+	}, a.getInstallation)
+	handle(a, post, apiPath+"/pause", operation{
+		id: "pause", tag: tagInstallation, summary: "Pause the whole installation",
+		description: "When this has answered, no tick fires until it is resumed. None is lost: on resuming, each is run, caught up with or recorded as missed by the rules for late ones. What is queued, lines and run-now are not held. If it is paused already, that pause stands.",
+		example:     `{"reason": "The warehouse is being migrated"}`,
+	}, a.pause)
+	handle(a, post, apiPath+"/resume", operation{
+		id: "resume", tag: tagInstallation, summary: "Resume the installation",
+		description: "Of the ticks since the pause, those that are at most a minute old run, older ones by the catch_up of their schedules.",
+	}, a.resume)
 }
 
 // healthRoutes are the open pages of every node, whatever its role.

@@ -34,6 +34,7 @@ type run struct {
 	BlockedBy         *uuid.UUID      `json:"blocked_by" format:"uuid" doc:"The run that was in the way."`
 	JobID             *int64          `json:"job_id" doc:"River's job."`
 	Lives             int             `json:"lives" doc:"Jobs it lost with their process."`
+	LostLives         []lostLife      `json:"lost_lives" nullable:"false" doc:"The lives that it lost so, in their order."`
 	Execution         int             `json:"execution" doc:"How often it was started: with id, a fencing token."`
 	Attempt           int             `json:"attempt" doc:"Tries so far."`
 	MaxAttempts       int             `json:"max_attempts"`
@@ -50,6 +51,13 @@ type run struct {
 	MissedUntil       *time.Time      `json:"missed_until" doc:"For state missed: the last tick of the gap."`
 	MissedCount       *int            `json:"missed_count" doc:"For state missed: how many ticks; null if more than 10,000."`
 	RequestedBy       *string         `json:"requested_by"`
+}
+
+type lostLife struct {
+	JobID     int64     `json:"job_id" doc:"River's job of that life."`
+	Node      string    `json:"node" doc:"The process that was lost."`
+	Execution int       `json:"execution" doc:"The execution that was lost."`
+	LostAt    time.Time `json:"lost_at" doc:"When that was noticed."`
 }
 
 func runOf(r *riverbeat.Run) *run {
@@ -73,6 +81,7 @@ func runOf(r *riverbeat.Run) *run {
 		BlockedBy:         r.BlockedBy,
 		JobID:             r.JobID,
 		Lives:             r.Lives,
+		LostLives:         []lostLife{},
 		Execution:         r.Execution,
 		Attempt:           r.Attempt,
 		MaxAttempts:       r.MaxAttempts,
@@ -89,6 +98,9 @@ func runOf(r *riverbeat.Run) *run {
 		MissedUntil:       r.MissedUntil,
 		MissedCount:       r.MissedCount,
 		RequestedBy:       orNull(r.RequestedBy),
+	}
+	for _, life := range r.LostLives {
+		shown.LostLives = append(shown.LostLives, lostLife(life))
 	}
 	if r.DefinitionVersion > 0 {
 		shown.DefinitionVersion = &r.DefinitionVersion

@@ -19,6 +19,7 @@ import (
 	"riverbeat/internal/catalog"
 	"riverbeat/internal/doctor"
 	"riverbeat/internal/history"
+	"riverbeat/internal/installation"
 )
 
 // DefaultBodyLimit is how many bytes of a request's body are read by default.
@@ -26,9 +27,10 @@ const DefaultBodyLimit = 1 << 20
 
 // Config is what the API needs.
 type Config struct {
-	// Catalog and History do what is asked. Required.
-	Catalog *catalog.Catalog
-	History *history.History
+	// Catalog, History and Installation do what is asked. Required.
+	Catalog      *catalog.Catalog
+	History      *history.History
+	Installation *installation.Installation
 	// Now is this machine's clock: previews begin there, and the access log
 	// measures by it. Required.
 	Now func() time.Time
@@ -55,8 +57,8 @@ type Config struct {
 }
 
 func (cfg Config) withDefaults() Config {
-	if cfg.Catalog == nil || cfg.History == nil || cfg.Now == nil {
-		panic("httpapi: Catalog, History and Now are required")
+	if cfg.Catalog == nil || cfg.History == nil || cfg.Installation == nil || cfg.Now == nil {
+		panic("httpapi: Catalog, History, Installation and Now are required")
 	}
 	if cfg.DefaultTimezone == "" {
 		cfg.DefaultTimezone = "UTC"

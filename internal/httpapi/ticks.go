@@ -28,14 +28,23 @@ func nextTicks(s *riverbeat.Schedule, r *riverbeat.Recurrence, after time.Time, 
 		if at == nil {
 			break
 		}
-		local := at.In(r.Location())
-		if local.Year() > 9999 {
-			break // RFC 3339 cannot write it
+		shown, ok := tickOf(r, *at)
+		if !ok {
+			break
 		}
-		next.Ticks = append(next.Ticks, tick{At: *at, Local: local.Format(time.RFC3339), Remark: r.Remark(*at)})
+		next.Ticks = append(next.Ticks, shown)
 		after = *at
 	}
 	return next
+}
+
+// tickOf shows a tick; false if RFC 3339 cannot write its local time.
+func tickOf(r *riverbeat.Recurrence, at time.Time) (tick, bool) {
+	local := at.In(r.Location())
+	if local.Year() > 9999 {
+		return tick{}, false
+	}
+	return tick{At: at, Local: local.Format(time.RFC3339), Remark: r.Remark(at)}, true
 }
 
 type nextRequest struct {

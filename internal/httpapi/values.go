@@ -140,6 +140,7 @@ type (
 	runState        string
 	runTrigger      string
 	scheduleSort    string
+	verdict         string
 )
 
 func (executionPolicy) choices() []string {
@@ -163,6 +164,8 @@ func (scheduleSort) choices() []string {
 	return []string{"-created_at", "created_at", "name", "-name", "next_run_at", "-next_run_at"}
 }
 
+func (verdict) choices() []string { return texts(riverbeat.Verdicts()...) }
+
 // Schema describes the type in the OpenAPI document.
 func (c executionPolicy) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
 
@@ -177,6 +180,9 @@ func (c runTrigger) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) 
 
 // Schema describes the type in the OpenAPI document.
 func (c scheduleSort) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
+
+// Schema describes the type in the OpenAPI document.
+func (c verdict) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
 
 func choiceSchema(c choice) *huma.Schema {
 	s := &huma.Schema{Type: huma.TypeString}

@@ -2,9 +2,11 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"riverbeat/internal/postgres/internal/dbq"
 	"riverbeat/internal/riverbeat"
@@ -77,10 +79,25 @@ func (tx *Tx) ifTicking(ctx context.Context, clocks []Clock) ([]Clock, error) {
 }
 
 // Ticking tells whether the installation ticks: it is neither paused nor
-// elsewhere (see Home). A pause that comes from now on answers when this
-// transaction has ended.
+// elsewhere (see AtHome). A pause that comes from now on is answered when this
+// transaction has ended (AwaitClaims).
 func (tx *Tx) Ticking(ctx context.Context) (bool, error) {
 	return tx.q.Ticking(ctx, tx.Tx, tx.environment)
+}
+
+// ClockState reads how far the clock of a schedule has come; nil if there is no
+// such schedule.
+func (tx *Tx) ClockState(ctx context.Context, id uuid.UUID) (*riverbeat.ClockState, error) {
+	row, err := tx.q.ClockState(ctx, tx.Tx, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil //nolint:nilnil // no schedule, which is no error
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &riverbeat.ClockState{
+		Mark: row.LastScheduledFor.UTC(), NextRunAt: utc(row.NextRunAt), RetryAt: utc(row.RetryAt), LastError: row.LastError,
+	}, nil
 }
 
 // SetClocks moves locked clocks to the mark and next tick of their plans.

@@ -146,10 +146,22 @@ func (db *DB) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	}
 }
 
+// Snapshot runs fn in a transaction that only reads, and whose statements all see
+// the database as it is at the first of them.
+func (db *DB) Snapshot(ctx context.Context, fn func(tx *Tx) error) error {
+	return translate(db.begin(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn))
+}
+
 func (db *DB) inTx(ctx context.Context, fn func(tx *Tx) error) error {
+	return db.begin(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, fn)
+}
+
+// begin runs fn in a transaction; options do not matter where that is a
+// savepoint in a test's transaction.
+func (db *DB) begin(ctx context.Context, options pgx.TxOptions, fn func(tx *Tx) error) error {
 	run := func(tx pgx.Tx) error { return fn(db.tx(tx)) }
 	if pool, ok := db.conn.(*pgxpool.Pool); ok {
-		return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, run)
+		return pgx.BeginTxFunc(ctx, pool, options, run)
 	}
 	return pgx.BeginFunc(ctx, db.conn, run)
 }

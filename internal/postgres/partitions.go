@@ -93,6 +93,12 @@ func (p *Partitions) EnsureAhead(ctx context.Context, now time.Time, weeks int) 
 	return nil
 }
 
+// KeepsRuns tells whether there is a partition for runs of a nominal time: there
+// is none where nothing has happened yet, and where it was dropped.
+func (tx *Tx) KeepsRuns(ctx context.Context, at time.Time) (bool, error) {
+	return tx.q.HasRunsPartition(ctx, tx.Tx, at)
+}
+
 // missing are the times, one of each week, whose partitions are not known to
 // exist.
 func (p *Partitions) missing(times []time.Time) []time.Time {

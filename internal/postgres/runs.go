@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -232,6 +233,40 @@ func (tx *Tx) Run(ctx context.Context, id uuid.UUID) (*riverbeat.Run, error) {
 	return run(row)
 }
 
+// RunsAt reads at most limit runs of a schedule of one nominal time, that of its
+// tick first.
+func (tx *Tx) RunsAt(ctx context.Context, scheduleID uuid.UUID, at time.Time, limit int) ([]*riverbeat.Run, error) {
+	rows, err := tx.q.RunsAt(ctx, tx.Tx, &dbq.RunsAtParams{
+		ScheduleID: scheduleID, ScheduledFor: at, MaxItems: int32(limit), //nolint:gosec // a page
+	})
+	if err != nil {
+		return nil, err
+	}
+	return runs(rows)
+}
+
+// GapAround reads the gap of a schedule's ticks that a time lies in; nil if there
+// is none. Gaps that end after until are not looked for.
+func (tx *Tx) GapAround(ctx context.Context, scheduleID uuid.UUID, at, until time.Time) (*riverbeat.Run, error) {
+	row, err := tx.q.FirstTickFrom(ctx, tx.Tx, &dbq.FirstTickFromParams{ScheduleID: scheduleID, Since: at, Until: until})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil //nolint:nilnil // no gap is no error
+	}
+	if err != nil {
+		return nil, err
+	}
+	if riverbeat.State(row.State) != riverbeat.Missed || row.MissedFrom == nil || row.MissedFrom.After(at) {
+		return nil, nil //nolint:nilnil // no gap is no error
+	}
+	return run(row)
+}
+
+// WaitingAhead counts the runs that wait in the line before a waiting run.
+func (tx *Tx) WaitingAhead(ctx context.Context, r *riverbeat.Run) (int, error) {
+	n, err := tx.q.WaitingAhead(ctx, tx.Tx, &dbq.WaitingAheadParams{LockKey: r.LockKey, ScheduledFor: r.ScheduledFor, ID: r.ID})
+	return int(n), err
+}
+
 // RunFilter picks a page of runs, newest nominal time first. A nil or zero
 // field picks all.
 type RunFilter struct {
@@ -293,19 +328,27 @@ LIMIT @limit`
 	if err != nil {
 		return nil, err
 	}
-	page := make([]*riverbeat.Run, 0, len(found))
-	for _, row := range found {
+	return runs(found)
+}
+
+func runs(rows []dbq.Run) ([]*riverbeat.Run, error) {
+	list := make([]*riverbeat.Run, 0, len(rows))
+	for _, row := range rows {
 		r, err := run(row)
 		if err != nil {
 			return nil, err
 		}
-		page = append(page, r)
+		list = append(list, r)
 	}
-	return page, nil
+	return list, nil
 }
 
 func run(row dbq.Run) (*riverbeat.Run, error) {
 	tags, err := parseTags(row.Tags)
+	if err != nil {
+		return nil, err
+	}
+	lost, err := parseLostLives(row.LostLives)
 	if err != nil {
 		return nil, err
 	}
@@ -330,6 +373,7 @@ func run(row dbq.Run) (*riverbeat.Run, error) {
 		BlockedBy:         row.BlockedBy,
 		JobID:             row.JobID,
 		Lives:             int(row.Lives),
+		LostLives:         lost,
 		Execution:         int(row.Execution),
 		Attempt:           int(row.Attempt),
 		MaxAttempts:       int(row.MaxAttempts),
@@ -351,4 +395,18 @@ func run(row dbq.Run) (*riverbeat.Run, error) {
 		r.MissedCount = &n
 	}
 	return r, nil
+}
+
+func parseLostLives(raw json.RawMessage) ([]riverbeat.LostLife, error) {
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	var lost []riverbeat.LostLife
+	if err := json.Unmarshal(raw, &lost); err != nil {
+		return nil, fmt.Errorf("read lost lives: %w", err)
+	}
+	for i := range lost {
+		lost[i].LostAt = lost[i].LostAt.UTC()
+	}
+	return lost, nil
 }

@@ -94,6 +94,7 @@ type Run struct {
 	BlockedBy         *uuid.UUID // the run in the way, for skipped ones
 	JobID             *int64
 	Lives             int // jobs it has had that were lost
+	LostLives         []LostLife
 	Execution         int // starts, over attempts, snoozes and lives
 	Attempt           int // tries, of all lives together
 	MaxAttempts       int
@@ -110,6 +111,14 @@ type Run struct {
 	MissedUntil       *time.Time
 	MissedCount       *int // nil: more than MaxGapCount
 	RequestedBy       string
+}
+
+// LostLife is a life of a run that ended with its node.
+type LostLife struct {
+	JobID     int64     `json:"job_id"`
+	Node      string    `json:"node"`
+	Execution int       `json:"execution"`
+	LostAt    time.Time `json:"lost_at"`
 }
 
 // NewRunID makes the id of a run: a UUIDv7 (RFC 9562) whose 48 bits of time

@@ -83,6 +83,17 @@ type Schedule struct {
 	LastRunAt *time.Time
 }
 
+// ScheduleVersion is a definition that a schedule had. What is no part of it is
+// zero: LastError, NextRunAt, LastRunAt, CreatedAt, UpdatedAt.
+type ScheduleVersion struct {
+	Schedule
+	// It was in force for the ticks after ValidFrom, up to ValidUntil; nil: it
+	// is in force, if the schedule exists.
+	ValidFrom  time.Time
+	ValidUntil *time.Time
+	ChangedBy  string // who made it; "" is unknown
+}
+
 // TaskDefinition describes a task: what its parameters look like and how it is
 // executed.
 type TaskDefinition struct {

@@ -71,7 +71,7 @@ func jumpingClock(t *testing.T) (b *bundle, jump func(offset time.Duration)) {
 	q, err := queue.New(pool, pgtest.Schema, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	db := postgres.New(pool, pgtest.Schema)
-	require.NoError(t, db.InTx(t.Context(), func(tx *postgres.Tx) error { return tx.EnsureInstallation(t.Context(), "default") }))
+	require.NoError(t, db.InTx(t.Context(), func(tx *postgres.Tx) error { return tx.EnsureInstallation(t.Context()) }))
 	b = &bundle{Database: &pgtest.Database{URL: server.URL(), Pool: pool, DB: db, Server: server}, ledger: ledger.New(q)}
 	b.ticker = b.newTicker()
 	return b, func(offset time.Duration) {

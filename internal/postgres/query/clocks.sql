@@ -40,8 +40,9 @@ ORDER BY due_at, schedule_id
 LIMIT @max_items
 FOR UPDATE SKIP LOCKED;
 
--- Holds a pause off until the claim has committed: after /pause has answered,
--- nothing fires.
+-- Whoever pauses waits for this lock to end before it answers: then nothing
+-- fires any more. FOR KEY SHARE does not keep the pause itself from being
+-- written; FOR SHARE would, for as long as claims overlap each other.
 -- name: Ticking :one
 SELECT (
     i.paused_at IS NULL
@@ -51,10 +52,21 @@ SELECT (
 )::boolean AS ticking
 FROM installation AS i, pg_control_system() AS c, pg_catalog.pg_database AS d
 WHERE d.datname = current_database()
-FOR SHARE OF i;
+FOR KEY SHARE OF i;
 
+-- Whoever locks a clock settles what is due until now, and what a claim that was
+-- waited for has decided beyond: there the version of its schedule ends, if it is
+-- changed (record_schedule).
 -- name: LockClock :one
-SELECT schedule_id, next_run_at, last_scheduled_for, retry_at, statement_timestamp()::timestamptz AS now
+SELECT
+    schedule_id,
+    next_run_at,
+    last_scheduled_for,
+    retry_at,
+    statement_timestamp()::timestamptz AS now,
+    set_config(
+        'riverbeat.settled_at', greatest(statement_timestamp(), last_scheduled_for)::text, true
+    )::text AS settled_at
 FROM schedule_clocks
 WHERE schedule_id = @schedule_id
 FOR UPDATE;
@@ -82,3 +94,9 @@ SELECT coalesce(
 )::float8 AS milliseconds
 FROM schedule_clocks
 WHERE due_at > statement_timestamp() AND due_at < statement_timestamp() + interval '1 day';
+
+-- name: ClockState :one
+SELECT c.next_run_at, c.last_scheduled_for, c.retry_at, s.last_error
+FROM schedule_clocks AS c
+JOIN schedules AS s ON s.id = c.schedule_id
+WHERE c.schedule_id = @schedule_id;

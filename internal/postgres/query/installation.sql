@@ -38,3 +38,26 @@ JOIN schedules AS s ON s.id = c.schedule_id
 WHERE c.due_at < 'infinity'
 ORDER BY c.due_at, c.schedule_id
 LIMIT @max_items;
+
+-- name: GetInstallation :one
+SELECT environment, paused_at, paused_by, pause_reason FROM installation;
+
+-- The first pause stands. This does not wait for claims that are under way,
+-- which hold the row FOR KEY SHARE.
+-- name: Pause :exec
+UPDATE installation
+SET paused_at = statement_timestamp(), paused_by = @paused_by, pause_reason = @pause_reason
+WHERE paused_at IS NULL;
+
+-- name: Resume :exec
+UPDATE installation
+SET paused_at = NULL, paused_by = NULL, pause_reason = NULL
+WHERE paused_at IS NOT NULL;
+
+-- Waits for every transaction that was told Ticking and has not ended.
+-- name: AwaitClaims :exec
+SELECT FROM installation FOR UPDATE;
+
+-- The last pause that began at a time or before it.
+-- name: PauseBefore :one
+SELECT * FROM pauses WHERE paused_at <= @at ORDER BY paused_at DESC, id DESC LIMIT 1;

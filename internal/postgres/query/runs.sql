@@ -122,6 +122,46 @@ RETURNING r.*;
 -- name: GetRun :one
 SELECT * FROM runs WHERE scheduled_for = @scheduled_for AND id = @id;
 
+-- What there is at a nominal time of a schedule, its tick first (slot is nil).
+-- name: RunsAt :many
+SELECT *
+FROM runs
+WHERE schedule_id = @schedule_id::uuid AND scheduled_for = @scheduled_for
+ORDER BY slot
+LIMIT @max_items;
+
+-- The first tick or gap from a time on. If a gap covers the time, it is this row,
+-- whose nominal time is the gap's end. The partitions are looked into in their
+-- order, and no further than to the first row.
+-- name: FirstTickFrom :one
+SELECT *
+FROM runs
+WHERE schedule_id = @schedule_id::uuid
+    AND slot = '00000000-0000-0000-0000-000000000000'
+    AND scheduled_for >= @since
+    AND scheduled_for <= @until
+ORDER BY scheduled_for
+LIMIT 1;
+
+-- How many runs wait in the line of a key before a run.
+-- name: WaitingAhead :one
+SELECT count(*)::int AS ahead
+FROM runs
+WHERE lock_key = @lock_key::text
+    AND line_rank IS NOT NULL
+    AND (line_rank, scheduled_for, id) < (
+        SELECT r.line_rank, r.scheduled_for, r.id
+        FROM runs AS r
+        WHERE r.scheduled_for = @scheduled_for AND r.id = @id
+    );
+
+-- name: HasRunsPartition :one
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_inherits
+    WHERE inhparent = 'runs'::regclass
+        AND inhrelid = to_regclass('runs_p' || to_char(runs_week(@at) AT TIME ZONE 'UTC', 'YYYYMMDD'))
+) AS has;
+
 -- name: CreateRunsPartition :one
 SELECT create_runs_partition(@at)::boolean AS created;
 

@@ -97,3 +97,19 @@ FROM schedules
 WHERE enabled
 ORDER BY cron_expression, timezone
 LIMIT @max_items;
+
+-- The version that was in force for a tick at the time, or the last one before
+-- it if the schedule was deleted.
+-- name: VersionAt :one
+SELECT *
+FROM schedule_versions
+WHERE schedule_id = @schedule_id AND valid_from < @at
+ORDER BY valid_from DESC
+LIMIT 1;
+
+-- name: FirstVersion :one
+SELECT *
+FROM schedule_versions
+WHERE schedule_id = @schedule_id
+ORDER BY valid_from
+LIMIT 1;

@@ -70,6 +70,32 @@ func (q *Queries) ClaimClocks(ctx context.Context, db DBTX, maxItems int32) ([]C
 	return items, nil
 }
 
+const clockState = `-- name: ClockState :one
+SELECT c.next_run_at, c.last_scheduled_for, c.retry_at, s.last_error
+FROM schedule_clocks AS c
+JOIN schedules AS s ON s.id = c.schedule_id
+WHERE c.schedule_id = $1
+`
+
+type ClockStateRow struct {
+	NextRunAt        *time.Time
+	LastScheduledFor time.Time
+	RetryAt          *time.Time
+	LastError        string
+}
+
+func (q *Queries) ClockState(ctx context.Context, db DBTX, scheduleID uuid.UUID) (ClockStateRow, error) {
+	row := db.QueryRow(ctx, clockState, scheduleID)
+	var i ClockStateRow
+	err := row.Scan(
+		&i.NextRunAt,
+		&i.LastScheduledFor,
+		&i.RetryAt,
+		&i.LastError,
+	)
+	return i, err
+}
+
 const clocksToRetry = `-- name: ClocksToRetry :many
 SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now
 FROM schedule_clocks
@@ -108,7 +134,15 @@ func (q *Queries) ClocksToRetry(ctx context.Context, db DBTX, maxItems int32) ([
 }
 
 const lockClock = `-- name: LockClock :one
-SELECT schedule_id, next_run_at, last_scheduled_for, retry_at, statement_timestamp()::timestamptz AS now
+SELECT
+    schedule_id,
+    next_run_at,
+    last_scheduled_for,
+    retry_at,
+    statement_timestamp()::timestamptz AS now,
+    set_config(
+        'riverbeat.settled_at', greatest(statement_timestamp(), last_scheduled_for)::text, true
+    )::text AS settled_at
 FROM schedule_clocks
 WHERE schedule_id = $1
 FOR UPDATE
@@ -120,8 +154,12 @@ type LockClockRow struct {
 	LastScheduledFor time.Time
 	RetryAt          *time.Time
 	Now              time.Time
+	SettledAt        string
 }
 
+// Whoever locks a clock settles what is due until now, and what a claim that was
+// waited for has decided beyond: there the version of its schedule ends, if it is
+// changed (record_schedule).
 func (q *Queries) LockClock(ctx context.Context, db DBTX, scheduleID uuid.UUID) (LockClockRow, error) {
 	row := db.QueryRow(ctx, lockClock, scheduleID)
 	var i LockClockRow
@@ -131,6 +169,7 @@ func (q *Queries) LockClock(ctx context.Context, db DBTX, scheduleID uuid.UUID) 
 		&i.LastScheduledFor,
 		&i.RetryAt,
 		&i.Now,
+		&i.SettledAt,
 	)
 	return i, err
 }
@@ -193,11 +232,12 @@ SELECT (
 )::boolean AS ticking
 FROM installation AS i, pg_control_system() AS c, pg_catalog.pg_database AS d
 WHERE d.datname = current_database()
-FOR SHARE OF i
+FOR KEY SHARE OF i
 `
 
-// Holds a pause off until the claim has committed: after /pause has answered,
-// nothing fires.
+// Whoever pauses waits for this lock to end before it answers: then nothing
+// fires any more. FOR KEY SHARE does not keep the pause itself from being
+// written; FOR SHARE would, for as long as claims overlap each other.
 func (q *Queries) Ticking(ctx context.Context, db DBTX, environment string) (bool, error) {
 	row := db.QueryRow(ctx, ticking, environment)
 	var ticking bool

@@ -12,6 +12,16 @@ import (
 	"github.com/google/uuid"
 )
 
+const awaitClaims = `-- name: AwaitClaims :exec
+SELECT FROM installation FOR UPDATE
+`
+
+// Waits for every transaction that was told Ticking and has not ended.
+func (q *Queries) AwaitClaims(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, awaitClaims)
+	return err
+}
+
 const ensureInstallation = `-- name: EnsureInstallation :exec
 INSERT INTO installation (environment, system_identifier, database_oid)
 SELECT $1::text, c.system_identifier::bigint, d.oid::bigint
@@ -23,6 +33,29 @@ ON CONFLICT (id) DO NOTHING
 func (q *Queries) EnsureInstallation(ctx context.Context, db DBTX, environment string) error {
 	_, err := db.Exec(ctx, ensureInstallation, environment)
 	return err
+}
+
+const getInstallation = `-- name: GetInstallation :one
+SELECT environment, paused_at, paused_by, pause_reason FROM installation
+`
+
+type GetInstallationRow struct {
+	Environment string
+	PausedAt    *time.Time
+	PausedBy    *string
+	PauseReason *string
+}
+
+func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (GetInstallationRow, error) {
+	row := db.QueryRow(ctx, getInstallation)
+	var i GetInstallationRow
+	err := row.Scan(
+		&i.Environment,
+		&i.PausedAt,
+		&i.PausedBy,
+		&i.PauseReason,
+	)
+	return i, err
 }
 
 const home = `-- name: Home :one
@@ -111,6 +144,54 @@ func (q *Queries) NextClocks(ctx context.Context, db DBTX, maxItems int32) ([]Ne
 		return nil, err
 	}
 	return items, nil
+}
+
+const pause = `-- name: Pause :exec
+UPDATE installation
+SET paused_at = statement_timestamp(), paused_by = $1, pause_reason = $2
+WHERE paused_at IS NULL
+`
+
+type PauseParams struct {
+	PausedBy    *string
+	PauseReason *string
+}
+
+// The first pause stands. This does not wait for claims that are under way,
+// which hold the row FOR KEY SHARE.
+func (q *Queries) Pause(ctx context.Context, db DBTX, arg *PauseParams) error {
+	_, err := db.Exec(ctx, pause, arg.PausedBy, arg.PauseReason)
+	return err
+}
+
+const pauseBefore = `-- name: PauseBefore :one
+SELECT id, paused_at, paused_by, reason, resumed_at, resumed_by FROM pauses WHERE paused_at <= $1 ORDER BY paused_at DESC, id DESC LIMIT 1
+`
+
+// The last pause that began at a time or before it.
+func (q *Queries) PauseBefore(ctx context.Context, db DBTX, at time.Time) (Pause, error) {
+	row := db.QueryRow(ctx, pauseBefore, at)
+	var i Pause
+	err := row.Scan(
+		&i.ID,
+		&i.PausedAt,
+		&i.PausedBy,
+		&i.Reason,
+		&i.ResumedAt,
+		&i.ResumedBy,
+	)
+	return i, err
+}
+
+const resume = `-- name: Resume :exec
+UPDATE installation
+SET paused_at = NULL, paused_by = NULL, pause_reason = NULL
+WHERE paused_at IS NOT NULL
+`
+
+func (q *Queries) Resume(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, resume)
+	return err
 }
 
 const wouldFire = `-- name: WouldFire :one

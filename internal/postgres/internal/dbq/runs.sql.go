@@ -135,6 +135,74 @@ func (q *Queries) CreateRunsPartition(ctx context.Context, db DBTX, at time.Time
 	return created, err
 }
 
+const firstTickFrom = `-- name: FirstTickFrom :one
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
+FROM runs
+WHERE schedule_id = $1::uuid
+    AND slot = '00000000-0000-0000-0000-000000000000'
+    AND scheduled_for >= $2
+    AND scheduled_for <= $3
+ORDER BY scheduled_for
+LIMIT 1
+`
+
+type FirstTickFromParams struct {
+	ScheduleID uuid.UUID
+	Since      time.Time
+	Until      time.Time
+}
+
+// The first tick or gap from a time on. If a gap covers the time, it is this row,
+// whose nominal time is the gap's end. The partitions are looked into in their
+// order, and no further than to the first row.
+func (q *Queries) FirstTickFrom(ctx context.Context, db DBTX, arg *FirstTickFromParams) (Run, error) {
+	row := db.QueryRow(ctx, firstTickFrom, arg.ScheduleID, arg.Since, arg.Until)
+	var i Run
+	err := row.Scan(
+		&i.ID,
+		&i.ScheduledFor,
+		&i.ScheduleID,
+		&i.ScheduleName,
+		&i.ScheduleVersion,
+		&i.DefinitionVersion,
+		&i.TaskName,
+		&i.Category,
+		&i.Tags,
+		&i.Args,
+		&i.TaskParams,
+		&i.LockKey,
+		&i.ExecutionPolicy,
+		&i.Trigger,
+		&i.BackfillID,
+		&i.Slot,
+		&i.State,
+		&i.Reason,
+		&i.BlockedBy,
+		&i.LineRank,
+		&i.JobID,
+		&i.Lives,
+		&i.Execution,
+		&i.Attempt,
+		&i.MaxAttempts,
+		&i.EnqueuedAt,
+		&i.StartedAt,
+		&i.FinishedAt,
+		&i.CancelRequestedAt,
+		&i.Node,
+		&i.Result,
+		&i.Error,
+		&i.Logs,
+		&i.MissedFrom,
+		&i.MissedUntil,
+		&i.MissedCount,
+		&i.RequestedBy,
+		&i.CreatedAt,
+		&i.LostLives,
+		&i.CancelRequestedBy,
+	)
+	return i, err
+}
+
 const firstWaiting = `-- name: FirstWaiting :one
 SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
 FROM runs
@@ -247,6 +315,21 @@ func (q *Queries) GetRun(ctx context.Context, db DBTX, arg *GetRunParams) (Run, 
 		&i.CancelRequestedBy,
 	)
 	return i, err
+}
+
+const hasRunsPartition = `-- name: HasRunsPartition :one
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_inherits
+    WHERE inhparent = 'runs'::regclass
+        AND inhrelid = to_regclass('runs_p' || to_char(runs_week($1) AT TIME ZONE 'UTC', 'YYYYMMDD'))
+) AS has
+`
+
+func (q *Queries) HasRunsPartition(ctx context.Context, db DBTX, at time.Time) (bool, error) {
+	row := db.QueryRow(ctx, hasRunsPartition, at)
+	var has bool
+	err := row.Scan(&has)
+	return has, err
 }
 
 const lines = `-- name: Lines :many
@@ -451,6 +534,82 @@ func (q *Queries) Requeue(ctx context.Context, db DBTX, arg *RequeueParams) (Run
 	return i, err
 }
 
+const runsAt = `-- name: RunsAt :many
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
+FROM runs
+WHERE schedule_id = $1::uuid AND scheduled_for = $2
+ORDER BY slot
+LIMIT $3
+`
+
+type RunsAtParams struct {
+	ScheduleID   uuid.UUID
+	ScheduledFor time.Time
+	MaxItems     int32
+}
+
+// What there is at a nominal time of a schedule, its tick first (slot is nil).
+func (q *Queries) RunsAt(ctx context.Context, db DBTX, arg *RunsAtParams) ([]Run, error) {
+	rows, err := db.Query(ctx, runsAt, arg.ScheduleID, arg.ScheduledFor, arg.MaxItems)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Run
+	for rows.Next() {
+		var i Run
+		if err := rows.Scan(
+			&i.ID,
+			&i.ScheduledFor,
+			&i.ScheduleID,
+			&i.ScheduleName,
+			&i.ScheduleVersion,
+			&i.DefinitionVersion,
+			&i.TaskName,
+			&i.Category,
+			&i.Tags,
+			&i.Args,
+			&i.TaskParams,
+			&i.LockKey,
+			&i.ExecutionPolicy,
+			&i.Trigger,
+			&i.BackfillID,
+			&i.Slot,
+			&i.State,
+			&i.Reason,
+			&i.BlockedBy,
+			&i.LineRank,
+			&i.JobID,
+			&i.Lives,
+			&i.Execution,
+			&i.Attempt,
+			&i.MaxAttempts,
+			&i.EnqueuedAt,
+			&i.StartedAt,
+			&i.FinishedAt,
+			&i.CancelRequestedAt,
+			&i.Node,
+			&i.Result,
+			&i.Error,
+			&i.Logs,
+			&i.MissedFrom,
+			&i.MissedUntil,
+			&i.MissedCount,
+			&i.RequestedBy,
+			&i.CreatedAt,
+			&i.LostLives,
+			&i.CancelRequestedBy,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const stalledKeys = `-- name: StalledKeys :many
 SELECT DISTINCT lock_key::text AS lock_key
 FROM runs
@@ -578,4 +737,30 @@ func (q *Queries) StartRuns(ctx context.Context, db DBTX, arg *StartRunsParams) 
 		return nil, err
 	}
 	return items, nil
+}
+
+const waitingAhead = `-- name: WaitingAhead :one
+SELECT count(*)::int AS ahead
+FROM runs
+WHERE lock_key = $1::text
+    AND line_rank IS NOT NULL
+    AND (line_rank, scheduled_for, id) < (
+        SELECT r.line_rank, r.scheduled_for, r.id
+        FROM runs AS r
+        WHERE r.scheduled_for = $2 AND r.id = $3
+    )
+`
+
+type WaitingAheadParams struct {
+	LockKey      string
+	ScheduledFor time.Time
+	ID           uuid.UUID
+}
+
+// How many runs wait in the line of a key before a run.
+func (q *Queries) WaitingAhead(ctx context.Context, db DBTX, arg *WaitingAheadParams) (int32, error) {
+	row := db.QueryRow(ctx, waitingAhead, arg.LockKey, arg.ScheduledFor, arg.ID)
+	var ahead int32
+	err := row.Scan(&ahead)
+	return ahead, err
 }

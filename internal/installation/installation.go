@@ -1,0 +1,69 @@
+// Package installation holds: it pauses and resumes the whole installation. Each
+// exported method is one use case.
+//
+// It is a package of its own because it is about all nodes at once and about no
+// schedule: package tick obeys it, and nothing else of a tick depends on it.
+package installation
+
+import (
+	"context"
+
+	"riverbeat/internal/postgres"
+	"riverbeat/internal/riverbeat"
+)
+
+// Installation is safe for concurrent use.
+type Installation struct {
+	db *postgres.DB
+}
+
+// New makes an Installation.
+func New(db *postgres.DB) *Installation {
+	return &Installation{db: db}
+}
+
+// Read tells the state of the installation.
+func (i *Installation) Read(ctx context.Context) (*riverbeat.Installation, error) {
+	return i.read(ctx, func(*postgres.Tx) error { return nil })
+}
+
+// Pause stops all ticks, for a reason. When it has answered, no tick fires until
+// Resume; what is queued, lines and requests are not held. Ticks are not lost:
+// on resuming, the rules for late ones apply. If there is a pause, it stands as
+// it is.
+func (i *Installation) Pause(ctx context.Context, reason, by string) (*riverbeat.Installation, error) {
+	if err := riverbeat.ValidatePauseReason(reason); err != nil {
+		return nil, err
+	}
+	// First the pause is written, so that no claim begins any more, and then
+	// those that have begun are waited for. In one transaction it could not be
+	// seen before they have ended, and there would always be new ones.
+	if err := i.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.Pause(ctx, reason, by) }); err != nil {
+		return nil, err
+	}
+	return i.read(ctx, func(tx *postgres.Tx) error { return tx.AwaitClaims(ctx) })
+}
+
+// Resume ends the pause, if there is one.
+func (i *Installation) Resume(ctx context.Context, by string) (*riverbeat.Installation, error) {
+	return i.read(ctx, func(tx *postgres.Tx) error {
+		if err := tx.ActAs(ctx, by); err != nil {
+			return err
+		}
+		return tx.Resume(ctx)
+	})
+}
+
+// read tells the state of the installation after the change.
+func (i *Installation) read(ctx context.Context, change func(*postgres.Tx) error) (*riverbeat.Installation, error) {
+	var state *riverbeat.Installation
+	err := i.db.InTx(ctx, func(tx *postgres.Tx) error {
+		if err := change(tx); err != nil {
+			return err
+		}
+		var err error
+		state, err = tx.Installation(ctx)
+		return err
+	})
+	return state, err
+}

@@ -1,0 +1,44 @@
+package riverbeat
+
+import (
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Installation is what all nodes of one database share.
+type Installation struct {
+	Environment string // the label from the configuration of its first node
+	PausedAt    *time.Time
+	PausedBy    string // "" is unknown
+	PauseReason string
+}
+
+// Pause is a time during which no tick fired.
+type Pause struct {
+	PausedAt  time.Time
+	PausedBy  string // "" is unknown
+	Reason    string
+	ResumedAt *time.Time // nil: it lasts
+	ResumedBy string
+}
+
+// Covers tells whether a time lies in the pause.
+func (p *Pause) Covers(at time.Time) bool {
+	return !at.Before(p.PausedAt) && (p.ResumedAt == nil || at.Before(*p.ResumedAt))
+}
+
+// MaxPauseReasonLength bounds the reason of a pause, in characters.
+const MaxPauseReasonLength = 500
+
+// ValidatePauseReason checks the reason of a pause; Invalid with the code
+// "invalid_pause" if there is none: whoever finds ticks missing will ask.
+func ValidatePauseReason(reason string) error {
+	var broken fields
+	if utf8.ValidString(reason) && strings.TrimSpace(reason) == "" {
+		broken.addf("/reason", "must not be empty")
+	} else {
+		broken.text("/reason", reason, MaxPauseReasonLength)
+	}
+	return broken.err("invalid_pause", "The pause breaks a rule.")
+}
