@@ -146,8 +146,17 @@ func TestDoctorCalls(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t)
 	for _, args := range [][]string{
-		{"--since", "soon"}, {"--since", "-1h"}, {"--since", "0s"}, {"--schedules", "0"}, {"--schedules", "many"},
-		{"-o", "yaml"}, {"--output", ""}, {"--fix"}, {"now"}, {"--schema", "No Schema"}, {"--repair=perhaps"},
+		{"--since", "soon"},
+		{"--since", "-1h"},
+		{"--since", "0s"},
+		{"--schedules", "0"},
+		{"--schedules", "many"},
+		{"-o", "yaml"},
+		{"--output", ""},
+		{"--fix"},
+		{"now"},
+		{"--schema", "No Schema"},
+		{"--repair=perhaps"},
 	} {
 		code, out, stderr := p.call(args...)
 		require.Equal(t, 2, code, args)
