@@ -68,10 +68,10 @@ func (l *lived) now(t *testing.T) time.Time {
 	return now
 }
 
-// pass waits until as many whole seconds have begun.
-func (l *lived) pass(t *testing.T, seconds int) {
+// pass waits until two whole seconds have begun.
+func (l *lived) pass(t *testing.T) {
 	t.Helper()
-	until := l.now(t).Truncate(time.Second).Add(time.Duration(seconds) * time.Second)
+	until := l.now(t).Truncate(time.Second).Add(2 * time.Second)
 	require.Eventually(t, func() bool { return !l.now(t).Before(until) }, 30*time.Second, 5*time.Millisecond)
 }
 
@@ -116,25 +116,25 @@ func TestExplainTellsTheLifeOfASchedule(t *testing.T) {
 	all := installation.New(l.DB)
 	queued := riverbeat.Verdict(riverbeat.Queued)
 	born := l.now(t)
-	l.pass(t, 2)
+	l.pass(t)
 	paused, err := all.Pause(t.Context(), "test", "ada")
 	require.NoError(t, err)
-	l.pass(t, 2)
+	l.pass(t)
 	held, err := l.history.Explain(t.Context(), l.id, l.now(t).Truncate(time.Second))
 	require.NoError(t, err)
 	require.Equal(t, riverbeat.VerdictPaused, held.Verdict)
 	_, err = all.Resume(t.Context(), "bob")
 	require.NoError(t, err)
 	resumed := l.now(t)
-	l.pass(t, 2)
+	l.pass(t)
 	l.change(t, func(s *riverbeat.Schedule) { s.Enabled = false })
-	l.pass(t, 2)
+	l.pass(t)
 	l.change(t, func(s *riverbeat.Schedule) { s.Enabled = true })
-	l.pass(t, 2)
+	l.pass(t)
 	l.change(t, func(s *riverbeat.Schedule) { s.CronExpression = "0 0 1 1 *" })
-	l.pass(t, 2)
+	l.pass(t)
 	require.NoError(t, l.catalog.DeleteSchedule(t.Context(), l.id))
-	l.pass(t, 2)
+	l.pass(t)
 
 	told := l.explain(t, born.Add(-2*time.Second), l.now(t))
 	require.Equal(t, []riverbeat.Verdict{

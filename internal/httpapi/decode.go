@@ -246,6 +246,9 @@ func readText(v reflect.Value, text string) (problem string) {
 	case *time.Time:
 		at, err := time.Parse(time.RFC3339, text)
 		if err != nil {
+			if _, err := time.Parse(time.RFC3339, strings.Replace(text, " ", "+", 1)); err == nil {
+				return "must be a time in RFC 3339; in a query, write the + of its offset as %2B"
+			}
 			return `must be a time in RFC 3339, such as "2026-03-01T09:00:00Z"`
 		}
 		*to = at.UTC().Truncate(time.Microsecond) // as Postgres keeps it

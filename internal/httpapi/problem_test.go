@@ -156,6 +156,7 @@ func TestProblems(t *testing.T) {
 		{"explain without at", 422, "GET", schedules + "/{schedule}/explain", ``, nil},
 		{"explain no time", 422, "GET", schedules + "/{schedule}/explain?at=yesterday", ``, nil},
 		{"explain local time", 422, "GET", schedules + "/{schedule}/explain?at=2026-03-02T08:00:00", ``, nil},
+		{"explain bare plus", 422, "GET", schedules + "/{schedule}/explain?at=2026-03-02T09:00:00+01:00", ``, nil},
 		{"explain too early", 422, "GET", schedules + "/{schedule}/explain?at=1969-12-31T23:59:59Z", ``, nil},
 		{"explain unknown parameter", 422, "GET", schedules + "/{schedule}/explain?att=2026-03-02T08:00:00Z&zone=UTC", ``, nil},
 		{"query unknown", 422, "GET", schedules + "?tag=a&limit=5", ``, nil},

@@ -31,10 +31,11 @@ func (q *Question) run(state State) *Run {
 	return &Run{ScheduleID: &q.Version.ID, ScheduledFor: q.At, State: state, Trigger: TriggerSchedule}
 }
 
-func (q *Question) gap(reason Reason, count *int) *Run {
+// gap is one of ticks that nobody has counted.
+func (q *Question) gap(reason Reason) *Run {
 	from, until := q.At.Add(-time.Hour), q.At.Add(time.Hour)
 	gap := q.run(Missed)
-	gap.Reason, gap.MissedFrom, gap.MissedUntil, gap.MissedCount = reason, &from, &until, count
+	gap.Reason, gap.MissedFrom, gap.MissedUntil = reason, &from, &until
 	return gap
 }
 
@@ -53,14 +54,14 @@ func TestQuestion_Explain(t *testing.T) {
 			q.Version, q.Clock = nil, nil
 		}, Verdict(Succeeded), "It ran"},
 		{"NothingIsKnownButAGap", func(q *Question) {
-			q.Gap = q.gap(Paused, nil)
+			q.Gap = q.gap(Paused)
 			q.Version, q.Clock = nil, nil
 		}, VerdictMissed, "ticks that nobody can count"},
 		{"NothingIsKnown", func(q *Question) { q.Version = nil }, VerdictUnknown, "Nobody knows how"},
-		{"TooManyToCount", func(q *Question) { q.Gap = q.gap(Superseded, nil) }, VerdictMissed, "more than 10000 ticks"},
+		{"TooManyToCount", func(q *Question) { q.Gap = q.gap(Superseded) }, VerdictMissed, "more than 10000 ticks"},
 		{"AGapOfOthers", func(q *Question) {
 			q.At = q.At.Add(time.Minute)
-			q.Gap = q.gap(Superseded, nil)
+			q.Gap = q.gap(Superseded)
 		}, VerdictNotATick, "nearest to it are 2026-03-02 09:00 +01:00 and 2026-03-03 09:00 +01:00"},
 		{"ARunThatNoTickAskedFor", func(q *Question) {
 			q.At = q.At.Add(time.Millisecond)
@@ -122,7 +123,7 @@ func TestQuestion_Explain(t *testing.T) {
 		{"UnreadableAndTicking", func(q *Question) { q.Version.Timezone = "Atlantis/Capital" }, VerdictUnknown, `"Atlantis/Capital" cannot be read any more`},
 		{"UnreadableInAGap", func(q *Question) {
 			q.Version.Timezone = "Atlantis/Capital"
-			q.Gap = q.gap(OutsideWindow, nil)
+			q.Gap = q.gap(OutsideWindow)
 		}, VerdictMissed, "in a gap of ticks that nobody can count"},
 
 		{"MovedInTheFuture", func(q *Question) {
@@ -132,7 +133,7 @@ func TestQuestion_Explain(t *testing.T) {
 		{"MovedIntoAGap", func(q *Question) {
 			q.Version.CronExpression = "30 2 * * *"
 			q.At = time.Date(2026, 3, 29, 1, 30, 0, 0, time.UTC)
-			q.Gap = q.gap(Superseded, nil)
+			q.Gap = q.gap(Superseded)
 		}, VerdictMoved, "It was not run."},
 		{"MovedAndDisabled", func(q *Question) {
 			q.Version.CronExpression, q.Version.Enabled = "30 2 * * *", false
