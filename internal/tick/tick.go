@@ -93,7 +93,6 @@ func (t *Ticker) Run(ctx context.Context) {
 		next, err := t.Sweep(ctx)
 		if err != nil {
 			t.failed(ctx, "sweep failed", err)
-			next = SweepEvery
 		} else if t.fault != "" {
 			t.fault = ""
 			t.logger.InfoContext(ctx, "sweeps work again")
@@ -113,16 +112,16 @@ func (t *Ticker) failed(ctx context.Context, what string, err error) {
 }
 
 // Sweep decides what is due, then moves up stalled lines. It says how long it
-// is until it should look again: SweepEvery at most.
-func (t *Ticker) Sweep(ctx context.Context) (time.Duration, error) {
+// is until it should look again, also with an error: SweepEvery at most. A line
+// that cannot move is an error and delays no tick.
+func (t *Ticker) Sweep(ctx context.Context) (next time.Duration, err error) {
 	more, err := t.decideDue(ctx)
 	if err != nil {
-		return 0, err
+		return SweepEvery, err
 	}
 	if _, err := t.claim(ctx, (*postgres.Tx).ClocksToRetry, 1); err != nil {
-		return 0, err
+		return SweepEvery, err
 	}
-	var next time.Duration
 	var stalled []string
 	err = t.inTx(ctx, func(ctx context.Context, tx *postgres.Tx) error {
 		err := tx.AtHome(ctx) // a copy promotes nobody
@@ -136,7 +135,7 @@ func (t *Ticker) Sweep(ctx context.Context) (time.Duration, error) {
 		return err
 	})
 	if err != nil {
-		return 0, err
+		return SweepEvery, err
 	}
 	if more {
 		next = 0

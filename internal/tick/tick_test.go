@@ -415,8 +415,10 @@ func TestALineThatCannotMoveStopsNoOther(t *testing.T) {
 	// Lines behind nothing, and a queue that River refuses.
 	b.exec(t, "UPDATE task_definitions SET queue = 'no queue' WHERE task_name = 'b'")
 	b.exec(t, "UPDATE river_job SET state = 'completed', finalized_at = statement_timestamp()")
-	_, err := b.ticker.Sweep(t.Context())
+	b.exec(t, "UPDATE schedule_clocks SET next_run_at = clock_timestamp() + interval '500 milliseconds'")
+	next, err := b.ticker.Sweep(t.Context())
 	require.ErrorContains(t, err, "no queue")
+	require.Less(t, next, tick.SweepEvery, "the next tick is waited for all the same")
 	for task, jobs := range map[string]int{"a": 1, "b": 0, "c": 1} {
 		require.Equal(t, jobs, b.count(t, "SELECT count(*) FROM runs WHERE task_name = $1 AND state = 'queued'", task), task)
 	}
