@@ -18,6 +18,8 @@ const (
 	sessionLimit = 3500 * time.Millisecond
 	// wakeLimit is how long a node that wakes up may need to stop its runs.
 	wakeLimit = 3 * time.Second
+	// startLimit is how long a process may need to start.
+	startLimit = 5 * time.Second
 	// onTime is how old a tick must be before it may be missed.
 	onTime = 60 * time.Second
 	// maxLives is how many times a run may be lost with its process.
@@ -44,6 +46,7 @@ const (
 	CheckExecuted = "executed" // succeeded means executed; once, if nothing interfered
 	CheckEnd      = "end"      // a run ends as it should
 	CheckOverlap  = "overlap"  // no two executions of a key or run at a time
+	CheckKey      = "key"      // a key is held by one run at a time, from its queueing to its end
 	CheckOrder    = "order"    // nobody in line is overtaken
 	CheckWait     = "wait"     // nobody waits for what is free
 	CheckAgree    = "agree"    // runs and river_job agree
@@ -70,6 +73,7 @@ func Judge(ev *Evidence) (*Verdict, error) {
 	j.executed()
 	j.ends()
 	j.overlaps()
+	j.keys()
 	j.order()
 	j.waits()
 	j.agreement()
@@ -193,15 +197,26 @@ func (j *judge) late(r *Run) {
 	if moves[0].At.Before(until) {
 		return
 	}
-	for _, f := range j.ev.Faults {
-		if during(f, from, until) && (f.Kind == Database || f.Kind == Freeze || f.Kind == CutOff || f.Kind == Slow) {
-			return
-		}
+	if j.hampered(from, until) {
+		return
 	}
-	if j.unharmed(from, until) {
+	// Whoever was told nonsense tries again.
+	there := slices.ContainsFunc(j.ev.Processes, func(p Process) bool {
+		return p.From.Before(r.ScheduledFor.Add(-startLimit)) && (p.To.IsZero() || p.To.After(until)) &&
+			!slices.ContainsFunc(j.ev.Faults, func(f Fault) bool { return f.PID == p.PID && f.Kind == Stop && during(f, from, until) })
+	})
+	if there {
 		j.find(CheckLate, r.ScheduledFor, r, "the tick of %s was decided %s late, and a node was there to do it",
 			clock(r.ScheduledFor), moves[0].At.Sub(r.ScheduledFor).Round(time.Millisecond))
 	}
+}
+
+// hampered tells whether somebody may have held locks for long in a time, or
+// been late with a commit.
+func (j *judge) hampered(from, until time.Time) bool {
+	return slices.ContainsFunc(j.ev.Faults, func(f Fault) bool {
+		return during(f, from, until) && (f.Kind == Database || f.Kind == Freeze || f.Kind == CutOff || f.Kind == Slow)
+	})
 }
 
 // unharmed tells whether a process lived through all of a time, and nothing was
@@ -247,7 +262,9 @@ func (j *judge) skips() {
 				j.find(CheckSkip, r.ScheduledFor, r, "run %s may wait, and was skipped as %s", r.ID, r.Reason)
 			case blocker == nil || blocker.Key != r.Key:
 				j.find(CheckSkip, r.ScheduledFor, r, "run %s was skipped behind %q, which is no run of its key", r.ID, r.BlockedBy)
-			case j.ended(blocker.ID).Before(first.Began) || j.moves[blocker.ID][0].At.After(first.At):
+			case j.ended(blocker.ID).Before(first.Began) && !j.hampered(j.ended(blocker.ID), first.Began),
+				j.moves[blocker.ID][0].At.After(first.At):
+				// (What ended the blocker may have committed later than it says.)
 				j.find(CheckSkip, first.At, r, "run %s was skipped behind %s, which was over or not there yet", r.ID, blocker.ID)
 			}
 		}
@@ -422,6 +439,33 @@ func (j *judge) zombie(a, b *Execution) string {
 func (j *judge) refused(e *Execution) bool {
 	r := j.runs[e.RunID]
 	return r != nil && r.Accepted != e.Number
+}
+
+// keys: a key is held by one run at a time, from the queueing of its first job
+// to its end.
+func (j *judge) keys() {
+	type holder struct {
+		span
+		r *Run
+	}
+	holders := map[string][]holder{}
+	for i := range j.ev.Runs {
+		r := &j.ev.Runs[i]
+		for _, m := range j.moves[r.ID] {
+			if m.State == "queued" && r.Key != "" {
+				holders[r.Key] = append(holders[r.Key], holder{span{m.At, j.ended(r.ID)}, r})
+				break
+			}
+		}
+	}
+	for _, all := range holders {
+		slices.SortFunc(all, func(a, b holder) int { return a.from.Compare(b.from) })
+		for i, h := range all[min(1, len(all)):] {
+			if before := all[i]; h.from.Before(before.until) {
+				j.find(CheckKey, h.from, h.r, "run %s was queued while run %s held the key, until %s", h.r.ID, before.r.ID, clock(before.until))
+			}
+		}
+	}
 }
 
 // order: who stood in line when another of his key got its turn, and came
