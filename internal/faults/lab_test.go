@@ -449,6 +449,13 @@ func (l *lab) sample() {
 	})
 }
 
+// watch lets a while pass, and looks meanwhile.
+func (l *lab) watch(while time.Duration) {
+	for end := time.Now().Add(while); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+		l.sample()
+	}
+}
+
 // evidence is everything that is known, at the end.
 func (l *lab) evidence(calm time.Time) *oracle.Evidence {
 	l.t.Helper()

@@ -124,10 +124,7 @@ func runScenario(t *testing.T, binary string, seed uint64, length time.Duration,
 		n.awaitReady()
 	}
 	calm := time.Now().Round(0)
-	for time.Since(calm) < 3*time.Second {
-		l.sample()
-		time.Sleep(500 * time.Millisecond)
-	}
+	l.watch(3 * time.Second)
 	l.finish()
 	s := &scenario{seed: seed, mood: m, ev: l.evidence(calm), counts: l.counts}
 	s.ev.Began = began

@@ -324,7 +324,11 @@ func (d *dataDir) pidFile() (pid int, ready bool) {
 	if err != nil {
 		return 0, false
 	}
-	return pid, len(lines) > 7 && strings.TrimSpace(lines[7]) == "ready"
+	if len(lines) <= 7 {
+		return pid, false
+	}
+	state := strings.TrimSpace(lines[7])
+	return pid, state == "ready" || state == "standby" // who is one, and may be read from
 }
 
 // socketDir is the data directory itself, or, if the path of that is too long
