@@ -97,7 +97,7 @@ var mutations = []mutation{
 		}},
 	},
 	{
-		name: "AdmitWithoutTheKeyLock", mood: "edits",
+		name: "AdmitWithoutTheKeyLock", mood: "lines",
 		changes: []change{{
 			"internal/ledger/ledger.go",
 			"\tif err := tx.LockKeys(ctx, keys); err != nil {\n\t\treturn fmt.Errorf(\"lock %d keys",

@@ -119,7 +119,7 @@ func (p *proxy) forward(l *link) {
 			if isCommit(buffer[:n]) && p.says(func() bool { return p.late }) {
 				// That is when ticks are due, and everybody claims.
 				wait := time.Until(time.Now().Truncate(time.Second).Add(time.Second))
-				time.Sleep(wait + rand.N(15*time.Millisecond))
+				time.Sleep(wait + rand.N(6*time.Millisecond))
 			}
 			if _, err := l.server.Write(buffer[:n]); err != nil {
 				return

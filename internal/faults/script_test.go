@@ -57,6 +57,8 @@ type mood struct {
 	breakEvery  [2]float64
 	people      map[string]int
 	peopleEvery [2]float64
+	// crowd is how many more schedules there are, with a tick each second.
+	crowd int
 }
 
 // moods are drawn by seed: the first has everything, the others bring out what
@@ -65,8 +67,8 @@ var moods = []mood{
 	{
 		name: "everything",
 		breaks: map[string]int{
-			"kill": 3, "blink": 1, "freeze": 2, "roll": 2, "terminate session": 1, "terminate": 1, "restart": 1,
-			"cut": 1, "refuse": 1, "hold": 1, "slow": 1, "late commits": 1, "deaf": 1, "lie": 6,
+			"kill": 3, "blink": 1, "freeze": 2, "roll": 3, "terminate session": 1, "terminate": 2, "restart": 2,
+			"cut": 2, "refuse": 1, "hold": 1, "slow": 1, "late commits": 1, "deaf": 1, "lie": 5,
 		},
 		breakEvery: [2]float64{0.4, 1.6},
 		people: map[string]int{
@@ -96,12 +98,31 @@ var moods = []mood{
 		peopleEvery: [2]float64{0.05, 0.5},
 	},
 	{
-		name:        "edits",
+		name:        "edits", // that are committed when everybody claims
 		breaks:      map[string]int{"late commits": 8, "slow": 2, "kill": 1, "lie": 1},
-		breakEvery:  [2]float64{0.3, 1.2},
+		breakEvery:  [2]float64{0.8, 2},
 		people:      map[string]int{"cron": 3, "zone": 1, "params": 8, "policy": 1, "disable": 1, "replace": 1, "run": 8},
 		peopleEvery: [2]float64{0.05, 0.35},
+		crowd:       30, // a claim takes longer, and an edit can happen in the middle
 	},
+	{
+		name:        "lines", // that form while others come
+		breaks:      map[string]int{"late commits": 8, "slow": 2, "kill": 1, "lie": 1},
+		breakEvery:  [2]float64{0.3, 1.2},
+		people:      map[string]int{"run": 10, "params": 1},
+		peopleEvery: [2]float64{0.05, 0.25},
+	},
+}
+
+// schedules are those of a scenario in this mood.
+func (m *mood) schedules() []spec {
+	all := schedules()
+	for i := range m.crowd {
+		all = append(all, spec{
+			Name: fmt.Sprintf("crowd-%d", i), Cron: "* * * * * *", Policy: "allow", Params: map[string]any{"crowd": i},
+		})
+	}
+	return all
 }
 
 func moodOf(seed uint64) *mood { return &moods[seed%uint64(len(moods))] }
@@ -204,6 +225,7 @@ func (l *lab) script(rng *rand.Rand, m *mood, length time.Duration) []step {
 			s := schedules()[rng.IntN(len(schedules()))]
 			add(at, func() { l.replace(which, n, s) }, "delete one, make another %s", s.Name)
 		case "run":
+			which %= len(schedules()) // not of the crowd
 			add(at, func() { l.edit(which, n, "run now", http.MethodPost, "/run", map[string]any{}) }, "run one now")
 		case "cancel", "delete":
 			state := []string{"running", "running", "queued", "retrying"}[rng.IntN(4)]

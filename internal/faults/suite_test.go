@@ -90,10 +90,10 @@ func runScenario(t *testing.T, binary string, seed uint64, length time.Duration,
 	}
 	l.start()
 	l.define()
-	for _, s := range schedules() {
+	m := moodOf(seed)
+	for _, s := range m.schedules() {
 		l.schedules = append(l.schedules, l.create(s))
 	}
-	m := moodOf(seed)
 	steps := l.script(rng, m, length)
 	t.Logf("seed %d: %s; clocks are shifted by %v; the faults:\n%s", seed, m.name, shifts, print(steps))
 

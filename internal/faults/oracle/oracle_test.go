@@ -160,6 +160,9 @@ func TestJudge(t *testing.T) {
 			ev.Executions[0].Start, ev.Executions[0].End = at(24), at(24.9)
 		}, CheckOrder},
 
+		{"QueuedBesideAnother", func(ev *Evidence) { ev.Moves[3].At = at(10.5) }, CheckKey},
+		{"QueuedRightAfterAnother", func(ev *Evidence) { ev.Moves[3].At = ev.Moves[2].At }, ""},
+
 		{"WaitsForNothing", func(ev *Evidence) { waits(ev, 40) }, CheckWait},
 		{"WaitsABit", func(ev *Evidence) { waits(ev, 33) }, ""},
 		{"RunsForEver", func(ev *Evidence) { ev.Runs[1].State = "running"; ev.Moves = ev.Moves[:5] }, CheckWait},
