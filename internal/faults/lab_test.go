@@ -92,7 +92,7 @@ func startServer(t *testing.T, cfg localpg.Config) *localpg.Server {
 
 // addNode adds a node whose clock is shifted by so much, and which reaches the
 // database by the proxies, one for each server.
-func (l *lab) addNode(shift time.Duration, proxies ...*proxy) *node {
+func (l *lab) addNode(shift time.Duration, proxies ...*proxy) {
 	l.t.Helper()
 	listener, err := new(net.ListenConfig).Listen(l.t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(l.t, err)
@@ -109,7 +109,6 @@ func (l *lab) addNode(shift time.Duration, proxies ...*proxy) *node {
 	}
 	l.nodes = append(l.nodes, n)
 	l.t.Cleanup(n.end)
-	return n
 }
 
 // start starts all nodes.

@@ -73,6 +73,8 @@ func TestZombie(t *testing.T) {
 		return conn.QueryRow(t.Context(), "SELECT result FROM runs WHERE id::text = $1", run.ID).Scan(&result)
 	})
 	require.Equal(t, successor.PID, result.PID)
+	t.Logf("the result that stands is that of execution %d on %s; what execution %d on %s had to say was refused",
+		successor.Number, successor.Node, zombie.Number, zombie.Node)
 }
 
 // executed is the log of executions as it is now.

@@ -313,7 +313,7 @@ func (d *dataDir) awaitQuiet(ctx context.Context, bin install) (*os.File, error)
 }
 
 // pidFile reads postmaster.pid: whose it is, 0 if there is none, and whether
-// that server takes connections.
+// that server takes connections (those of a standby may read).
 func (d *dataDir) pidFile() (pid int, ready bool) {
 	text, err := d.root.ReadFile("postmaster.pid")
 	if err != nil {
@@ -328,7 +328,7 @@ func (d *dataDir) pidFile() (pid int, ready bool) {
 		return pid, false
 	}
 	state := strings.TrimSpace(lines[7])
-	return pid, state == "ready" || state == "standby" // who is one, and may be read from
+	return pid, state == "ready" || state == "standby"
 }
 
 // socketDir is the data directory itself, or, if the path of that is too long
