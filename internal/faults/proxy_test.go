@@ -31,7 +31,8 @@ type proxy struct {
 	latency time.Duration // of each message
 	lies    int           // so many commits to come are answered by a broken connection
 	lied    int
-	late    bool          // commits wait for the next whole second
+	late    bool // commits wait for the next whole second
+	waited  int
 	flows   chan struct{} // closed while messages flow
 	closed  bool
 }
@@ -117,6 +118,7 @@ func (p *proxy) forward(l *link) {
 		if n > 0 {
 			p.await()
 			if isCommit(buffer[:n]) && p.says(func() bool { return p.late }) {
+				p.set(func() { p.waited++ })
 				// That is when ticks are due, and everybody claims.
 				wait := time.Until(time.Now().Truncate(time.Second).Add(time.Second))
 				time.Sleep(wait + rand.N(6*time.Millisecond))
@@ -254,6 +256,13 @@ func (p *proxy) heal() {
 			close(p.flows)
 		}
 	})
+}
+
+// done is how many commits were lied about, and how many waited.
+func (p *proxy) done() (lied, waited int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lied, p.waited
 }
 
 func (p *proxy) set(how func()) {

@@ -127,6 +127,11 @@ func runScenario(t *testing.T, binary string, seed uint64, length time.Duration,
 	}
 	for _, n := range l.nodes {
 		n.heal()
+		for _, p := range n.proxies {
+			lied, waited := p.done()
+			l.counts["(commit answered by a broken connection)"] += lied
+			l.counts["(commit that waited for the second)"] += waited
+		}
 		n.start()
 		n.awaitReady()
 	}
