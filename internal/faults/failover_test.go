@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,12 +44,10 @@ func TestFailover(t *testing.T) {
 	promoted := time.Now().Round(0)
 	require.Eventually(t, func() bool {
 		all := l.executed()
-		return all[len(all)-1].Start.After(promoted)
+		return len(all) > 0 && all[len(all)-1].Start.After(promoted)
 	}, 30*time.Second, 50*time.Millisecond, "nobody goes on")
 	t.Logf("the first run starts %s after the standby was promoted", time.Since(promoted).Round(10*time.Millisecond))
 	l.watch(5 * time.Second)
-	// Who was frozen by all this is as good as the others.
-	l.must(http.MethodPost, "/api/v1/schedules/"+l.schedules[0]+"/run", map[string]any{}, nil)
 	l.finish()
 
 	ev := l.evidence(promoted)

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bytes"
 	"net/http"
 	"os"
 	"testing"
@@ -25,8 +26,8 @@ func TestZombie(t *testing.T) {
 	l.start()
 	l.define()
 	// 8 s: over while the zombie is frozen, and not yet so where it went on when
-	// the zombie wakes.
-	id := l.create(spec{Name: "work", Cron: "0 0 0 * * *", Policy: "queue", Params: map[string]any{"key": "z", "seconds": 8}})
+	// the zombie wakes. It does not look at its context then, which has ended.
+	id := l.create(spec{Name: "work", Cron: "0 0 0 * * *", Policy: "queue", Params: map[string]any{"seconds": 8, "stubborn": true}})
 	var run struct {
 		ID string `json:"id"`
 	}
@@ -82,6 +83,7 @@ func (l *lab) executed() []oracle.Execution {
 	l.t.Helper()
 	log, err := os.ReadFile(l.executions())
 	require.NoError(l.t, err)
+	log = log[:bytes.LastIndexByte(log, '\n')+1]
 	var ev oracle.Evidence
 	require.NoError(l.t, ev.ReadExecutions(log, l.epoch))
 	return ev.Executions

@@ -348,21 +348,35 @@ func (j *judge) ends() {
 				j.find(CheckEnd, j.ended(r.ID), r, "run %s was cancelled (%s) by nobody", r.ID, r.Reason)
 			}
 		case "failed":
-			failures, lost := 0, 0
+			failures := 0
 			for _, e := range j.executions[r.ID] {
-				switch {
-				case e.Outcome == Failed:
+				if e.Outcome == Failed {
 					failures++
-				case j.befell(e.PID, e.Start.Add(-aftermath), j.ended(r.ID)):
-					lost++
 				}
 			}
+			lost := j.lives(r)
 			if failures < r.MaxAttempts && (r.Reason != "worker_lost" || lost < maxLives) {
 				j.find(CheckEnd, j.ended(r.ID), r, "run %s has failed after %d of %d attempts and %d lives (%s): %s",
 					r.ID, failures, r.MaxAttempts, lost, cmp.Or(r.Reason, "no reason"), r.Error)
 			}
 		}
 	}
+}
+
+// lives is how many times a run may have been lost with its process, be it before
+// the task's code had begun.
+func (j *judge) lives(r *Run) int {
+	lost := 0
+	moves := j.moves[r.ID]
+	for i, m := range moves {
+		if m.State != "running" || m.JobID == 0 || i+1 == len(moves) {
+			continue
+		}
+		if slices.ContainsFunc(j.ev.Processes, func(p Process) bool { return j.befell(p.PID, m.At.Add(-aftermath), moves[i+1].At) }) {
+			lost++
+		}
+	}
+	return lost
 }
 
 // over is when an execution was over: at the latest, when its process was.
