@@ -4,6 +4,7 @@
 #   deploy/install-deps.sh postgres   the server binaries of Postgres, 15 or newer
 #   deploy/install-deps.sh compiler   a C compiler, for the race detector
 #   deploy/install-deps.sh curl       curl, for the test that does what the README says
+#   deploy/install-deps.sh faketime   libfaketime, for the test of a database whose clock jumps
 #
 # Nothing is asked and nothing is started: on Debian and Ubuntu the package would
 # make a cluster and run it; that is prevented, unless it is installed already.
@@ -38,11 +39,19 @@ have_compiler() {
 		printf '#include <stdlib.h>\n' | "${CC:-gcc}" -E - >/dev/null 2>&1
 }
 
+have_faketime() {
+	for library in /usr/lib/*/faketime /usr/lib*/faketime /usr/local/lib/faketime; do
+		if [ -e "$library/libfaketime.so.1" ]; then return; fi
+	done
+	return 1
+}
+
 have() {
 	case $1 in
 	postgres) [ "$(postgres_major)" -ge "$MIN_POSTGRES" ] ;;
 	compiler) have_compiler ;;
 	curl) command -v curl >/dev/null 2>&1 ;;
+	faketime) have_faketime ;;
 	esac
 }
 
@@ -76,18 +85,23 @@ command_for() {
 	debian-postgres) echo "apt-get install -y --no-install-recommends postgresql" ;;
 	debian-compiler) echo "apt-get install -y --no-install-recommends gcc libc6-dev" ;;
 	debian-curl) echo "apt-get install -y --no-install-recommends curl" ;;
+	debian-faketime) echo "apt-get install -y --no-install-recommends libfaketime" ;;
 	fedora-postgres) echo "dnf install -y postgresql-server postgresql-contrib" ;;
 	fedora-compiler) echo "dnf install -y gcc glibc-devel" ;;
 	fedora-curl) echo "dnf install -y curl" ;;
+	fedora-faketime) echo "dnf install -y libfaketime" ;;
 	alpine-postgres) echo "apk add postgresql" ;;
 	alpine-compiler) echo "apk add gcc musl-dev" ;;
 	alpine-curl) echo "apk add curl" ;;
+	alpine-faketime) echo "apk add libfaketime" ;;
 	arch-postgres) echo "pacman -S --noconfirm --needed postgresql" ;;
 	arch-compiler) echo "pacman -S --noconfirm --needed gcc" ;;
 	arch-curl) echo "pacman -S --noconfirm --needed curl" ;;
+	arch-faketime) echo "pacman -S --noconfirm --needed libfaketime" ;;
 	suse-postgres) echo "zypper --non-interactive install postgresql-server postgresql-contrib" ;;
 	suse-compiler) echo "zypper --non-interactive install gcc glibc-devel" ;;
 	suse-curl) echo "zypper --non-interactive install curl" ;;
+	suse-faketime) echo "zypper --non-interactive install libfaketime" ;;
 	darwin-postgres) echo "brew install postgresql@17" ;;
 	darwin-compiler) echo "xcode-select --install" ;;
 	darwin-curl) echo "brew install curl" ;;
@@ -140,6 +154,7 @@ install() {
 		case $1 in
 		postgres) fail "please install the Postgres server, version $MIN_POSTGRES or newer: https://www.postgresql.org/download/" ;;
 		curl) fail "please install curl" ;;
+		faketime) fail "no package of libfaketime is known here" ;;
 		*) fail "please install a C compiler and the C library's headers" ;;
 		esac
 	fi
@@ -161,6 +176,7 @@ install() {
 	debian-postgres) debian_postgres ;;
 	debian-compiler) apt_install gcc libc6-dev ;;
 	debian-curl) apt_install curl ;;
+	debian-faketime) apt_install libfaketime ;;
 	*)
 		# shellcheck disable=SC2086 # the words of our own table
 		as_root $line </dev/null
@@ -171,15 +187,15 @@ install() {
 if [ $# -eq 0 ]; then set -- postgres compiler curl; fi
 for thing in "$@"; do
 	case $thing in
-	postgres | compiler | curl) ;;
-	*) fail "what is $thing? It installs postgres, compiler and curl" ;;
+	postgres | compiler | curl | faketime) ;;
+	*) fail "what is $thing? It installs postgres, compiler, curl and faketime" ;;
 	esac
 	have "$thing" && continue
 	install "$thing"
 	have "$thing" && continue
 	case $thing in
 	postgres) fail "the newest Postgres of this system is $(postgres_major), and $MIN_POSTGRES or newer is needed: https://www.postgresql.org/download/" ;;
-	curl) fail "curl was installed but is not there" ;;
+	curl | faketime) fail "$thing was installed but is not there" ;;
 	*) fail "a C compiler was installed but cannot compile; set CC to another one" ;;
 	esac
 done

@@ -31,7 +31,7 @@ const module = "riverbeat"
 var layers = [][]string{
 	{"cmd/riverbeat", "internal/bench"},
 	{"internal/httpapi", "internal/webui", "internal/worker", "riverui"},
-	{"internal/access", "internal/catalog", "internal/execute", "internal/history", "internal/tick"},
+	{"internal/access", "internal/catalog", "internal/doctor", "internal/execute", "internal/history", "internal/tick"},
 	{"internal/ledger"},
 	{"internal/postgres", "internal/queue"},
 	{"internal/riverbeat"},
@@ -79,6 +79,7 @@ var libraries = map[string][]string{
 	"github.com/jackc/pgx/v5":                            {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/localpg", "internal/pgtest", "internal/bench", "internal/faults", "riverui"},
 	"github.com/jackc/tern/v2":                           {"internal/postgres"},
 	"github.com/kaptinlin/jsonschema":                    {"internal/riverbeat"},
+	"github.com/prometheus/client_golang":                {"internal/httpapi"},
 	"github.com/riverqueue/river":                        {"internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
 	"github.com/riverqueue/river/riverdriver/riverpgxv5": {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
 	"github.com/riverqueue/river/rivermigrate":           {"internal/postgres", "internal/bench"},
@@ -89,9 +90,10 @@ var libraries = map[string][]string{
 	"golang.org/x/sys":                                   {"internal/execute"}, // the clock that processes share
 	"riverqueue.com/riverui":                             {"riverui"},
 
-	"github.com/stretchr/testify": {inTests},
-	"go.uber.org/goleak":          {inTests},
-	"pgregory.net/rapid":          {inTests},
+	"github.com/prometheus/common": {inTests},
+	"github.com/stretchr/testify":  {inTests},
+	"go.uber.org/goleak":           {inTests},
+	"pgregory.net/rapid":           {inTests},
 }
 
 // top is all that may lie at the top, beside files and folders that begin with a

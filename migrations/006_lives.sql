@@ -4,9 +4,12 @@ ALTER TABLE runs ADD COLUMN lost_lives jsonb;
 COMMENT ON COLUMN runs.lost_lives IS
     'The lives that were lost with their node: [{job_id, node, execution, lost_at}].';
 
--- As it was (003), and: an attempt that handed its job back before it began has
--- not started the run; more attempts, which River grants with a retry, are more
--- attempts of the run.
+-- As it was (003), but for:
+-- * The fetch of a job is no news. Whoever works it starts the run, many at a
+--   time, if the job still is its run's and the key can be had (StartRuns). An
+--   attempt that was handed back before that has changed nothing.
+-- * More attempts, which River grants with a retry, are more of the run.
+-- * A job that River makes live again starts the run anew.
 CREATE OR REPLACE FUNCTION record_job() RETURNS trigger LANGUAGE plpgsql
     SET search_path FROM CURRENT
     SET plan_cache_mode = force_generic_plan
@@ -20,7 +23,7 @@ DECLARE
     next_state text;
     next_reason text;
     failure text;
-    started boolean;
+    again boolean; -- River's retry of a job that has ended
 BEGIN
     -- Only a UUIDv7, whose time tells the partition.
     IF run_id IS NULL OR run_id !~
@@ -41,7 +44,7 @@ BEGIN
             finished_at = clock_timestamp()
         WHERE scheduled_for = run_time AND id = run_id::uuid AND job_id = OLD.id;
     ELSE
-        started := NEW.state = 'running' AND OLD.state <> 'running';
+        again := OLD.finalized_at IS NOT NULL AND NEW.finalized_at IS NULL;
         -- What the attempt reported counts only while the job was running: a
         -- zombie's late report changes nothing.
         IF OLD.state = 'running' THEN
@@ -71,20 +74,20 @@ BEGIN
         UPDATE runs
         SET state = next_state,
             reason = next_reason,
-            attempt = runs.attempt + (NEW.attempt - OLD.attempt),
-            execution = runs.execution + started::int,
-            max_attempts = runs.max_attempts + (NEW.max_attempts - OLD.max_attempts),
-            started_at = CASE
-                WHEN started THEN coalesce(started_at, clock_timestamp())
-                WHEN (reported -> 'riverbeat' ? 'untouched') AND NEW.attempt = 0 THEN NULL
-                ELSE started_at
+            -- A snooze takes the attempt back, if it had begun.
+            attempt = CASE
+                WHEN runs.state = 'running' THEN runs.attempt + (NEW.attempt - OLD.attempt)
+                ELSE runs.attempt
             END,
-            node = CASE WHEN started THEN NEW.attempted_by[cardinality(NEW.attempted_by)] ELSE node END,
+            max_attempts = runs.max_attempts + (NEW.max_attempts - OLD.max_attempts),
+            started_at = CASE WHEN again THEN NULL ELSE started_at END,
             finished_at = CASE
                 WHEN NEW.finalized_at IS NULL THEN NULL
                 ELSE coalesce(finished_at, clock_timestamp())
             END,
+            lives = CASE WHEN again THEN 0 ELSE lives END,
             cancel_requested_at = CASE
+                WHEN again THEN NULL
                 WHEN NEW.metadata ? 'cancel_attempted_at' AND NEW.state = 'running'
                 THEN coalesce(cancel_requested_at, clock_timestamp())
                 ELSE cancel_requested_at
@@ -109,7 +112,22 @@ BEGIN
 END
 $$;
 
+DROP TRIGGER riverbeat_record_update ON river_job;
+CREATE TRIGGER riverbeat_record_update
+    AFTER UPDATE ON river_job
+    FOR EACH ROW
+    WHEN (
+        NEW.kind = 'run'
+        AND (NEW.state <> 'running' OR OLD.state = 'running')
+        AND (
+            OLD.state IS DISTINCT FROM NEW.state
+            OR OLD.attempt IS DISTINCT FROM NEW.attempt
+            OR (OLD.state = 'running' AND OLD.metadata IS DISTINCT FROM NEW.metadata)
+        )
+    )
+    EXECUTE FUNCTION record_job();
+
 ---- create above / drop below ----
 
--- record_job works without the column as well, and stays.
+-- record_job as it was is in 003; going down further drops it.
 ALTER TABLE runs DROP COLUMN lost_lives;

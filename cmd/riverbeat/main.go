@@ -73,7 +73,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().Var(&word{kind: "file"}, "config", "Settings, as KEY=value lines. (RIVERBEAT_CONFIG)")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return badCall(c, "%w", err) })
 	root.SetUsageFunc(usage)
-	group(root, newDev(), newServe(), newMigrate(), newResume(), newVersion())
+	group(root, newDev(), newServe(), newMigrate(), newResume(), newDoctorCommand(), newVersion())
 	return root
 }
 

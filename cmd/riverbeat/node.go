@@ -14,6 +14,7 @@ import (
 
 	"riverbeat/internal/catalog"
 	"riverbeat/internal/config"
+	"riverbeat/internal/doctor"
 	"riverbeat/internal/execute"
 	"riverbeat/internal/execute/builtin"
 	"riverbeat/internal/history"
@@ -26,6 +27,10 @@ import (
 	"riverbeat/internal/worker"
 	"riverbeat/riverui"
 )
+
+// scrapeWait is how long /metrics waits for new readings: less than Prometheus
+// does for an answer.
+const scrapeWait = 4 * time.Second
 
 // node is one process of an installation: all parts, wired.
 type node struct {
@@ -72,7 +77,9 @@ func (n *node) run(ctx context.Context, ready func(address string) error) (err e
 		return err
 	}
 
-	handler, err := n.handler(ctx)
+	monitor := doctor.NewMonitor(ctx, newDoctor(n.cfg, n.db, n.ledger, n.queue), time.Now, scrapeWait)
+	defer monitor.Close()
+	handler, err := n.handler(ctx, monitor)
 	if err != nil {
 		return err
 	}
@@ -135,7 +142,7 @@ func (n *node) run(ctx context.Context, ready func(address string) error) (err e
 }
 
 // handler is everything that answers HTTP.
-func (n *node) handler(ctx context.Context) (http.Handler, error) {
+func (n *node) handler(ctx context.Context, monitor *doctor.Monitor) (http.Handler, error) {
 	api := httpapi.Config{
 		Catalog:         catalog.New(n.db, n.ledger),
 		History:         history.New(n.db, n.ledger),
@@ -145,6 +152,7 @@ func (n *node) handler(ctx context.Context) (http.Handler, error) {
 		Version:         version,
 		Now:             time.Now,
 		Ready:           n.ready,
+		Monitor:         monitor,
 		HealthOnly:      !n.cfg.Role.ServesAPI(),
 	}
 	if n.cfg.Role.ServesAPI() {

@@ -48,6 +48,11 @@ func (b *bench) throughput(ctx context.Context, n int) error {
 		}
 		b.printf("policy %-5s: %d ticks claimed, recorded and worked in %.2f s, %.0f/s; ratio to raw River %.2f\n",
 			b.policy, n, took.Seconds(), float64(n)/took.Seconds(), raw.Seconds()/took.Seconds())
+		if b.verbose {
+			if err := b.statements(ctx); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -62,6 +67,9 @@ func (b *bench) ticks(ctx context.Context, n int) (time.Duration, error) {
 	began = began.UTC()
 	cron := fmt.Sprintf("%d %d %d %d %d *", began.Second(), began.Minute(), began.Hour(), began.Day(), int(began.Month()))
 	if err := b.addSchedules(ctx, n, cron, began); err != nil {
+		return 0, err
+	}
+	if err := b.exec(ctx, "SELECT public.pg_stat_statements_reset()"); err != nil {
 		return 0, err
 	}
 	err := b.until(ctx, 5*time.Minute, func() (bool, error) {

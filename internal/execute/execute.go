@@ -15,7 +15,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -59,8 +61,7 @@ type Executor struct {
 	opened   *postgres.Session // by Open, for Run
 	onHold   chan error        // to OnHold; what it holds when Open is called is of the time before
 	attempts attempts
-	starts   *batcher[postgres.Start, *postgres.Started] // nil: must not start
-	lines    *batcher[string, bool]                      // does anyone wait behind the key?
+	starts   *batcher[start, *started]
 
 	// retries has, by job id, what lies between a failed attempt and the next,
 	// from Work to NextRetry.
@@ -94,7 +95,7 @@ func New(cfg Config) *Executor {
 		default:
 		}
 	}
-	e.starts, e.lines = newBatcher(e.startedRuns), newBatcher(e.haveLines)
+	e.starts = newBatcher(e.startRuns)
 	return e
 }
 
@@ -115,7 +116,6 @@ func (e *Executor) Open(ctx context.Context) (err error) {
 func (e *Executor) Run(ctx context.Context) {
 	var serving sync.WaitGroup
 	serving.Go(func() { e.starts.run(ctx) })
-	serving.Go(func() { e.lines.run(ctx) })
 	serving.Go(func() { (&reaper{e: e}).run(ctx) })
 	last := e.session.run(ctx, e.opened)
 	serving.Wait()
@@ -137,28 +137,46 @@ func (e *Executor) OnHold() <-chan error { return e.onHold }
 // retries and snoozes by it.
 func (e *Executor) Now() time.Time { return e.session.now() }
 
-func (e *Executor) startedRuns(ctx context.Context, starts []postgres.Start) ([]*postgres.Started, error) {
-	runs := make([]*postgres.Started, len(starts))
-	err := e.db.InTx(ctx, func(tx *postgres.Tx) error {
-		byJob, err := tx.StartedRuns(ctx, starts)
-		for i, s := range starts {
-			runs[i] = byJob[s.JobID]
-		}
-		return err
-	})
-	return runs, err
+// start asks whether the attempt of a job may begin.
+type start struct {
+	postgres.Start
+	taskName string
 }
 
-func (e *Executor) haveLines(ctx context.Context, keys []string) ([]bool, error) {
-	have := make([]bool, len(keys))
+// started answers it.
+type started struct {
+	task       Task                      // nil: nobody has registered it here, and nothing was started
+	run        *riverbeat.Run            // nil: the job is not its run's any more
+	definition *riverbeat.TaskDefinition // as it is now; nil: the task has none
+}
+
+// startRuns starts the runs of tasks that are registered here.
+func (e *Executor) startRuns(ctx context.Context, starts []start) ([]*started, error) {
+	answers := make([]*started, len(starts))
 	err := e.db.InTx(ctx, func(tx *postgres.Tx) error {
-		lines, err := tx.HaveLines(ctx, keys)
-		for i, key := range keys {
-			have[i] = lines[key]
+		names := map[string]bool{}
+		for _, s := range starts {
+			names[s.taskName] = true
+		}
+		definitions, err := tx.TaskDefinitions(ctx, slices.Collect(maps.Keys(names)))
+		if err != nil {
+			return err
+		}
+		var known []postgres.Start
+		for i, s := range starts {
+			d := definitions[s.taskName]
+			answers[i] = &started{task: e.registry.lookup(s.taskName, d), definition: d}
+			if answers[i].task != nil {
+				known = append(known, s.Start)
+			}
+		}
+		runs, err := tx.StartRuns(ctx, e.node.ID.String(), known)
+		for i, s := range starts {
+			answers[i].run = runs[s.JobID]
 		}
 		return err
 	})
-	return have, err
+	return answers, err
 }
 
 // Timeout leaves the deadline of an attempt to Work, which knows the
@@ -176,7 +194,7 @@ func (e *Executor) NextRetry(job *river.Job[queue.RunArgs]) time.Time {
 
 // ending is what Work tells the middleware around it.
 type ending struct {
-	key string // the lock key, of a keyed run that has succeeded
+	key string // the lock key of a run that came out of a line and has succeeded
 }
 
 type endingKey struct{}
@@ -192,18 +210,14 @@ func (e *Executor) Middleware(*rivertype.JobRow) []rivertype.WorkerMiddleware {
 	}
 }
 
-// complete ends a run behind whose key others wait in one transaction with the
-// promotion of the next. All others are left to River, which ends them in
-// batches; if a line forms at that very moment, the history trigger asks for
-// its promotion.
+// complete ends a run that came out of a line in one transaction with the
+// promotion of the next: others wait behind it, as likely as not. All other
+// runs are left to River, which ends them in batches; if a line has formed, the
+// history trigger asks for its promotion.
 func (e *Executor) complete(ctx context.Context, row *rivertype.JobRow, work func(context.Context) error) error {
 	var end ending
 	if err := work(context.WithValue(ctx, endingKey{}, &end)); err != nil || end.key == "" {
 		return err
-	}
-	line, err := e.lines.ask(ctx, end.key)
-	if err != nil || !line {
-		return nil // the run has succeeded; whoever waits all the same is found by the trigger
 	}
 	// The end is written down even if the attempt was told to stop just now.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
@@ -255,37 +269,35 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 		// Given back before the end is written: who is promoted may start at once.
 		defer e.session.unlock(key)
 	}
-	started, err := e.starts.ask(ctx, postgres.Start{
-		RunID: job.Args.RunID, ScheduledFor: job.Args.ScheduledFor, JobID: job.ID,
+	started, err := e.starts.ask(ctx, start{
+		Start:    postgres.Start{RunID: job.Args.RunID, ScheduledFor: job.Args.ScheduledFor, JobID: job.ID},
+		taskName: job.Args.TaskName,
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return e.notStarted(ctx, err)
-	}
-	if started == nil {
-		return river.JobCancel(errors.New("this job is not its run's any more; the run goes on under another job, or is gone"))
-	}
-	task, ok := e.registry.lookup(started.Run.TaskName, started.Definition)
-	if !ok {
+	case started.task == nil:
 		return e.handBack(ctx, riverbeat.NoWorker, noWorkerPause)
-	}
-	if !e.session.alive() {
+	case started.run == nil:
+		return river.JobCancel(errors.New("this job is not its run's any more; the run goes on under another job, or is gone"))
+	case !e.session.alive():
 		return e.notStarted(ctx, errNoSession)
 	}
-	return e.attempt(ctx, job, started, task)
+	return e.attempt(ctx, job, started)
 }
 
 // attempt calls the task and says how it ended.
-func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], started *postgres.Started, task Task) error {
-	run := &Run{Run: started.Run, Logger: riverlog.Logger(ctx)}
+func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], started *started) error {
+	run := &Run{Run: started.run, Logger: riverlog.Logger(ctx)}
 	attemptCtx := ctx
-	if d := started.Definition; d != nil && d.Timeout > 0 {
+	if d := started.definition; d != nil && d.Timeout > 0 {
 		var cancel context.CancelFunc
 		cause := fmt.Errorf("the attempt took longer than its timeout of %s", d.Timeout)
 		attemptCtx, cancel = context.WithTimeoutCause(ctx, d.Timeout, cause)
 		defer cancel()
 		run.Deadline, _ = attemptCtx.Deadline()
 	}
-	result, err := call(attemptCtx, task, run)
+	result, err := call(attemptCtx, started.task, run)
 	if given := e.givenUp(ctx); given != nil {
 		// Whatever the task made of it: somebody else may have done it meanwhile.
 		riverlog.Logger(ctx).WarnContext(ctx, "stopped, and nothing of it counts", "cause", given)
@@ -314,8 +326,8 @@ func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], s
 		}
 	}
 	e.attempts.succeed(job.ID, raw)
-	if end, ok := ctx.Value(endingKey{}).(*ending); ok {
-		end.key = started.Run.LockKey
+	if end, ok := ctx.Value(endingKey{}).(*ending); ok && started.run.BlockedBy != nil {
+		end.key = started.run.LockKey
 	}
 	return nil
 }
@@ -343,11 +355,7 @@ func (e *Executor) notStarted(ctx context.Context, cause error) error {
 
 // handBack gives a job back whose attempt has not begun: no attempt is used up.
 func (e *Executor) handBack(ctx context.Context, reason riverbeat.Reason, pause time.Duration) error {
-	said := map[string]string{"untouched": "true"}
-	if reason != "" {
-		said["reason"] = string(reason)
-	}
-	if err := river.MetadataSet(ctx, metadataKey, said); err != nil {
+	if err := report(ctx, "", reason); err != nil {
 		return err
 	}
 	return river.JobSnooze(pause)
@@ -365,7 +373,7 @@ func call(ctx context.Context, task Task, run *Run) (result any, err error) {
 }
 
 // failed says how a failed attempt ends: with another one, or with the run.
-func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], started *postgres.Started, cause error) error {
+func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], started *started, cause error) error {
 	if errors.Is(context.Cause(ctx), rivertype.ErrJobCancelledRemotely) {
 		if err := report(ctx, "", ""); err != nil {
 			return err
@@ -385,10 +393,10 @@ func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], st
 	}
 	if job.Attempt < job.MaxAttempts {
 		retry := riverbeat.DefaultRetry
-		if d := started.Definition; d != nil && d.Retry != (riverbeat.Retry{}) {
+		if d := started.definition; d != nil && d.Retry != (riverbeat.Retry{}) {
 			retry = d.Retry
 		}
-		e.retries.Store(job.ID, retry.After(started.Run.Attempt))
+		e.retries.Store(job.ID, retry.After(job.Attempt))
 	}
 	return report(ctx, "", "", printable(cause))
 }

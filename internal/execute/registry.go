@@ -58,13 +58,12 @@ func (r *Registry) Register(name string, task Task) {
 func (r *Registry) Names() []string { return slices.Sorted(maps.Keys(r.tasks)) }
 
 // lookup finds the code of a run: what its definition's executor names, else
-// the task's own name.
-func (r *Registry) lookup(taskName string, d *riverbeat.TaskDefinition) (Task, bool) {
+// the task's own name; nil if nobody has registered it.
+func (r *Registry) lookup(taskName string, d *riverbeat.TaskDefinition) Task {
 	if d != nil && d.Executor.Name != "" {
 		taskName = d.Executor.Name
 	}
-	task, ok := r.tasks[taskName]
-	return task, ok
+	return r.tasks[taskName]
 }
 
 // Final marks an error after which the run has failed without another attempt.

@@ -1,5 +1,6 @@
 // Package history asks: what became of ticks and requests, and it asks for
-// runs now. Each exported method is one use case in one transaction.
+// runs now, for their end, and for another try. Each exported method is one use
+// case in one transaction.
 package history
 
 import (
@@ -108,6 +109,34 @@ func (h *History) RunNow(ctx context.Context, scheduleID uuid.UUID, o Overrides)
 		}
 		run = entry.Run
 		return h.ledger.Record(ctx, tx, now, []*ledger.Entry{entry})
+	})
+	return run, err
+}
+
+// Cancel cancels a run that has not ended; Conflict if it has. A running one is
+// asked to stop, and may be asked again; it ends when its task obeys. by is who
+// asks; it may be "".
+func (h *History) Cancel(ctx context.Context, id uuid.UUID, by string) (*riverbeat.Run, error) {
+	var run *riverbeat.Run
+	err := h.db.InTx(ctx, func(tx *postgres.Tx) error {
+		var err error
+		run, err = h.ledger.Cancel(ctx, tx, id, by)
+		return err
+	})
+	return run, err
+}
+
+// Retry runs an ended run once more, as the same run. It is a Conflict if the
+// run has not ended or never ran, or if others of its key are in the way, and
+// Unavailable on a node on hold.
+func (h *History) Retry(ctx context.Context, id uuid.UUID) (*riverbeat.Run, error) {
+	var run *riverbeat.Run
+	err := h.db.InTx(ctx, func(tx *postgres.Tx) error {
+		err := tx.AtHome(ctx)
+		if err == nil {
+			run, err = h.ledger.Retry(ctx, tx, id)
+		}
+		return err
 	})
 	return run, err
 }

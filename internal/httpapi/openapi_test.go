@@ -170,6 +170,8 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 		"GET /readyz",
 		"PATCH /api/v1/schedules/{id}",
 		"PATCH /api/v1/task-definitions/{task_name}",
+		"POST /api/v1/runs/{id}/cancel",
+		"POST /api/v1/runs/{id}/retry",
 		"POST /api/v1/schedules",
 		"POST /api/v1/schedules/preview",
 		"POST /api/v1/schedules/{id}/disable",

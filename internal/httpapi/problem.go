@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
 
 	"riverbeat/internal/riverbeat"
 )
@@ -22,6 +23,7 @@ type problem struct {
 	Code      string         `json:"code" doc:"The stable name of the error, for programs." example:"invalid_schedule"`
 	Detail    string         `json:"detail" doc:"What is wrong, and if possible what to do." example:"The schedule breaks a rule."`
 	Errors    []problemField `json:"errors" nullable:"false" doc:"The parts of the request that are wrong. May be empty."`
+	BlockedBy *uuid.UUID     `json:"blocked_by,omitempty" format:"uuid" doc:"For lock_key_taken: the run that is in the way."`
 	RequestID string         `json:"request_id" doc:"The id of the request, as in the header X-Request-Id and in the log." example:"6f1c7a52-8b0e-4a55-9d0c-2f6f3a0f6f11"`
 }
 
@@ -108,7 +110,7 @@ func (a *api) writeProblem(c *gin.Context, f form, e *riverbeat.Error) {
 	p := problem{
 		Type: "/problems/" + f.name, Title: f.title, Status: f.status,
 		Code: e.Code, Detail: e.Detail, Errors: []problemField{},
-		RequestID: c.Writer.Header().Get(requestIDHeader),
+		BlockedBy: e.BlockedBy, RequestID: c.Writer.Header().Get(requestIDHeader),
 	}
 	for _, field := range e.Fields {
 		p.Errors = append(p.Errors, problemField(field))

@@ -22,8 +22,9 @@ const nobody = "11111111-2222-7333-8444-555555555555"
 
 // given are the things that the requests below are about.
 type given struct {
-	schedule, otherPage string
-	names               *strings.Replacer
+	schedule, otherPage  string
+	live, ended, skipped string // runs of one key
+	names                *strings.Replacer
 }
 
 func give(c *client) given {
@@ -38,10 +39,15 @@ func give(c *client) given {
 		`{"name": "other", "task_name": "echo", "cron_expression": "0 9 * * *"}`)
 	page := c.ask(http.StatusOK, "GET", "/api/v1/schedules?page_size=1", "")
 	id := first["id"].(string)
-	return given{
-		schedule: id, otherPage: page["next_page_token"].(string),
-		names: strings.NewReplacer(id, "{schedule}"),
+	g := given{schedule: id, otherPage: page["next_page_token"].(string)}
+	for _, to := range []*string{&g.ended, &g.live, &g.skipped} {
+		*to = c.ask(http.StatusCreated, "POST", "/api/v1/schedules/"+id+"/run", `{"execution_policy": "skip"}`)["id"].(string)
+		if to == &g.ended {
+			c.exec("UPDATE river_job SET state = 'completed', finalized_at = now()")
+		}
 	}
+	g.names = strings.NewReplacer(id, "{schedule}", g.live, "{live}", g.ended, "{ended}", g.skipped, "{skipped}")
+	return g
 }
 
 // Every way to be refused, each with its document in testdata/problems.
@@ -86,6 +92,8 @@ func TestProblems(t *testing.T) {
 		{"schedule runs unknown", 404, "GET", schedules + "/" + nobody + "/runs", ``, nil},
 		{"schedule next unknown", 404, "GET", schedules + "/" + nobody + "/next", ``, nil},
 		{"run unknown", 404, "GET", "/api/v1/runs/" + nobody, ``, nil},
+		{"run cancel unknown", 404, "POST", "/api/v1/runs/" + nobody + "/cancel", ``, nil},
+		{"run retry unknown", 404, "POST", "/api/v1/runs/" + nobody + "/retry", ``, nil},
 		{"run not time ordered", 404, "GET", "/api/v1/runs/11111111-2222-4333-8444-555555555555", ``, nil},
 		{"definition unknown", 404, "GET", definitions + "/no%2Fone", ``, nil},
 		{"definition patch unknown", 404, "PATCH", definitions + "/none", `{}`, nil},
@@ -96,6 +104,10 @@ func TestProblems(t *testing.T) {
 		// 409: the state of things does not allow it.
 		{"definition exists", 409, "POST", definitions, `{"task_name": "greet"}`, nil},
 		{"definition in use", 409, "DELETE", definitions + "/greet", ``, nil},
+		{"run cancel ended", 409, "POST", "/api/v1/runs/{ended}/cancel", ``, nil},
+		{"run retry not ended", 409, "POST", "/api/v1/runs/{live}/retry", ``, nil},
+		{"run retry blocked", 409, "POST", "/api/v1/runs/{ended}/retry", ``, nil},
+		{"run retry skipped", 409, "POST", "/api/v1/runs/{skipped}/retry", ``, nil},
 		{"definition would break schedules", 409, "PATCH", definitions + "/greet", `{"parameter_schema": {"properties": {"text": {"maxLength": 4}}}}`, nil},
 
 		// 413, 415: it is not read.
@@ -133,6 +145,7 @@ func TestProblems(t *testing.T) {
 		{"schedule patch params", 422, "PATCH", schedules + "/{schedule}", `{"task_params": {"text": null, "times": 1}}`, nil},
 		{"run now wrong", 422, "POST", schedules + "/{schedule}/run", `{"task_params": {"text": 1}, "execution_policy": "never", "at": 1}`, nil},
 		{"enable with fields", 422, "POST", schedules + "/{schedule}/enable", `{"execution_policy": "skip"}`, nil},
+		{"run retry with fields", 422, "POST", "/api/v1/runs/{ended}/retry", `{"task_params": {}}`, nil},
 		{"run now params", 422, "POST", schedules + "/{schedule}/run", `{"task_params": {"text": 1}}`, nil},
 		{"preview nothing", 422, "POST", schedules + "/preview", `{}`, nil},
 		{"preview wrong", 422, "POST", schedules + "/preview", `{"cron_expression": "0 0 30 2 *", "timezone": "Nowhere", "count": 101, "after": "2026-03-28"}`, nil},
@@ -164,7 +177,8 @@ func TestProblems(t *testing.T) {
 
 			c := setup(t, func(cfg *httpapi.Config) { cfg.BodyLimit = 4_096 })
 			g := give(c)
-			target := strings.NewReplacer("{schedule}", g.schedule, "{otherPage}", g.otherPage).Replace(tt.target)
+			target := strings.NewReplacer("{schedule}", g.schedule, "{otherPage}", g.otherPage,
+				"{live}", g.live, "{ended}", g.ended, "{skipped}", g.skipped).Replace(tt.target)
 			r := c.do(tt.method, target, tt.body, append([]string{"X-Request-Id: the-request"}, tt.headers...)...)
 			require.Equal(t, tt.status, r.StatusCode, "%s", r.body)
 			require.Equal(t, "application/problem+json", r.Header.Get("Content-Type"))

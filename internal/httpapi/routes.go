@@ -29,6 +29,7 @@ func (a *api) routes() {
 
 		schedule   = schedulesPath + "/{id}"
 		definition = taskDefinitionsPath + "/{task_name}"
+		run        = runsPath + "/{id}"
 	)
 	var (
 		notFound = []riverbeat.Kind{riverbeat.NotFound}
@@ -120,9 +121,17 @@ func (a *api) routes() {
 		id: "list-runs", tag: tagRuns, summary: "List runs",
 		description: "The newest nominal time first.",
 	}, a.listRuns)
-	handle(a, get, runsPath+"/{id}", operation{
+	handle(a, get, run, operation{
 		id: "get-run", tag: tagRuns, summary: "Read a run", failures: notFound,
 	}, a.getRun)
+	handle(a, post, run+"/cancel", operation{
+		id: "cancel-run", tag: tagRuns, summary: "Cancel a run", failures: both,
+		description: "One that waits or is queued ends at once. A running one is asked to stop, by the context of its task: it has cancel_requested_at, and ends when the task obeys. 409 if it has ended.",
+	}, a.cancelRun)
+	handle(a, post, run+"/retry", operation{
+		id: "retry-run", tag: tagRuns, summary: "Run an ended run once more", failures: both,
+		description: "The same run, under a new job, with as many attempts as its task has now. 409 if it has not ended, if it never ran (skipped, missed, invalid_params: run its schedule now instead), or if another run with its lock key has not ended: blocked_by says which.",
+	}, a.retryRun)
 }
 
 // healthRoutes are the open pages of every node, whatever its role.

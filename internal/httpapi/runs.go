@@ -40,7 +40,8 @@ type run struct {
 	EnqueuedAt        *time.Time      `json:"enqueued_at"`
 	StartedAt         *time.Time      `json:"started_at"`
 	FinishedAt        *time.Time      `json:"finished_at"`
-	CancelRequestedAt *time.Time      `json:"cancel_requested_at"`
+	CancelRequestedAt *time.Time      `json:"cancel_requested_at" doc:"When someone asked for its end. A running one goes on until its task obeys."`
+	CancelRequestedBy *string         `json:"cancel_requested_by"`
 	Node              *string         `json:"node" doc:"The process that started it last."`
 	Result            jsonAny         `json:"result" doc:"What the task returned; null if nothing."`
 	Error             *string         `json:"error" doc:"The text of its last failure."`
@@ -79,6 +80,7 @@ func runOf(r *riverbeat.Run) *run {
 		StartedAt:         r.StartedAt,
 		FinishedAt:        r.FinishedAt,
 		CancelRequestedAt: r.CancelRequestedAt,
+		CancelRequestedBy: orNull(r.CancelRequestedBy),
 		Node:              orNull(r.Node),
 		Result:            jsonAny{r.Result},
 		Error:             orNull(r.Error),
@@ -125,6 +127,22 @@ type runRequest struct {
 
 func (a *api) getRun(ctx context.Context, req *runRequest) (*answer[*run], error) {
 	r, err := a.History.Run(ctx, req.ID)
+	if err != nil {
+		return nil, err
+	}
+	return ok(runOf(r)), nil
+}
+
+func (a *api) cancelRun(ctx context.Context, req *runRequest) (*answer[*run], error) {
+	r, err := a.History.Cancel(ctx, req.ID, "")
+	if err != nil {
+		return nil, err
+	}
+	return ok(runOf(r)), nil
+}
+
+func (a *api) retryRun(ctx context.Context, req *runRequest) (*answer[*run], error) {
+	r, err := a.History.Retry(ctx, req.ID)
 	if err != nil {
 		return nil, err
 	}

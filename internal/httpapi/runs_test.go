@@ -52,6 +52,42 @@ func TestRunNow(t *testing.T) {
 	require.Equal(t, field(newest, "scheduled_for")[0], c.ask(http.StatusOK, "GET", at, "")["last_run_at"])
 }
 
+func TestCancelAndRetryRun(t *testing.T) {
+	t.Parallel()
+
+	c := setup(t)
+	made := c.ask(http.StatusCreated, "POST", schedules, `{"name": "given", "task_name": "echo", "cron_expression": "0 9 * * *", "execution_policy": "queue"}`)
+	runNow := func() map[string]any {
+		return c.ask(http.StatusCreated, "POST", schedules+"/"+made["id"].(string)+"/run", "")
+	}
+	first, second := runNow(), runNow()
+	at := runs + "/" + first["id"].(string)
+
+	cancelled := c.ask(http.StatusOK, "POST", at+"/cancel", "")
+	require.Equal(t, "cancelled", cancelled["state"])
+	require.Equal(t, "cancelled_by_user", cancelled["reason"])
+	require.NotNil(t, cancelled["cancel_requested_at"])
+	require.Equal(t, cancelled, c.ask(http.StatusOK, "GET", at, ""))
+
+	refused := c.ask(http.StatusConflict, "POST", at+"/retry", "")
+	require.Equal(t, "lock_key_taken", refused["code"])
+	require.Equal(t, second["id"], refused["blocked_by"])
+
+	c.exec("UPDATE river_job SET state = 'running', attempt = 1 WHERE args ->> 'run_id' = $1", second["id"])
+	c.exec("UPDATE runs SET state = 'running', attempt = 1 WHERE id = $1", second["id"])
+	asked := c.ask(http.StatusOK, "POST", runs+"/"+second["id"].(string)+"/cancel", "{}")
+	require.Equal(t, "running", asked["state"])
+	require.NotNil(t, asked["cancel_requested_at"])
+	require.Equal(t, asked, c.ask(http.StatusOK, "POST", runs+"/"+second["id"].(string)+"/cancel", ""))
+	c.exec("UPDATE river_job SET state = 'cancelled', finalized_at = now() WHERE args ->> 'run_id' = $1", second["id"])
+
+	retried := c.ask(http.StatusOK, "POST", at+"/retry", "")
+	require.Equal(t, "queued", retried["state"])
+	require.Nil(t, retried["cancel_requested_at"])
+	require.NotEqual(t, first["job_id"], retried["job_id"])
+	require.Equal(t, retried, c.ask(http.StatusOK, "GET", at, ""))
+}
+
 func runNames(made, run map[string]any) *strings.Replacer {
 	return strings.NewReplacer(made["id"].(string), "{schedule}", run["id"].(string), "{id}",
 		run["lock_key"].(string), "{lock_key}", run["scheduled_for"].(string), "{scheduled_for}",

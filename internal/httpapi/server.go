@@ -17,6 +17,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"riverbeat/internal/catalog"
+	"riverbeat/internal/doctor"
 	"riverbeat/internal/history"
 )
 
@@ -43,8 +44,10 @@ type Config struct {
 	// Ready says why the process cannot serve yet, or no more. Defaults to
 	// always ready.
 	Ready func(ctx context.Context) error
+	// Monitor looks after the installation, for /metrics. Defaults to none.
+	Monitor *doctor.Monitor
 	// HealthOnly leaves out the API and its docs: a node that only works has
-	// just the health pages.
+	// just the health pages and its metrics.
 	HealthOnly bool
 	// Mounts are other handlers by the path they and all below them stand at:
 	// "/riverui", or "/" for whatever is left. They never get a path below /api.
@@ -88,6 +91,7 @@ func New(cfg Config) http.Handler {
 	engine.NoRoute(a.elsewhere)
 	engine.NoMethod(a.wrongMethod)
 	a.healthRoutes()
+	a.serveMetrics(engine)
 	if !a.HealthOnly {
 		a.routes()
 		a.serveDocs(engine)

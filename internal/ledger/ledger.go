@@ -1,18 +1,21 @@
 // Package ledger is the one door through which ticks, requests and backfills
-// become rows in runs and jobs in River, and through which the line of a lock
-// key moves up. tick, history, catalog and execute decide what shall be
-// recorded; how it is admitted is decided here, by riverbeat.Admit under the
-// lock of the key.
+// become rows in runs and jobs in River, through which the line of a lock key
+// moves up, and through which runs are cancelled and retried. tick, history,
+// catalog and execute decide what shall be recorded; how it is admitted is
+// decided here, by riverbeat.Admit under the lock of the key.
 //
 // Everything happens in the caller's transaction. The order of locks is:
 // clock, admit key, job, run.
 package ledger
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -127,11 +130,12 @@ func newRun(s *riverbeat.Schedule, trigger riverbeat.Trigger, at time.Time) *riv
 	}
 }
 
-// Record admits the entries in their order, enqueues the jobs of those that
-// may run, and writes all of them. The partitions of their times must exist.
-// At most postgres.MaxKeysPerTx of them may be keyed. After a failure that the
-// caller has undone, the same entries may be recorded again.
+// Record admits the entries in the order of their nominal times, enqueues the
+// jobs of those that may run, and writes all of them. The partitions of their
+// times must exist. At most postgres.MaxKeysPerTx of them may be keyed. After a
+// failure that the caller has undone, the same entries may be recorded again.
 func (l *Ledger) Record(ctx context.Context, tx *postgres.Tx, now time.Time, entries []*Entry) error {
+	entries = slices.SortedStableFunc(slices.Values(entries), inLine)
 	keys := lockKeys(entries)
 	if len(keys) > postgres.MaxKeysPerTx {
 		return fmt.Errorf("%d lock keys in one transaction", len(keys))
@@ -143,31 +147,18 @@ func (l *Ledger) Record(ctx context.Context, tx *postgres.Tx, now time.Time, ent
 	if err != nil {
 		return fmt.Errorf("read who is busy: %w", err)
 	}
-
-	var jobs []queue.Entry
-	byRun := map[uuid.UUID]*Entry{}
-	for _, e := range entries {
-		e.forget()
-		if e.Run.State.Ended() {
-			continue // a gap, or one that cannot run
-		}
-		e.admitted = true
-		admission := e.admit(busy, now)
-		if admission.State == riverbeat.Queued {
-			jobs = append(jobs, job(e.Run, e.Definition))
-			byRun[e.Run.ID] = e
-		}
-	}
-	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, jobs)
+	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, admit(entries, busy, now))
 	if err != nil {
 		return err
 	}
-	// Whoever inserts jobs without our lock may still have been faster: then
-	// River's unique index has the last word.
+	// Whoever makes a job live without our lock may still have been faster: then
+	// River's unique index has the last word, and all of its key are admitted
+	// anew, behind that job.
+	taken := map[string]*riverbeat.Busy{}
 	for _, d := range duplicates {
-		busy[d.Entry.Run.LockKey] = &riverbeat.Busy{Job: &d.BlockedBy, JobState: d.State}
-		byRun[d.Entry.Run.ID].admit(busy, now)
+		taken[d.Entry.Run.LockKey] = &riverbeat.Busy{Job: &d.BlockedBy, JobState: d.State}
 	}
+	admit(slices.DeleteFunc(slices.Clone(entries), func(e *Entry) bool { return taken[e.Run.LockKey] == nil }), taken, now)
 
 	runs := make([]*riverbeat.Run, len(entries))
 	for i, e := range entries {
@@ -179,12 +170,44 @@ func (l *Ledger) Record(ctx context.Context, tx *postgres.Tx, now time.Time, ent
 	return l.announceWaiting(ctx, tx, runs)
 }
 
+// inLine is the order of a key's line, as promotion has it.
+func inLine(a, b *Entry) int {
+	last := func(e *Entry) int {
+		if e.Run.Trigger == riverbeat.TriggerBackfill {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(
+		cmp.Compare(last(a), last(b)),
+		a.Run.ScheduledFor.Compare(b.Run.ScheduledFor),
+		bytes.Compare(a.Run.ID[:], b.Run.ID[:]),
+	)
+}
+
+// admit decides the entries in turn, each of them counting for the next of its
+// key, and returns the jobs of those that may run.
+func admit(entries []*Entry, busy map[string]*riverbeat.Busy, now time.Time) []queue.Entry {
+	var jobs []queue.Entry
+	for _, e := range entries {
+		e.forget()
+		if e.Run.State.Ended() {
+			continue // a gap, or one that cannot run
+		}
+		if e.admit(busy, now); e.Run.State == riverbeat.Queued {
+			jobs = append(jobs, job(e.Run, e.Definition))
+		}
+	}
+	return jobs
+}
+
 // admit decides a run and counts it for the next of its key.
-func (e *Entry) admit(busy map[string]*riverbeat.Busy, now time.Time) riverbeat.Admission {
+func (e *Entry) admit(busy map[string]*riverbeat.Busy, now time.Time) {
+	e.admitted = true
 	run := e.Run
 	if run.LockKey == "" {
 		run.State = riverbeat.Queued
-		return riverbeat.Admission{State: riverbeat.Queued}
+		return
 	}
 	b := busy[run.LockKey]
 	if b == nil {
@@ -197,7 +220,6 @@ func (e *Entry) admit(busy map[string]*riverbeat.Busy, now time.Time) riverbeat.
 	if a.State == riverbeat.Skipped {
 		run.FinishedAt = &now
 	}
-	return a
 }
 
 // forget takes back an admission that was undone.
@@ -233,12 +255,8 @@ func (l *Ledger) Promote(ctx context.Context, tx *postgres.Tx, key string) error
 	if err := tx.LockKeys(ctx, []string{key}); err != nil {
 		return err
 	}
-	busy, err := tx.Busy(ctx, []string{key})
-	if err != nil {
+	if held, err := tx.HasLiveJob(ctx, key); err != nil || held {
 		return err
-	}
-	if b := busy[key]; b == nil || b.First == nil || b.Job != nil {
-		return nil
 	}
 	first, err := tx.FirstWaiting(ctx, key)
 	if err != nil || first == nil {

@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"testing"
@@ -150,6 +151,94 @@ func TestRecord_JobsAreDueByTheDatabasesClock(t *testing.T) {
 		require.True(t, createdAt.Equal(b.now), createdAt)
 		return err
 	})
+}
+
+// The claim takes schedules by how long they are due; what runs of them may have
+// another order.
+func TestRecord_AdmitsByNominalTime(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	queues, skips := schedule(riverbeat.Queue), schedule(riverbeat.Skip)
+	runs := b.record(t,
+		b.entry(t, queues, riverbeat.TriggerBackfill, time.Hour),
+		b.entry(t, queues, riverbeat.TriggerSchedule, 2*time.Minute),
+		b.entry(t, skips, riverbeat.TriggerCatchUp, 4*time.Minute),
+		b.entry(t, queues, riverbeat.TriggerCatchUp, 3*time.Minute),
+		b.entry(t, skips, riverbeat.TriggerSchedule, time.Minute),
+	)
+	backfill, last, first, second, skipped := runs[0], runs[1], runs[2], runs[3], runs[4]
+	require.Equal(t, riverbeat.Queued, first.State)
+	for _, run := range []*riverbeat.Run{second, last, backfill} {
+		require.Equal(t, riverbeat.Waiting, run.State)
+		require.Equal(t, first.ID, *run.BlockedBy)
+	}
+	require.Equal(t, riverbeat.Skipped, skipped.State)
+	for _, next := range []*riverbeat.Run{first, second, last, backfill} {
+		next = b.read(t, next.ID)
+		require.Equal(t, riverbeat.Queued, next.State)
+		b.end(t, next)
+	}
+}
+
+// A job that River UI or psql makes live again, without our lock, is in the way
+// of the whole batch.
+func TestRecord_AJobThatComesToLifeMeanwhile(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	q, err := queue.New(d.Pool, pgtest.Schema, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	b := &bundle{ledger: ledger.New(q), db: d.DB}
+	b.in(t, func(tx *postgres.Tx) error {
+		b.now, err = tx.Now(t.Context())
+		return err
+	})
+	queues, skips := schedule(riverbeat.Queue), schedule(riverbeat.Skip)
+	queues.MaxWaiting = 1
+	ended := b.record(t, b.entry(t, queues, riverbeat.TriggerManual, time.Minute))[0]
+	b.end(t, ended)
+
+	retry, err := d.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = retry.Rollback(context.WithoutCancel(t.Context())) }()
+	_, err = retry.Exec(t.Context(), "UPDATE river_job SET state = 'available', finalized_at = NULL WHERE id = $1", *ended.JobID)
+	require.NoError(t, err)
+
+	entries := []*ledger.Entry{
+		b.entry(t, skips, riverbeat.TriggerSchedule, 4*time.Second),
+		b.entry(t, queues, riverbeat.TriggerSchedule, 3*time.Second),
+		b.entry(t, skips, riverbeat.TriggerSchedule, 2*time.Second),
+		b.entry(t, queues, riverbeat.TriggerSchedule, time.Second),
+	}
+	recorded := make(chan error, 1)
+	go func() {
+		recorded <- d.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+			return b.ledger.Record(t.Context(), tx, b.now, entries)
+		})
+	}()
+	require.Eventually(t, func() bool {
+		var blocked bool
+		err := d.Pool.QueryRow(t.Context(), `
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&blocked)
+		return err == nil && blocked
+	}, 10*time.Second, 5*time.Millisecond)
+	require.NoError(t, retry.Commit(t.Context()))
+	require.NoError(t, <-recorded)
+
+	for i, want := range []struct {
+		state  riverbeat.State
+		reason riverbeat.Reason
+	}{
+		{riverbeat.Skipped, riverbeat.AlreadyQueued},
+		{riverbeat.Waiting, ""},
+		{riverbeat.Skipped, riverbeat.AlreadyQueued},
+		{riverbeat.Skipped, riverbeat.QueueFull},
+	} {
+		run := b.read(t, entries[i].Run.ID)
+		require.Equal(t, want.state, run.State, i)
+		require.Equal(t, want.reason, run.Reason, i)
+		require.Equal(t, ended.ID, *run.BlockedBy, i)
+		require.Nil(t, run.JobID, i)
+	}
 }
 
 func TestRecord_ChainsCatchUp(t *testing.T) {

@@ -31,6 +31,21 @@ func (tx *Tx) ClaimClocks(ctx context.Context, limit int) ([]Clock, error) {
 	return tx.ifTicking(ctx, clocks)
 }
 
+// OldestClocks locks at most limit clocks that nobody else holds, of those that
+// have been due for more than a minute, the oldest first; none while the
+// installation is paused.
+func (tx *Tx) OldestClocks(ctx context.Context, limit int) ([]Clock, error) {
+	rows, err := tx.q.OldestClocks(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
+	if err != nil {
+		return nil, err
+	}
+	clocks := make([]Clock, len(rows))
+	for i, row := range rows {
+		clocks[i] = clock(dbq.ClaimClocksRow(row))
+	}
+	return tx.ifTicking(ctx, clocks)
+}
+
 // ClocksToRetry locks at most limit clocks that StopClock stopped an hour ago
 // or earlier; none while the installation is paused.
 func (tx *Tx) ClocksToRetry(ctx context.Context, limit int) ([]Clock, error) {

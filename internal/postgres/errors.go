@@ -93,3 +93,10 @@ func IsMissingPartition(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pgErr.Code == "23514" && pgErr.ConstraintName == ""
 }
+
+// IsTimeout tells whether Postgres ended a statement because it took, or
+// waited, too long.
+func IsTimeout(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pgErr.Code == "57014" || pgErr.Code == "55P03")
+}

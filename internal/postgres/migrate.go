@@ -80,32 +80,48 @@ func MigrateDown(ctx context.Context, cfg Config, version int) error {
 func Status(ctx context.Context, cfg Config) (MigrationStatus, error) {
 	var status MigrationStatus
 	err := withMigrator(ctx, cfg, func(m *migrator) error {
-		for _, v := range m.river.AllVersions() {
-			status.RiverLatest = max(status.RiverLatest, v.Version)
-		}
-		var hasRiver, hasOwn bool
-		const tables = `SELECT to_regclass('river_migration') IS NOT NULL, to_regclass('schema_version') IS NOT NULL`
-		if err := m.conn.QueryRow(ctx, tables).Scan(&hasRiver, &hasOwn); err != nil {
+		return pgx.BeginFunc(ctx, m.conn, func(tx pgx.Tx) error {
+			var err error
+			status, err = readStatus(ctx, tx, m.river)
 			return err
-		}
-		if hasRiver {
-			applied, err := m.river.ExistingVersions(ctx)
-			if err != nil {
-				return err
-			}
-			for _, v := range applied {
-				status.RiverVersion = max(status.RiverVersion, v.Version)
-			}
-		}
-		if hasOwn {
-			if err := m.conn.QueryRow(ctx, "SELECT version FROM schema_version").Scan(&status.Version); err != nil {
-				return err
-			}
-		}
-		found, err := migrate.FindMigrations(migrations.FS)
-		status.Latest = len(found)
-		return err
+		})
 	})
+	return status, err
+}
+
+// MigrationStatus reads how far the database is migrated, without waiting for
+// one that migrates.
+func (tx *Tx) MigrationStatus(ctx context.Context) (MigrationStatus, error) {
+	river, err := newRiverMigrator(nil, tx.schema)
+	if err != nil {
+		return MigrationStatus{}, err
+	}
+	return readStatus(ctx, tx.Tx, river)
+}
+
+func readStatus(ctx context.Context, tx pgx.Tx, river *rivermigrate.Migrator[pgx.Tx]) (MigrationStatus, error) {
+	var status MigrationStatus
+	for _, v := range river.AllVersions() {
+		status.RiverLatest = max(status.RiverLatest, v.Version)
+	}
+	found, err := migrate.FindMigrations(migrations.FS)
+	if err != nil {
+		return status, err
+	}
+	status.Latest = len(found)
+	var hasRiver, hasOwn bool
+	const tables = `SELECT to_regclass('river_migration') IS NOT NULL, to_regclass('schema_version') IS NOT NULL`
+	if err := tx.QueryRow(ctx, tables).Scan(&hasRiver, &hasOwn); err != nil {
+		return status, err
+	}
+	if hasRiver {
+		if err := tx.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM river_migration").Scan(&status.RiverVersion); err != nil {
+			return status, err
+		}
+	}
+	if hasOwn {
+		err = tx.QueryRow(ctx, "SELECT version FROM schema_version").Scan(&status.Version)
+	}
 	return status, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -70,6 +71,13 @@ func (tx *Tx) Busy(ctx context.Context, keys []string) (map[string]*riverbeat.Bu
 	return busy, nil
 }
 
+// HasLiveJob tells whether a job of the lock key is live. It does not look at
+// the line, which may be long.
+func (tx *Tx) HasLiveJob(ctx context.Context, key string) (bool, error) {
+	jobs, err := tx.q.LiveJobs(ctx, tx.Tx, []string{key})
+	return len(jobs) > 0, err
+}
+
 var runColumns = []string{
 	"id", "scheduled_for", "schedule_id", "schedule_name", "schedule_version", "definition_version",
 	"task_name", "category", "tags", "args", "task_params", "lock_key", "execution_policy", "trigger",
@@ -119,26 +127,9 @@ func lineRank(r *riverbeat.Run) *int16 {
 	return &rank
 }
 
-// HaveLines tells which of the keys somebody waits behind.
-func (tx *Tx) HaveLines(ctx context.Context, keys []string) (map[string]bool, error) {
-	rows, err := tx.q.HaveLines(ctx, tx.Tx, keys)
-	have := make(map[string]bool, len(rows))
-	for _, key := range rows {
-		have[key] = true
-	}
-	return have, err
-}
-
 // FirstWaiting locks the head of the line of a key; nil if nobody waits.
 func (tx *Tx) FirstWaiting(ctx context.Context, key string) (*riverbeat.Run, error) {
-	row, err := tx.q.FirstWaiting(ctx, tx.Tx, key)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil //nolint:nilnil // nobody waits, which is no error
-	}
-	if err != nil {
-		return nil, err
-	}
-	return run(row)
+	return orNone(tx.q.FirstWaiting(ctx, tx.Tx, key))
 }
 
 // Promote takes a waiting run out of its line: r.JobID is its job now.
@@ -158,6 +149,36 @@ func (tx *Tx) StalledKeys(ctx context.Context, limit int) ([]string, error) {
 	return tx.q.StalledKeys(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
 }
 
+// CancelRun cancels r, whose job is not live any more, or notes that someone
+// has asked for it while an attempt is running. It is nil when r has ended, or
+// has got another job, since it was read.
+func (tx *Tx) CancelRun(ctx context.Context, r *riverbeat.Run, running bool, by string) (*riverbeat.Run, error) {
+	return orNone(tx.q.CancelRun(ctx, tx.Tx, &dbq.CancelRunParams{
+		ScheduledFor: r.ScheduledFor, ID: r.ID, JobID: r.JobID, Running: running, RequestedBy: orNull(by),
+	}))
+}
+
+// Requeue begins the ended run r anew, with the job and the most attempts that
+// it has now. It is nil when oldJob is not the run's any more, or it has not
+// ended.
+func (tx *Tx) Requeue(ctx context.Context, r *riverbeat.Run, oldJob *int64) (*riverbeat.Run, error) {
+	return orNone(tx.q.Requeue(ctx, tx.Tx, &dbq.RequeueParams{
+		ScheduledFor: r.ScheduledFor, ID: r.ID, OldJobID: oldJob,
+		JobID: *r.JobID, MaxAttempts: int16(min(r.MaxAttempts, math.MaxInt16)), //nolint:gosec // bounded right here
+	}))
+}
+
+// orNone is the run of a row; nil if there was no row, where that is no error.
+func orNone(row dbq.Run, err error) (*riverbeat.Run, error) {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil //nolint:nilnil // says its comment
+	}
+	if err != nil {
+		return nil, err
+	}
+	return run(row)
+}
+
 // CancelLine cancels the waiting runs of a schedule.
 func (tx *Tx) CancelLine(ctx context.Context, scheduleID uuid.UUID, reason riverbeat.Reason) error {
 	_, err := tx.q.CancelLine(ctx, tx.Tx, &dbq.CancelLineParams{ScheduleID: scheduleID, Reason: orNull(reason)})
@@ -171,48 +192,25 @@ type Start struct {
 	JobID        int64
 }
 
-// Started is a run whose attempt may begin, with its definition as it is now;
-// Definition is nil when the task has none. Of the definition only id,
-// version, executor, timeout and retry are read.
-type Started struct {
-	Run        *riverbeat.Run
-	Definition *riverbeat.TaskDefinition
-}
-
-// StartedRuns reads the runs whose jobs were fetched, by job id, each with the
-// execution that the fetch has raised. A job that is missing from the answer
-// is not its run's any more, or not running, and must not start.
-func (tx *Tx) StartedRuns(ctx context.Context, starts []Start) (map[int64]*Started, error) {
-	params := &dbq.StartedRunsParams{}
+// StartRuns starts the runs whose jobs were fetched on the node, and answers
+// them by job id, each with its next execution. A job that is missing from the
+// answer is not its run's any more, or was ended meanwhile, and must not start.
+func (tx *Tx) StartRuns(ctx context.Context, node string, starts []Start) (map[int64]*riverbeat.Run, error) {
+	params := &dbq.StartRunsParams{Node: node}
 	for _, s := range starts {
 		params.Ids = append(params.Ids, s.RunID)
 		params.ScheduledFors = append(params.ScheduledFors, s.ScheduledFor)
 		params.JobIds = append(params.JobIds, s.JobID)
 	}
-	rows, err := tx.q.StartedRuns(ctx, tx.Tx, params)
+	rows, err := tx.q.StartRuns(ctx, tx.Tx, params)
 	if err != nil {
 		return nil, err
 	}
-	started := make(map[int64]*Started, len(rows))
+	started := make(map[int64]*riverbeat.Run, len(rows))
 	for _, row := range rows {
-		s := &Started{}
-		if s.Run, err = run(row.Run); err != nil {
+		if started[*row.JobID], err = run(row); err != nil {
 			return nil, err
 		}
-		if row.DefinitionID != nil {
-			d := &riverbeat.TaskDefinition{
-				ID: *row.DefinitionID, TaskName: row.Run.TaskName, Version: int(row.DefinitionVersion),
-				Timeout: time.Duration(row.TimeoutMs) * time.Millisecond,
-			}
-			if d.Executor, err = parseExecutor(row.Executor); err != nil {
-				return nil, err
-			}
-			if d.Retry, err = parseRetry(row.Retry); err != nil {
-				return nil, err
-			}
-			s.Definition = d
-		}
-		started[*row.Run.JobID] = s
 	}
 	return started, nil
 }
@@ -339,6 +337,7 @@ func run(row dbq.Run) (*riverbeat.Run, error) {
 		StartedAt:         utc(row.StartedAt),
 		FinishedAt:        utc(row.FinishedAt),
 		CancelRequestedAt: utc(row.CancelRequestedAt),
+		CancelRequestedBy: deref(row.CancelRequestedBy),
 		Node:              deref(row.Node),
 		Result:            row.Result,
 		Error:             deref(row.Error),

@@ -1,11 +1,12 @@
 // Package queue puts runs into River: what a job carries, which runs are
-// unique, and the insertion of a batch in the caller's transaction. Taking
-// jobs out is package worker's.
+// unique, the insertion of a batch in the caller's transaction, and the
+// cancellation of a job. Taking jobs out is package worker's.
 package queue
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -142,6 +143,20 @@ func (q *Queue) Enqueue(ctx context.Context, tx pgx.Tx, now time.Time, entries [
 		duplicates = append(duplicates, Duplicate{Entry: e, BlockedBy: args.RunID, State: runState(result.Job)})
 	}
 	return duplicates, nil
+}
+
+// Cancel cancels a job that waits for an attempt, or asks its node to end the
+// attempt that is running. It tells whether one is; if not, the job has ended,
+// or there is none any more.
+func (q *Queue) Cancel(ctx context.Context, tx pgx.Tx, jobID int64) (running bool, err error) {
+	job, err := q.client.JobCancelTx(ctx, tx, jobID)
+	if errors.Is(err, river.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cancel the job %d: %w", jobID, err)
+	}
+	return job.State == rivertype.JobStateRunning, nil
 }
 
 func runState(job *rivertype.JobRow) riverbeat.State {

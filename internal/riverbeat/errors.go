@@ -3,6 +3,8 @@ package riverbeat
 import (
 	"errors"
 	"fmt"
+
+	"github.com/google/uuid"
 )
 
 // Kind sorts errors by what the caller can do about them. Only httpapi knows
@@ -33,6 +35,8 @@ type Error struct {
 	Detail string
 	// Fields point at the parts of the request that are wrong. May be empty.
 	Fields []FieldError
+	// BlockedBy is the run that is in the way, of a Conflict that has one.
+	BlockedBy *uuid.UUID
 	// Cause is what lies behind it; logged, never shown. May be nil.
 	Cause error
 }

@@ -35,15 +35,15 @@ type Plan struct {
 	Ticks []Tick // in order
 	// Mark is the new mark: no tick at or before it is decided again.
 	Mark time.Time
-	// Next is the first tick after Mark; nil: the schedule has ended. It is due
-	// already when the plan was cut by its limit.
+	// Next is the first tick after Mark; nil: the schedule has ended.
 	Next *time.Time
 }
 
 // Plan decides the ticks after mark and at or before now, in order and each
-// instant once. A plan has at most limit ticks; what is cut off is due again.
-// It walks no more ticks than it returns, however long the schedule slept.
-func (s *Schedule) Plan(r *Recurrence, mark, now time.Time, limit int) Plan {
+// instant once: all of them, so that no part of a backlog waits while its
+// window moves on. It walks no more ticks than it returns, however long the
+// schedule slept, and those are MaxCatchUpRuns and what is on time at most.
+func (s *Schedule) Plan(r *Recurrence, mark, now time.Time) Plan {
 	plan := Plan{Mark: mark}
 	from, until := s.after(mark), s.until(now)
 
@@ -64,13 +64,10 @@ func (s *Schedule) Plan(r *Recurrence, mark, now time.Time, limit int) Plan {
 		}
 		from = lastLate
 	}
-	for at, ok := r.Next(from); ok && !at.After(until) && len(plan.Ticks) <= limit; at, ok = r.Next(at) {
+	for at, ok := r.Next(from); ok && !at.After(until); at, ok = r.Next(at) {
 		plan.Ticks = append(plan.Ticks, Tick{At: at, Trigger: TriggerSchedule})
 	}
 
-	if len(plan.Ticks) > limit {
-		plan.Ticks = plan.Ticks[:limit]
-	}
 	if n := len(plan.Ticks); n > 0 {
 		plan.Mark = plan.Ticks[n-1].At
 	}
@@ -79,11 +76,10 @@ func (s *Schedule) Plan(r *Recurrence, mark, now time.Time, limit int) Plan {
 }
 
 // Settle decides the ticks due at or before now for a schedule that is about
-// to change: as Plan does, but uncut and with the mark at now, so that the
-// changed schedule starts from there.
+// to change: as Plan does, but with the mark at now, so that the changed
+// schedule starts from there.
 func (s *Schedule) Settle(r *Recurrence, mark, now time.Time) Plan {
-	const most = MaxCatchUpRuns + int(OnTime/time.Second) + 1
-	plan := s.Plan(r, mark, now, most)
+	plan := s.Plan(r, mark, now)
 	plan.Mark = later(mark, now)
 	plan.Next = s.NextTick(r, plan.Mark)
 	return plan

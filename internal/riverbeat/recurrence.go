@@ -387,10 +387,11 @@ func (c *calendar) count(from, until int64, most int) int {
 	a, b := time.Unix(from, 0).UTC(), time.Unix(until, 0).UTC()
 	n := c.earlierThatDay(b) - c.earlierThatDay(a) // and the days from a's to the one before b's
 	year, month, d := a.Date()
+	lastYear, lastMonth, end := b.Date()
 	for n <= most {
-		first, days := c.monthOf(year, month)
+		_, days := c.monthOf(year, month)
 		days = days >> d << d
-		if end := (until-first)/daySeconds + 1; end <= 31 {
+		if year == lastYear && month == lastMonth {
 			n += perDay * bits.OnesCount64(days&(1<<end-1))
 			break
 		}

@@ -347,6 +347,23 @@ func TestRecurrence_Remark(t *testing.T) {
 	}
 }
 
+// Its last day may be nearer to the beginning of a short month than that
+// month's end would be, were it a long one.
+func TestRecurrence_CountsOverTheEndOfEachMonth(t *testing.T) {
+	t.Parallel()
+	r := mustParseRecurrence(t, "30 12 * * *", "UTC")
+	for _, year := range []int{2024, 2026} { // a leap year, and none
+		for month := time.January; month <= time.December; month++ {
+			from := time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
+			for days := range 70 {
+				n, more := r.Count(from, from.AddDate(0, 0, days), 100)
+				require.False(t, more)
+				require.Equal(t, days, n, "%d days from %s", days, from)
+			}
+		}
+	}
+}
+
 func TestRecurrence_CountStopsAtMost(t *testing.T) {
 	t.Parallel()
 	from := utcTime(t, "2026-01-01 00:00:00")

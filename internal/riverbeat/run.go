@@ -100,7 +100,8 @@ type Run struct {
 	EnqueuedAt        *time.Time
 	StartedAt         *time.Time // first start of the current life
 	FinishedAt        *time.Time
-	CancelRequestedAt *time.Time // someone asked a running one to stop
+	CancelRequestedAt *time.Time // a running one goes on until its task obeys
+	CancelRequestedBy string
 	Node              string
 	Result            json.RawMessage
 	Error             string

@@ -26,9 +26,16 @@ const (
 	// SweepEvery is how long a Ticker sleeps when nobody wakes it. A tick that
 	// is nearer is waited for exactly.
 	SweepEvery = time.Second
-	// maxClocks and maxTicks bound one transaction of a claim.
+	// maxClocks and maxTicks bound one transaction of a claim; but what a
+	// schedule has to catch up with is decided at once.
 	maxClocks = 500
 	maxTicks  = 500
+	// maxBatches bounds the claims of one sweep, so that lines and stopped
+	// schedules get their turn when there is always something due.
+	maxBatches = 10
+	// oldShare is what part of a batch is given to old clocks, as long as those
+	// of the last minute do not end.
+	oldShare = 10
 	// callTimeout bounds one transaction, so that a lost connection cannot
 	// stop the sweep.
 	callTimeout = 30 * time.Second
@@ -65,22 +72,23 @@ func (t *Ticker) Wake() {
 // Run sweeps until ctx ends: at each Wake, at each tick that is near, and once
 // every SweepEvery. A failed sweep is logged and tried again.
 func (t *Ticker) Run(ctx context.Context) {
-	timer := time.NewTimer(0)
+	timer, upkeep := time.NewTimer(0), time.NewTimer(0)
 	defer timer.Stop()
-	var upkept time.Time
+	defer upkeep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-t.wake:
-		case now := <-timer.C:
-			if now.Sub(upkept) > time.Hour {
-				if err := t.upkeep(ctx); err != nil {
-					t.failed(ctx, "partition upkeep failed", err)
-				} else {
-					upkept = now
-				}
+		case <-upkeep.C:
+			if err := t.upkeep(ctx); err != nil {
+				t.failed(ctx, "partition upkeep failed", err)
+				upkeep.Reset(SweepEvery)
+			} else {
+				upkeep.Reset(time.Hour)
 			}
+			continue
+		case <-t.wake:
+		case <-timer.C:
 		}
 		next, err := t.Sweep(ctx)
 		if err != nil {
@@ -104,24 +112,19 @@ func (t *Ticker) failed(ctx context.Context, what string, err error) {
 	}
 }
 
-// Sweep decides until nothing is due, then moves up stalled lines. It says how
-// long it is until it should look again: SweepEvery at most.
+// Sweep decides what is due, then moves up stalled lines. It says how long it
+// is until it should look again: SweepEvery at most.
 func (t *Ticker) Sweep(ctx context.Context) (time.Duration, error) {
-	for {
-		n, err := t.claim(ctx, (*postgres.Tx).ClaimClocks)
-		if err != nil {
-			return 0, err
-		}
-		if n == 0 {
-			break
-		}
+	more, err := t.decideDue(ctx)
+	if err != nil {
+		return 0, err
 	}
-	if _, err := t.claim(ctx, (*postgres.Tx).ClocksToRetry); err != nil {
+	if _, err := t.claim(ctx, (*postgres.Tx).ClocksToRetry, 1); err != nil {
 		return 0, err
 	}
 	var next time.Duration
 	var stalled []string
-	err := t.inTx(ctx, func(ctx context.Context, tx *postgres.Tx) error {
+	err = t.inTx(ctx, func(ctx context.Context, tx *postgres.Tx) error {
 		err := tx.AtHome(ctx) // a copy promotes nobody
 		if err != nil {
 			return err
@@ -135,7 +138,30 @@ func (t *Ticker) Sweep(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	if more {
+		next = 0
+	}
 	return min(max(next, 0), SweepEvery), t.promote(ctx, stalled)
+}
+
+// decideDue decides batch after batch until nothing is due, or has decided
+// enough for one sweep; then there may be more. Old clocks are claimed when
+// none of the last minute is left. If those do not end, the oldest have a small
+// batch between two of theirs: then no schedule waits for ever, and what is on
+// time waits for no backlog.
+func (t *Ticker) decideDue(ctx context.Context) (more bool, err error) {
+	for batch := range maxBatches {
+		if batch > 1 {
+			if _, err := t.claim(ctx, (*postgres.Tx).OldestClocks, oldShare); err != nil {
+				return false, err
+			}
+		}
+		n, err := t.claim(ctx, (*postgres.Tx).ClaimClocks, 1)
+		if err != nil || n == 0 {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // promote moves up the lines of the keys. One that cannot move does not stop
@@ -201,14 +227,14 @@ func (d *decision) lastError() string {
 	return ""
 }
 
-// claim decides one batch of clocks in one transaction and says how many there
-// were.
-func (t *Ticker) claim(ctx context.Context, clocksOf func(*postgres.Tx, context.Context, int) ([]postgres.Clock, error)) (int, error) {
+// claim decides one batch of clocks, or the given part of one, in one
+// transaction and says how many there were.
+func (t *Ticker) claim(ctx context.Context, clocksOf func(*postgres.Tx, context.Context, int) ([]postgres.Clock, error), part int) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	claimed, ticks := 0, 0
 	err := t.partitions.InTx(ctx, func(tx *postgres.Tx) error {
-		clocks, err := clocksOf(tx, ctx, maxClocks)
+		clocks, err := clocksOf(tx, ctx, maxClocks/part)
 		if err != nil {
 			return fmt.Errorf("claim clocks: %w", err)
 		}
@@ -216,7 +242,7 @@ func (t *Ticker) claim(ctx context.Context, clocksOf func(*postgres.Tx, context.
 		if claimed == 0 {
 			return nil
 		}
-		decisions, err := t.plan(ctx, tx, clocks)
+		decisions, err := t.plan(ctx, tx, clocks, maxTicks/part)
 		if err != nil {
 			return err
 		}
@@ -239,8 +265,9 @@ func (t *Ticker) claim(ctx context.Context, clocksOf func(*postgres.Tx, context.
 // plan reads the schedules of the claimed clocks, in a statement after the
 // claim (joined in the first one, a concurrent edit would pair a new clock
 // with old parameters), and plans them. Those that cannot be planned are
-// stopped; those whose turn comes when the batch is full stay due.
-func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Clock) ([]decision, error) {
+// stopped. The batch ends with the schedule that would make it larger than room,
+// unless that is the first: its ticks are decided together, so it stays due.
+func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Clock, room int) ([]decision, error) {
 	ids := make([]uuid.UUID, len(clocks))
 	for i, c := range clocks {
 		ids[i] = c.ScheduleID
@@ -258,11 +285,7 @@ func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Cl
 		return nil, fmt.Errorf("read definitions: %w", err)
 	}
 	var decisions []decision
-	room := maxTicks
 	for _, clock := range clocks {
-		if room <= 0 {
-			break
-		}
 		s := schedules[clock.ScheduleID]
 		if s == nil || !s.Enabled {
 			if err := t.rest(ctx, tx, clock); err != nil {
@@ -270,12 +293,15 @@ func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Cl
 			}
 			continue
 		}
-		d, err := t.decide(s, definitions[s.TaskName], clock, room)
+		d, err := t.decide(s, definitions[s.TaskName], clock)
 		if err != nil {
 			if err := t.stop(ctx, tx, clock.ScheduleID, err); err != nil {
 				return nil, err
 			}
 			continue
+		}
+		if len(decisions) > 0 && len(d.entries) > room {
+			break
 		}
 		room -= len(d.entries)
 		decisions = append(decisions, d)
@@ -289,12 +315,12 @@ func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Cl
 }
 
 // decide plans one schedule. Its errors are the schedule's fault.
-func (t *Ticker) decide(s *riverbeat.Schedule, definition *riverbeat.TaskDefinition, clock postgres.Clock, limit int) (decision, error) {
+func (t *Ticker) decide(s *riverbeat.Schedule, definition *riverbeat.TaskDefinition, clock postgres.Clock) (decision, error) {
 	recurrence, err := riverbeat.ParseRecurrence(s.CronExpression, s.Timezone)
 	if err != nil {
 		return decision{}, err
 	}
-	plan := s.Plan(recurrence, clock.Mark, clock.Now, limit)
+	plan := s.Plan(recurrence, clock.Mark, clock.Now)
 	entries, err := t.ledger.Entries(s, definition, plan, clock.Now)
 	return decision{clock, plan, entries}, err
 }

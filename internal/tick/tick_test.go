@@ -29,7 +29,7 @@ type bundle struct {
 	ticker *tick.Ticker
 }
 
-func setup(t *testing.T) *bundle {
+func setup(t testing.TB) *bundle {
 	t.Helper()
 	d := pgtest.DB(t)
 	q, err := queue.New(d.Pool, pgtest.Schema, slog.New(slog.DiscardHandler))
@@ -44,7 +44,7 @@ func (b *bundle) newTicker() *tick.Ticker {
 }
 
 // schedule writes a schedule whose mark lies ago in the past.
-func (b *bundle) schedule(t *testing.T, ago time.Duration, change func(*riverbeat.Schedule)) *riverbeat.Schedule {
+func (b *bundle) schedule(t testing.TB, ago time.Duration, change func(*riverbeat.Schedule)) *riverbeat.Schedule {
 	t.Helper()
 	s := &riverbeat.Schedule{
 		Name: "nightly", TaskName: "echo", CronExpression: "* * * * *", Timezone: "UTC", Enabled: true,
@@ -110,7 +110,7 @@ func (b *bundle) count(t *testing.T, query string, args ...any) int {
 	return n
 }
 
-func (b *bundle) exec(t *testing.T, statement string, args ...any) {
+func (b *bundle) exec(t testing.TB, statement string, args ...any) {
 	t.Helper()
 	_, err := b.Pool.Exec(t.Context(), statement, args...)
 	require.NoError(t, err)

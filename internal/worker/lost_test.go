@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/riverqueue/river/rivertype"
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/internal/execute"
@@ -50,11 +51,13 @@ func gated(policy riverbeat.Policy) func(*riverbeat.Schedule) {
 	return func(s *riverbeat.Schedule) { s.TaskName, s.ExecutionPolicy = "gate", policy }
 }
 
-// fetched makes the job of a run look as if the node had fetched it and died.
+// fetched makes a run look as if the node had started it and died.
 func (b *bundle) fetched(t *testing.T, run *riverbeat.Run, node uuid.UUID) {
 	t.Helper()
 	b.exec(t, `UPDATE river_job SET state = 'running', attempt = attempt + 1, attempted_at = now(),
 attempted_by = array_append(attempted_by, $2) WHERE id = $1`, *run.JobID, node.String())
+	b.exec(t, `UPDATE runs SET state = 'running', attempt = attempt + 1, execution = execution + 1, started_at = now(), node = $2
+WHERE id = $1`, run.ID, node.String())
 }
 
 func TestTheRunOfALostNodeGoesOnUnderANewJob(t *testing.T) {
@@ -192,6 +195,19 @@ func TestARunningJobThatIsTakenAwayIsStopped(t *testing.T) {
 			require.EqualValues(t, 1, g.most.Load())
 		})
 	}
+}
+
+func TestCancellingARunEndsTheContextOfItsTask(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	g := newGate(b)
+	b.start()
+	run := b.runNow(t, b.schedule(t, gated(riverbeat.Queue)))
+	b.until(t, run.ID, in(riverbeat.Running))
+	_, err := b.history.Cancel(t.Context(), run.ID, "me")
+	require.NoError(t, err)
+	require.ErrorIs(t, <-g.stopped, rivertype.ErrJobCancelledRemotely)
+	require.Equal(t, riverbeat.CancelledByUser, b.until(t, run.ID, in(riverbeat.Cancelled)).Reason)
 }
 
 // Someone deletes the job of an attempt that does not obey its context: its key

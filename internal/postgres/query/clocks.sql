@@ -11,7 +11,7 @@ fresh AS (
     WHERE due_at <= statement_timestamp()
         AND due_at >= statement_timestamp() - interval '60 seconds'
         AND (SELECT id FROM ticking)
-    ORDER BY due_at
+    ORDER BY due_at, schedule_id
     LIMIT @max_items
     FOR UPDATE SKIP LOCKED
 ),
@@ -21,13 +21,24 @@ stale AS (
     WHERE due_at < statement_timestamp() - interval '60 seconds'
         AND (SELECT id FROM ticking)
         AND NOT EXISTS (SELECT schedule_id FROM fresh)
-    ORDER BY due_at
+    ORDER BY due_at, schedule_id
     LIMIT @max_items
     FOR UPDATE SKIP LOCKED
 )
 SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now FROM fresh
 UNION ALL
 SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now FROM stale;
+
+-- The clocks that have been due for longest, if for more than a minute: their
+-- turn while the last minute's do not end.
+-- name: OldestClocks :many
+SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now
+FROM schedule_clocks
+WHERE due_at < statement_timestamp() - interval '60 seconds'
+    AND (SELECT paused_at IS NULL FROM installation)
+ORDER BY due_at, schedule_id
+LIMIT @max_items
+FOR UPDATE SKIP LOCKED;
 
 -- Holds a pause off until the claim has committed: after /pause has answered,
 -- nothing fires.

@@ -22,7 +22,7 @@ fresh AS (
     WHERE due_at <= statement_timestamp()
         AND due_at >= statement_timestamp() - interval '60 seconds'
         AND (SELECT id FROM ticking)
-    ORDER BY due_at
+    ORDER BY due_at, schedule_id
     LIMIT $1
     FOR UPDATE SKIP LOCKED
 ),
@@ -32,7 +32,7 @@ stale AS (
     WHERE due_at < statement_timestamp() - interval '60 seconds'
         AND (SELECT id FROM ticking)
         AND NOT EXISTS (SELECT schedule_id FROM fresh)
-    ORDER BY due_at
+    ORDER BY due_at, schedule_id
     LIMIT $1
     FOR UPDATE SKIP LOCKED
 )
@@ -133,6 +133,44 @@ func (q *Queries) LockClock(ctx context.Context, db DBTX, scheduleID uuid.UUID) 
 		&i.Now,
 	)
 	return i, err
+}
+
+const oldestClocks = `-- name: OldestClocks :many
+SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now
+FROM schedule_clocks
+WHERE due_at < statement_timestamp() - interval '60 seconds'
+    AND (SELECT paused_at IS NULL FROM installation)
+ORDER BY due_at, schedule_id
+LIMIT $1
+FOR UPDATE SKIP LOCKED
+`
+
+type OldestClocksRow struct {
+	ScheduleID       uuid.UUID
+	LastScheduledFor time.Time
+	Now              time.Time
+}
+
+// The clocks that have been due for longest, if for more than a minute: their
+// turn while the last minute's do not end.
+func (q *Queries) OldestClocks(ctx context.Context, db DBTX, maxItems int32) ([]OldestClocksRow, error) {
+	rows, err := db.Query(ctx, oldestClocks, maxItems)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []OldestClocksRow
+	for rows.Next() {
+		var i OldestClocksRow
+		if err := rows.Scan(&i.ScheduleID, &i.LastScheduledFor, &i.Now); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const stopClock = `-- name: StopClock :exec

@@ -203,6 +203,8 @@ type ReportRun struct {
 	MissedUntil       *time.Time
 	MissedCount       *int32
 	RequestedBy       *string
+	CancelRequestedAt *time.Time
+	CancelRequestedBy *string
 }
 
 type ReportScheduleHealth struct {
@@ -286,11 +288,12 @@ type Run struct {
 	// Starts, over attempts, snoozes and lives: a fencing token.
 	Execution int32
 	// Tries, of all lives together.
-	Attempt           int32
-	MaxAttempts       int16
-	EnqueuedAt        *time.Time
-	StartedAt         *time.Time
-	FinishedAt        *time.Time
+	Attempt     int32
+	MaxAttempts int16
+	EnqueuedAt  *time.Time
+	StartedAt   *time.Time
+	FinishedAt  *time.Time
+	// A fact of its own: a running run goes on until its task obeys.
 	CancelRequestedAt *time.Time
 	Node              *string
 	Result            json.RawMessage
@@ -302,7 +305,8 @@ type Run struct {
 	RequestedBy       *string
 	CreatedAt         time.Time
 	// The lives that were lost with their node: [{job_id, node, execution, lost_at}].
-	LostLives json.RawMessage
+	LostLives         json.RawMessage
+	CancelRequestedBy *string
 }
 
 type Schedule struct {

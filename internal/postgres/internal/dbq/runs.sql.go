@@ -7,7 +7,6 @@ package dbq
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/google/uuid"
@@ -45,6 +44,86 @@ func (q *Queries) CancelLine(ctx context.Context, db DBTX, arg *CancelLineParams
 	return items, nil
 }
 
+const cancelRun = `-- name: CancelRun :one
+UPDATE runs
+SET state = CASE WHEN $1::boolean THEN state ELSE 'cancelled' END,
+    reason = CASE WHEN $1 OR state = 'cancelled' THEN reason ELSE 'cancelled_by_user' END,
+    line_rank = NULL,
+    finished_at = CASE WHEN $1 THEN finished_at ELSE coalesce(finished_at, clock_timestamp()) END,
+    cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()),
+    cancel_requested_by = coalesce(cancel_requested_by, $2)
+WHERE scheduled_for = $3
+    AND id = $4
+    AND job_id IS NOT DISTINCT FROM $5
+    AND state IN ('waiting', 'queued', 'running', 'retrying', 'cancelled')
+RETURNING id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
+`
+
+type CancelRunParams struct {
+	Running      bool
+	RequestedBy  *string
+	ScheduledFor time.Time
+	ID           uuid.UUID
+	JobID        *int64
+}
+
+// Cancels a run, or notes that someone asked for it while an attempt is under
+// way. The history trigger may have cancelled it just now. No row: it has ended
+// otherwise, or has got another job, since it was read.
+func (q *Queries) CancelRun(ctx context.Context, db DBTX, arg *CancelRunParams) (Run, error) {
+	row := db.QueryRow(ctx, cancelRun,
+		arg.Running,
+		arg.RequestedBy,
+		arg.ScheduledFor,
+		arg.ID,
+		arg.JobID,
+	)
+	var i Run
+	err := row.Scan(
+		&i.ID,
+		&i.ScheduledFor,
+		&i.ScheduleID,
+		&i.ScheduleName,
+		&i.ScheduleVersion,
+		&i.DefinitionVersion,
+		&i.TaskName,
+		&i.Category,
+		&i.Tags,
+		&i.Args,
+		&i.TaskParams,
+		&i.LockKey,
+		&i.ExecutionPolicy,
+		&i.Trigger,
+		&i.BackfillID,
+		&i.Slot,
+		&i.State,
+		&i.Reason,
+		&i.BlockedBy,
+		&i.LineRank,
+		&i.JobID,
+		&i.Lives,
+		&i.Execution,
+		&i.Attempt,
+		&i.MaxAttempts,
+		&i.EnqueuedAt,
+		&i.StartedAt,
+		&i.FinishedAt,
+		&i.CancelRequestedAt,
+		&i.Node,
+		&i.Result,
+		&i.Error,
+		&i.Logs,
+		&i.MissedFrom,
+		&i.MissedUntil,
+		&i.MissedCount,
+		&i.RequestedBy,
+		&i.CreatedAt,
+		&i.LostLives,
+		&i.CancelRequestedBy,
+	)
+	return i, err
+}
+
 const createRunsPartition = `-- name: CreateRunsPartition :one
 SELECT create_runs_partition($1)::boolean AS created
 `
@@ -57,7 +136,7 @@ func (q *Queries) CreateRunsPartition(ctx context.Context, db DBTX, at time.Time
 }
 
 const firstWaiting = `-- name: FirstWaiting :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
 FROM runs
 WHERE lock_key = $1::text AND line_rank IS NOT NULL
 ORDER BY line_rank, scheduled_for, id
@@ -108,12 +187,13 @@ func (q *Queries) FirstWaiting(ctx context.Context, db DBTX, lockKey string) (Ru
 		&i.RequestedBy,
 		&i.CreatedAt,
 		&i.LostLives,
+		&i.CancelRequestedBy,
 	)
 	return i, err
 }
 
 const getRun = `-- name: GetRun :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives FROM runs WHERE scheduled_for = $1 AND id = $2
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by FROM runs WHERE scheduled_for = $1 AND id = $2
 `
 
 type GetRunParams struct {
@@ -164,34 +244,9 @@ func (q *Queries) GetRun(ctx context.Context, db DBTX, arg *GetRunParams) (Run, 
 		&i.RequestedBy,
 		&i.CreatedAt,
 		&i.LostLives,
+		&i.CancelRequestedBy,
 	)
 	return i, err
-}
-
-const haveLines = `-- name: HaveLines :many
-SELECT DISTINCT lock_key::text AS lock_key
-FROM runs
-WHERE lock_key = ANY($1::text[]) AND line_rank IS NOT NULL
-`
-
-func (q *Queries) HaveLines(ctx context.Context, db DBTX, keys []string) ([]string, error) {
-	rows, err := db.Query(ctx, haveLines, keys)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []string
-	for rows.Next() {
-		var lock_key string
-		if err := rows.Scan(&lock_key); err != nil {
-			return nil, err
-		}
-		items = append(items, lock_key)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
 }
 
 const lines = `-- name: Lines :many
@@ -312,6 +367,90 @@ func (q *Queries) Promote(ctx context.Context, db DBTX, arg *PromoteParams) erro
 	return err
 }
 
+const requeue = `-- name: Requeue :one
+UPDATE runs
+SET state = 'queued',
+    reason = NULL,
+    job_id = $1::bigint,
+    lives = 0,
+    max_attempts = $2,
+    enqueued_at = clock_timestamp(),
+    started_at = NULL,
+    finished_at = NULL,
+    cancel_requested_at = NULL,
+    cancel_requested_by = NULL,
+    result = NULL
+WHERE scheduled_for = $3
+    AND id = $4
+    AND job_id IS NOT DISTINCT FROM $5
+    AND state IN ('succeeded', 'failed', 'cancelled')
+RETURNING id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
+`
+
+type RequeueParams struct {
+	JobID        int64
+	MaxAttempts  int16
+	ScheduledFor time.Time
+	ID           uuid.UUID
+	OldJobID     *int64
+}
+
+// Begins an ended run anew under another job. No row: it has been begun anew
+// since it was read.
+func (q *Queries) Requeue(ctx context.Context, db DBTX, arg *RequeueParams) (Run, error) {
+	row := db.QueryRow(ctx, requeue,
+		arg.JobID,
+		arg.MaxAttempts,
+		arg.ScheduledFor,
+		arg.ID,
+		arg.OldJobID,
+	)
+	var i Run
+	err := row.Scan(
+		&i.ID,
+		&i.ScheduledFor,
+		&i.ScheduleID,
+		&i.ScheduleName,
+		&i.ScheduleVersion,
+		&i.DefinitionVersion,
+		&i.TaskName,
+		&i.Category,
+		&i.Tags,
+		&i.Args,
+		&i.TaskParams,
+		&i.LockKey,
+		&i.ExecutionPolicy,
+		&i.Trigger,
+		&i.BackfillID,
+		&i.Slot,
+		&i.State,
+		&i.Reason,
+		&i.BlockedBy,
+		&i.LineRank,
+		&i.JobID,
+		&i.Lives,
+		&i.Execution,
+		&i.Attempt,
+		&i.MaxAttempts,
+		&i.EnqueuedAt,
+		&i.StartedAt,
+		&i.FinishedAt,
+		&i.CancelRequestedAt,
+		&i.Node,
+		&i.Result,
+		&i.Error,
+		&i.Logs,
+		&i.MissedFrom,
+		&i.MissedUntil,
+		&i.MissedCount,
+		&i.RequestedBy,
+		&i.CreatedAt,
+		&i.LostLives,
+		&i.CancelRequestedBy,
+	)
+	return i, err
+}
+
 const stalledKeys = `-- name: StalledKeys :many
 SELECT DISTINCT lock_key::text AS lock_key
 FROM runs
@@ -344,97 +483,92 @@ func (q *Queries) StalledKeys(ctx context.Context, db DBTX, maxItems int32) ([]s
 	return items, nil
 }
 
-const startedRuns = `-- name: StartedRuns :many
-SELECT
-    r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_version, r.definition_version, r.task_name, r.category, r.tags, r.args, r.task_params, r.lock_key, r.execution_policy, r.trigger, r.backfill_id, r.slot, r.state, r.reason, r.blocked_by, r.line_rank, r.job_id, r.lives, r.execution, r.attempt, r.max_attempts, r.enqueued_at, r.started_at, r.finished_at, r.cancel_requested_at, r.node, r.result, r.error, r.logs, r.missed_from, r.missed_until, r.missed_count, r.requested_by, r.created_at, r.lost_lives,
-    d.id AS definition_id,
-    coalesce(d.version, 0)::int AS definition_version,
-    d.executor,
-    coalesce(d.timeout_ms, 0)::bigint AS timeout_ms,
-    d.retry
+const startRuns = `-- name: StartRuns :many
+UPDATE runs AS r
+SET state = 'running',
+    reason = NULL,
+    execution = r.execution + 1,
+    attempt = r.attempt + 1,
+    started_at = coalesce(r.started_at, clock_timestamp()),
+    node = $1::text
 FROM (
     SELECT
-        unnest($1::uuid[]) AS id,
-        unnest($2::timestamptz[]) AS scheduled_for,
-        unnest($3::bigint[]) AS job_id
+        unnest($2::uuid[]) AS id,
+        unnest($3::timestamptz[]) AS scheduled_for,
+        unnest($4::bigint[]) AS job_id
 ) AS given
-JOIN runs AS r
-    ON r.scheduled_for = given.scheduled_for AND r.id = given.id AND r.job_id = given.job_id
-LEFT JOIN task_definitions AS d ON d.task_name = r.task_name
-WHERE r.state = 'running'
+WHERE r.scheduled_for = given.scheduled_for
+    AND r.id = given.id
+    AND r.job_id = given.job_id
+    AND r.state IN ('queued', 'retrying')
+RETURNING r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_version, r.definition_version, r.task_name, r.category, r.tags, r.args, r.task_params, r.lock_key, r.execution_policy, r.trigger, r.backfill_id, r.slot, r.state, r.reason, r.blocked_by, r.line_rank, r.job_id, r.lives, r.execution, r.attempt, r.max_attempts, r.enqueued_at, r.started_at, r.finished_at, r.cancel_requested_at, r.node, r.result, r.error, r.logs, r.missed_from, r.missed_until, r.missed_count, r.requested_by, r.created_at, r.lost_lives, r.cancel_requested_by
 `
 
-type StartedRunsParams struct {
+type StartRunsParams struct {
+	Node          string
 	Ids           []uuid.UUID
 	ScheduledFors []time.Time
 	JobIds        []int64
 }
 
-type StartedRunsRow struct {
-	Run               Run
-	DefinitionID      *uuid.UUID
-	DefinitionVersion int32
-	Executor          json.RawMessage
-	TimeoutMs         int64
-	Retry             json.RawMessage
-}
-
-// The runs whose given jobs were fetched, if each job still is its run's. The
-// fetch has raised the execution. The definition comes along, as it is now.
-func (q *Queries) StartedRuns(ctx context.Context, db DBTX, arg *StartedRunsParams) ([]StartedRunsRow, error) {
-	rows, err := db.Query(ctx, startedRuns, arg.Ids, arg.ScheduledFors, arg.JobIds)
+// Starts the runs whose jobs were fetched, if each job still is its run's. The
+// states are those of a run whose attempt may begin: looked at again when the
+// row was locked by somebody who ended the job meanwhile.
+func (q *Queries) StartRuns(ctx context.Context, db DBTX, arg *StartRunsParams) ([]Run, error) {
+	rows, err := db.Query(ctx, startRuns,
+		arg.Node,
+		arg.Ids,
+		arg.ScheduledFors,
+		arg.JobIds,
+	)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []StartedRunsRow
+	var items []Run
 	for rows.Next() {
-		var i StartedRunsRow
+		var i Run
 		if err := rows.Scan(
-			&i.Run.ID,
-			&i.Run.ScheduledFor,
-			&i.Run.ScheduleID,
-			&i.Run.ScheduleName,
-			&i.Run.ScheduleVersion,
-			&i.Run.DefinitionVersion,
-			&i.Run.TaskName,
-			&i.Run.Category,
-			&i.Run.Tags,
-			&i.Run.Args,
-			&i.Run.TaskParams,
-			&i.Run.LockKey,
-			&i.Run.ExecutionPolicy,
-			&i.Run.Trigger,
-			&i.Run.BackfillID,
-			&i.Run.Slot,
-			&i.Run.State,
-			&i.Run.Reason,
-			&i.Run.BlockedBy,
-			&i.Run.LineRank,
-			&i.Run.JobID,
-			&i.Run.Lives,
-			&i.Run.Execution,
-			&i.Run.Attempt,
-			&i.Run.MaxAttempts,
-			&i.Run.EnqueuedAt,
-			&i.Run.StartedAt,
-			&i.Run.FinishedAt,
-			&i.Run.CancelRequestedAt,
-			&i.Run.Node,
-			&i.Run.Result,
-			&i.Run.Error,
-			&i.Run.Logs,
-			&i.Run.MissedFrom,
-			&i.Run.MissedUntil,
-			&i.Run.MissedCount,
-			&i.Run.RequestedBy,
-			&i.Run.CreatedAt,
-			&i.Run.LostLives,
-			&i.DefinitionID,
+			&i.ID,
+			&i.ScheduledFor,
+			&i.ScheduleID,
+			&i.ScheduleName,
+			&i.ScheduleVersion,
 			&i.DefinitionVersion,
-			&i.Executor,
-			&i.TimeoutMs,
-			&i.Retry,
+			&i.TaskName,
+			&i.Category,
+			&i.Tags,
+			&i.Args,
+			&i.TaskParams,
+			&i.LockKey,
+			&i.ExecutionPolicy,
+			&i.Trigger,
+			&i.BackfillID,
+			&i.Slot,
+			&i.State,
+			&i.Reason,
+			&i.BlockedBy,
+			&i.LineRank,
+			&i.JobID,
+			&i.Lives,
+			&i.Execution,
+			&i.Attempt,
+			&i.MaxAttempts,
+			&i.EnqueuedAt,
+			&i.StartedAt,
+			&i.FinishedAt,
+			&i.CancelRequestedAt,
+			&i.Node,
+			&i.Result,
+			&i.Error,
+			&i.Logs,
+			&i.MissedFrom,
+			&i.MissedUntil,
+			&i.MissedCount,
+			&i.RequestedBy,
+			&i.CreatedAt,
+			&i.LostLives,
+			&i.CancelRequestedBy,
 		); err != nil {
 			return nil, err
 		}

@@ -1,0 +1,93 @@
+package riverui_test
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"riverbeat/internal/ledger"
+	"riverbeat/internal/pgtest"
+	"riverbeat/internal/postgres"
+	"riverbeat/internal/queue"
+	"riverbeat/internal/riverbeat"
+	"riverbeat/riverui"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// What people do to jobs in the browser, and what they are told of it.
+func TestPeopleTouchJobs(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	quiet := slog.New(slog.DiscardHandler)
+	q, err := queue.New(d.Pool, pgtest.Schema, quiet)
+	require.NoError(t, err)
+	ui, err := riverui.New(t.Context(), q.Client(), quiet)
+	require.NoError(t, err)
+	do := func(what string, job int64) (status int, message string) {
+		t.Helper()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, riverui.Prefix+"/api/jobs/"+what,
+			strings.NewReader(`{"ids": ["`+strconv.FormatInt(job, 10)+`"]}`))
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		ui.ServeHTTP(w, r)
+		var answer struct{ Message string }
+		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &answer), "%s", w.Body)
+		return w.Code, answer.Message
+	}
+
+	l := ledger.New(q)
+	s := &riverbeat.Schedule{
+		ID: uuid.New(), Name: "nightly", TaskName: "echo", Args: json.RawMessage("[]"), TaskParams: json.RawMessage("{}"),
+		ExecutionPolicy: riverbeat.Skip, MaxWaiting: 1,
+	}
+	runNow := func() (run *riverbeat.Run) {
+		t.Helper()
+		require.NoError(t, d.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+			now, err := tx.Now(t.Context())
+			require.NoError(t, err)
+			e, err := l.Entry(ledger.Request{Schedule: s, Trigger: riverbeat.TriggerManual, At: now}, now)
+			require.NoError(t, err)
+			run = e.Run
+			return l.Record(t.Context(), tx, now, []*ledger.Entry{e})
+		}))
+		require.Equal(t, riverbeat.Queued, run.State)
+		return run
+	}
+	stateOf := func(run *riverbeat.Run) riverbeat.State {
+		t.Helper()
+		require.NoError(t, d.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+			var err error
+			run, err = tx.Run(t.Context(), run.ID)
+			return err
+		}))
+		return run.State
+	}
+
+	first := runNow()
+	status, _ := do("cancel", *first.JobID)
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, riverbeat.Cancelled, stateOf(first))
+	status, _ = do("retry", *first.JobID)
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, riverbeat.Queued, stateOf(first))
+	status, _ = do("delete", *first.JobID)
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, riverbeat.Cancelled, stateOf(first))
+
+	second := runNow()
+	do("cancel", *second.JobID)
+	third := runNow()
+	status, message := do("retry", *second.JobID)
+	require.Equal(t, http.StatusConflict, status, "its key is taken")
+	require.Contains(t, message, "another active job has the same unique properties")
+	require.Equal(t, riverbeat.Cancelled, stateOf(second))
+	require.Equal(t, riverbeat.Queued, stateOf(third))
+}
