@@ -89,12 +89,12 @@ var mutations = []mutation{
 		name: "TrustTheAlarm", mood: "crashes",
 		changes: []change{{
 			"internal/tick/tick.go",
-			"\tplan := s.Plan(recurrence, clock.Mark, clock.Now, limit)\n",
+			"\tplan := s.Plan(recurrence, clock.Mark, clock.Now)\n",
 			`	rung := clock.Now.Truncate(time.Second).Add(-time.Millisecond)
 	if rung.Before(clock.Mark) {
 		rung = clock.Mark
 	}
-	plan := s.Plan(recurrence, rung, clock.Now, limit)
+	plan := s.Plan(recurrence, rung, clock.Now)
 `,
 		}},
 	},
@@ -118,7 +118,7 @@ var mutations = []mutation{
     WHERE due_at <= statement_timestamp()
         AND due_at >= statement_timestamp() - interval '60 seconds'
         AND (SELECT id FROM ticking)
-    ORDER BY due_at
+    ORDER BY due_at, schedule_id
     LIMIT $1
     FOR UPDATE SKIP LOCKED
 )`,
@@ -129,7 +129,7 @@ var mutations = []mutation{
     WHERE due_at <= statement_timestamp()
         AND due_at >= statement_timestamp() - interval '60 seconds'
         AND (SELECT schedule_clocks.schedule_id IS NOT NULL FROM ticking)
-    ORDER BY due_at
+    ORDER BY due_at, schedule_id
     LIMIT $1
     FOR UPDATE OF schedule_clocks SKIP LOCKED
 )`,

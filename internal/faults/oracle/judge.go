@@ -18,6 +18,8 @@ const (
 	sessionLimit = 3500 * time.Millisecond
 	// wakeLimit is how long a node that wakes up may need to stop its runs.
 	wakeLimit = 3 * time.Second
+	// commitLimit is how long after its statements a transaction may commit.
+	commitLimit = time.Second
 	// startLimit is how long a process may need to start.
 	startLimit = 5 * time.Second
 	// onTime is how old a tick must be before it may be missed.
@@ -262,9 +264,8 @@ func (j *judge) skips() {
 				j.find(CheckSkip, r.ScheduledFor, r, "run %s may wait, and was skipped as %s", r.ID, r.Reason)
 			case blocker == nil || blocker.Key != r.Key:
 				j.find(CheckSkip, r.ScheduledFor, r, "run %s was skipped behind %q, which is no run of its key", r.ID, r.BlockedBy)
-			case j.ended(blocker.ID).Before(first.Began) && !j.hampered(j.ended(blocker.ID), first.Began),
+			case j.ended(blocker.ID).Add(commitLimit).Before(first.Began) && !j.hampered(j.ended(blocker.ID), first.Began),
 				j.moves[blocker.ID][0].At.After(first.At):
-				// (What ended the blocker may have committed later than it says.)
 				j.find(CheckSkip, first.At, r, "run %s was skipped behind %s, which was over or not there yet", r.ID, blocker.ID)
 			}
 		}

@@ -115,9 +115,10 @@ func TestJudge(t *testing.T) {
 		{"SkippedThoughQueued", skipped("queue", 20), CheckSkip},
 		{"SkippedBehindOneThatWasOver", skipped("skip", 12), CheckSkip},
 		{"SkippedBehindALateCommit", func(ev *Evidence) {
-			skipped("skip", 19.5)(ev)
-			ev.Faults = []Fault{{Kind: Slow, Node: "n1", PID: 1, From: at(19), To: at(20)}}
+			skipped("skip", 18)(ev)
+			ev.Faults = []Fault{{Kind: Slow, Node: "n1", PID: 1, From: at(17), To: at(20)}}
 		}, ""},
+		{"SkippedBehindOneThatIsJustOver", skipped("skip", 19.5), ""},
 		{"SkippedBehindNobody", func(ev *Evidence) { skipped("skip", 20)(ev); ev.Runs[1].BlockedBy = "x" }, CheckSkip},
 
 		{"NeverExecuted", func(ev *Evidence) { ev.Executions = ev.Executions[:1] }, CheckExecuted},
