@@ -18,6 +18,8 @@ const (
 	sessionLimit = 3500 * time.Millisecond
 	// wakeLimit is how long a node that wakes up may need to stop its runs.
 	wakeLimit = 3 * time.Second
+	// clockLimit is how far the log of executions and the ledger may be apart.
+	clockLimit = 50 * time.Millisecond
 	// commitLimit is how long after its statements a transaction may commit.
 	commitLimit = time.Second
 	// startLimit is how long a process may need to start.
@@ -301,6 +303,12 @@ func (j *judge) executed() {
 		if r.Key != all[0].Key {
 			j.find(CheckExecuted, all[0].Start, r, "run %s was executed with other arguments than it has", id)
 		}
+		for _, e := range all {
+			started := slices.ContainsFunc(j.moves[id], func(m Move) bool { return m.State == "running" && !m.At.After(e.Start.Add(clockLimit)) })
+			if !started {
+				j.find(CheckExecuted, e.Start, r, "execution %d of run %s began, and the ledger did not say that it runs", e.Number, id)
+			}
+		}
 		for i, e := range all[1:] {
 			if before := all[i]; before.Outcome != Failed && !j.disturbed(before, e.Start) {
 				j.find(CheckExecuted, e.Start, r, "run %s was started again (execution %d) although nothing had happened to execution %d, which said %q",
@@ -370,10 +378,10 @@ func (j *judge) lives(r *Run) int {
 	lost := 0
 	moves := j.moves[r.ID]
 	for i, m := range moves {
-		if m.State != "running" || m.JobID == 0 || i+1 == len(moves) {
+		if m.Reason != "worker_lost" || m.JobID == 0 || m.State == "running" || i == 0 {
 			continue
 		}
-		if slices.ContainsFunc(j.ev.Processes, func(p Process) bool { return j.befell(p.PID, m.At.Add(-aftermath), moves[i+1].At) }) {
+		if slices.ContainsFunc(j.ev.Processes, func(p Process) bool { return j.befell(p.PID, moves[i-1].At.Add(-aftermath), m.At) }) {
 			lost++
 		}
 	}

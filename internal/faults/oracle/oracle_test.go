@@ -140,6 +140,7 @@ func TestJudge(t *testing.T) {
 			ends(ev, "cancelled", "cancelled_by_user")
 			ev.Faults = []Fault{{Kind: Touch, RunID: "r20", From: at(21), To: at(21)}}
 		}, ""},
+		{"ExecutedBeforeItsStart", func(ev *Evidence) { ev.Moves[1].At = at(11.5) }, CheckExecuted},
 		{"LostThreeTimes", func(ev *Evidence) { lost(ev, 3) }, ""},
 		{"GivenUpTooEarly", func(ev *Evidence) { lost(ev, 2) }, CheckEnd},
 		{"FailedTooEarly", func(ev *Evidence) { ends(ev, "failed", ""); ev.Executions[1].Outcome = Failed }, CheckEnd},
@@ -265,19 +266,21 @@ func ends(ev *Evidence, state, reason string) {
 	ev.Moves[5].State = state
 }
 
-// lost fetches the second run so many times, each time by a process that is
-// killed before the run has begun.
+// lost gives the second run so many lives, each of which ends with its process.
 func lost(ev *Evidence, times int) {
 	ends(ev, "failed", "worker_lost")
 	last := ev.Moves[5]
 	ev.Moves, ev.Executions = ev.Moves[:4], ev.Executions[:1]
 	for i := range times {
 		second := float64(21 + i)
-		ev.Moves = append(ev.Moves, Move{RunID: "r20", State: "running", JobID: int64(i + 1), Began: at(second), At: at(second)})
-		ev.Faults = append(ev.Faults, Fault{Kind: Kill, Node: "n2", PID: 2, From: at(second + 0.5), To: at(second + 0.5)})
+		ev.Faults = append(ev.Faults, Fault{Kind: Kill, Node: "n2", PID: 2, From: at(second - 0.5), To: at(second - 0.5)})
+		m := Move{RunID: "r20", State: "queued", Reason: "worker_lost", JobID: int64(i + 1), Began: at(second), At: at(second)}
+		if i+1 == times {
+			last.Reason, last.JobID, last.At = m.Reason, m.JobID, m.At
+			m = last
+		}
+		ev.Moves = append(ev.Moves, m)
 	}
-	last.At = at(30)
-	ev.Moves = append(ev.Moves, last)
 }
 
 // waits makes the second run wait until a second, though its key is free.
