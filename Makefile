@@ -72,7 +72,11 @@ SEED  ?= 0
 
 .PHONY: faults
 faults: go postgres ## Break nodes and Postgres in SEEDS=n random ways, and judge what ran (SEED=x to see one again)
-	$(GO) test -count=1 -v -timeout 0 -parallel 4 -run TestRandomFaults ./internal/faults -args -seeds $(SEEDS) -seed $(SEED)
+	$(GO) test -count=1 -v -timeout 0 -run '$(if $(filter 0,$(SEED)),Test,TestRandomFaults)' ./internal/faults -args -seeds $(SEEDS) -seed $(SEED)
+
+.PHONY: mutations
+mutations: go postgres ## Break the product in eight places, and see that the fault suite notices
+	$(GO) test -count=1 -v -timeout 0 -tags mutation -run 'TestMutations|TestExecuteLocksAlone' ./internal/faults
 
 FUZZTIME ?= 20s
 

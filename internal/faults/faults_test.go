@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -89,9 +90,11 @@ func (n *node) disconnect(kind oracle.Kind, what string, length time.Duration, h
 	n.lab.count(what)
 	// Whatever process the node has meanwhile is concerned.
 	from := time.Now().Round(0)
-	how(n.proxy)
+	for _, p := range n.proxies {
+		how(p)
+	}
 	time.Sleep(length)
-	n.proxy.heal()
+	n.heal()
 	until := time.Now().Round(0)
 	n.lab.mu.Lock()
 	defer n.lab.mu.Unlock()
@@ -197,7 +200,7 @@ const (
 	deleteJob = `DELETE FROM river_job WHERE id = $1`
 )
 
-// edit changes a schedule by the API, at whichever node answers first.
+// edit changes a schedule by the API, at a node, or another if that one is down.
 func (l *lab) edit(which int, at *node, what, method, path string, body any) {
 	l.mu.Lock()
 	if len(l.schedules) == 0 {
@@ -212,6 +215,11 @@ func (l *lab) edit(which int, at *node, what, method, path string, body any) {
 		ID string `json:"id"`
 	}
 	_, err := at.call(method, "/api/v1/schedules/"+id+path, body, &answer)
+	for _, other := range l.nodes {
+		if errors.Is(err, syscall.ECONNREFUSED) && other != at {
+			_, err = other.call(method, "/api/v1/schedules/"+id+path, body, &answer)
+		}
+	}
 	if err != nil {
 		l.count(what + " (no answer)")
 		return

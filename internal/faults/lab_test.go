@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -53,63 +54,73 @@ type lab struct {
 	counts    map[string]int // what was injected how often
 }
 
-// newLab starts a Postgres, migrates it, and starts nodes, each of which has a
-// clock that is shifted by so much.
-func newLab(t *testing.T, binary string, shifts ...time.Duration) *lab {
+// newLab starts a Postgres and migrates it. Nodes are to be added.
+func newLab(t *testing.T, binary string) *lab {
 	t.Helper()
 	var mono unix.Timespec
 	require.NoError(t, unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono))
 	l := &lab{t: t, binary: binary, dir: t.TempDir(), counts: map[string]int{}}
 	l.epoch = time.Now().Round(0).Add(-time.Duration(mono.Nano()))
 	require.NoError(t, os.WriteFile(l.executions(), nil, 0o600))
-
-	var err error
-	// What was committed must outlive a crash of the server, as in production.
-	settings := map[string]string{"synchronous_commit": "on", "shared_buffers": "32MB", "log_min_messages": "warning"}
-	l.server, err = localpg.Start(t.Context(), localpg.Config{Ephemeral: true, Settings: settings})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		_ = l.server.Stop(ctx)
-	})
+	l.server = startServer(t, localpg.Config{})
 
 	migrate := exec.CommandContext(t.Context(), binary, "migrate", "up")
 	migrate.Env = append(migrate.Environ(), "DATABASE_URL="+l.server.URL())
 	out, err := migrate.CombinedOutput()
 	require.NoError(t, err, string(out))
 	l.sql(func(conn *pgx.Conn) error { return oracle.Watch(t.Context(), conn, schema) })
+	return l
+}
 
-	for i, shift := range shifts {
-		proxy := newProxy(t, func(ctx context.Context) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", l.socket())
-		})
-		l.addNode(fmt.Sprintf("n%d", i+1), shift, proxy, proxy.address())
+// startServer starts a Postgres that keeps what it has committed when it
+// crashes, as in production.
+func startServer(t *testing.T, cfg localpg.Config) *localpg.Server {
+	t.Helper()
+	cfg.Ephemeral = true
+	settings := map[string]string{"synchronous_commit": "on", "shared_buffers": "32MB", "log_min_messages": "warning"}
+	maps.Copy(settings, cfg.Settings)
+	cfg.Settings = settings
+	server, err := localpg.Start(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		_ = server.Stop(ctx)
+	})
+	return server
+}
+
+// addNode adds a node whose clock is shifted by so much, and which reaches the
+// database by the proxies, one for each server.
+func (l *lab) addNode(shift time.Duration, proxies ...*proxy) {
+	l.t.Helper()
+	listener, err := new(net.ListenConfig).Listen(l.t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(l.t, err)
+	defer func() { require.NoError(l.t, listener.Close()) }()
+	var hosts []string
+	for _, p := range proxies {
+		hosts = append(hosts, p.address())
 	}
+	name := fmt.Sprintf("n%d", len(l.nodes)+1)
+	n := &node{
+		lab: l, name: name, shift: shift, proxies: proxies, listen: listener.Addr().String(),
+		url: "postgres://riverbeat@" + strings.Join(hosts, ",") +
+			"/riverbeat?sslmode=disable&target_session_attrs=read-write&connect_timeout=3&application_name=" + name,
+	}
+	l.nodes = append(l.nodes, n)
+	l.t.Cleanup(n.end)
+}
+
+// start starts all nodes.
+func (l *lab) start() {
+	l.t.Helper()
 	for _, n := range l.nodes {
 		n.start()
 	}
 	for _, n := range l.nodes {
 		n.awaitReady()
 	}
-	return l
 }
-
-func (l *lab) addNode(name string, shift time.Duration, p *proxy, hosts string) {
-	l.t.Helper()
-	listener, err := new(net.ListenConfig).Listen(l.t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(l.t, err)
-	defer func() { require.NoError(l.t, listener.Close()) }()
-	n := &node{
-		lab: l, name: name, shift: shift, proxy: p, listen: listener.Addr().String(),
-		url: "postgres://riverbeat@" + hosts + "/riverbeat?sslmode=disable&target_session_attrs=read-write&connect_timeout=3&application_name=" + name,
-	}
-	l.nodes = append(l.nodes, n)
-	l.t.Cleanup(n.end)
-}
-
-// socket is where the server listens; Postgres says so in its directory.
-func (l *lab) socket() string { return filepath.Join(l.server.DataDir(), ".s.PGSQL.5432") }
 
 func (l *lab) executions() string { return filepath.Join(l.dir, "executions.jsonl") }
 
@@ -184,9 +195,10 @@ type node struct {
 	lab    *lab
 	name   string
 	shift  time.Duration
-	proxy  *proxy
 	listen string
 	url    string
+
+	proxies []*proxy
 
 	mu      sync.Mutex // held while something is done to the process
 	cmd     *exec.Cmd
@@ -287,6 +299,13 @@ func (n *node) end() {
 	if n.alive() {
 		_ = n.cmd.Process.Kill()
 		<-n.exited
+	}
+}
+
+// heal ends what was done to the node's connections.
+func (n *node) heal() {
+	for _, p := range n.proxies {
+		p.heal()
 	}
 }
 
@@ -427,6 +446,13 @@ func (l *lab) sample() {
 		defer cancel()
 		return l.sampled.Sample(ctx, conn, schema)
 	})
+}
+
+// watch lets a while pass, and looks meanwhile.
+func (l *lab) watch(while time.Duration) {
+	for end := time.Now().Add(while); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+		l.sample()
+	}
 }
 
 // evidence is everything that is known, at the end.

@@ -5,13 +5,17 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"math/rand/v2"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"riverbeat/internal/localpg"
 )
 
 // proxy stands between a node and Postgres. It passes on messages of the
@@ -27,6 +31,8 @@ type proxy struct {
 	latency time.Duration // of each message
 	lies    int           // so many commits to come are answered by a broken connection
 	lied    int
+	late    bool // commits wait for the next whole second
+	waited  int
 	flows   chan struct{} // closed while messages flow
 	closed  bool
 }
@@ -39,8 +45,12 @@ func (l *link) cut() {
 	_ = l.server.Close()
 }
 
-func newProxy(t *testing.T, dial func(context.Context) (net.Conn, error)) *proxy {
+func newProxy(t *testing.T, server *localpg.Server) *proxy {
 	t.Helper()
+	dial := func(ctx context.Context) (net.Conn, error) {
+		// Where it listens, Postgres says in its directory.
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(server.DataDir(), ".s.PGSQL.5432"))
+	}
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	p := &proxy{listener: listener, dial: dial, links: map[*link]bool{}, flows: make(chan struct{})}
@@ -107,6 +117,12 @@ func (p *proxy) forward(l *link) {
 		n, err := l.client.Read(buffer)
 		if n > 0 {
 			p.await()
+			if isCommit(buffer[:n]) && p.says(func() bool { return p.late }) {
+				p.set(func() { p.waited++ })
+				// That is when ticks are due, and everybody claims.
+				wait := time.Until(time.Now().Truncate(time.Second).Add(time.Second))
+				time.Sleep(wait + rand.N(6*time.Millisecond))
+			}
 			if _, err := l.server.Write(buffer[:n]); err != nil {
 				return
 			}
@@ -169,6 +185,9 @@ func (p *proxy) answer(l *link) {
 	}
 }
 
+// isCommit tells whether the client says COMMIT, which it does by itself.
+func isCommit(message []byte) bool { return string(message[min(5, len(message)):]) == "commit\x00" }
+
 // writes tells whether the command that has ended may have changed something.
 func writes(tag []byte) bool {
 	for _, word := range []string{"COMMIT", "INSERT", "UPDATE", "DELETE"} {
@@ -223,19 +242,27 @@ func (p *proxy) hold() {
 }
 
 func (p *proxy) slow(latency time.Duration) { p.set(func() { p.latency = latency }) }
+func (p *proxy) delayCommits()              { p.set(func() { p.late = true }) }
 func (p *proxy) dropNotifications()         { p.set(func() { p.deaf = true }) }
 func (p *proxy) lie(commits int)            { p.set(func() { p.lies += commits }) }
 
 // heal ends everything.
 func (p *proxy) heal() {
 	p.set(func() {
-		p.refuses, p.deaf, p.latency, p.lies = false, false, 0, 0
+		p.refuses, p.deaf, p.late, p.latency, p.lies = false, false, false, 0, 0
 		select {
 		case <-p.flows:
 		default:
 			close(p.flows)
 		}
 	})
+}
+
+// done is how many commits were lied about, and how many waited.
+func (p *proxy) done() (lied, waited int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lied, p.waited
 }
 
 func (p *proxy) set(how func()) {

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -47,8 +48,87 @@ func schedules() []spec {
 	}
 }
 
+// mood is what a scenario leans to. A weight says how often a fault is drawn, in
+// proportion to the others; what has none is not drawn.
+type mood struct {
+	name string
+	// breaks, every so many seconds, and what people do meanwhile.
+	breaks      map[string]int
+	breakEvery  [2]float64
+	people      map[string]int
+	peopleEvery [2]float64
+	// crowd is how many more schedules there are, with a tick each second.
+	crowd int
+}
+
+// moods are drawn by seed: the first has everything, the others bring out what
+// is rare in it. (Mutations are tried in the moods that suit them.)
+var moods = []mood{
+	{
+		name: "everything",
+		breaks: map[string]int{
+			"kill": 3, "blink": 1, "freeze": 2, "roll": 3, "terminate session": 1, "terminate": 2, "restart": 2,
+			"cut": 2, "refuse": 1, "hold": 1, "slow": 1, "late commits": 1, "deaf": 1, "lie": 5,
+		},
+		breakEvery: [2]float64{0.4, 1.6},
+		people: map[string]int{
+			"cron": 2, "zone": 1, "params": 3, "policy": 1, "disable": 1, "replace": 1, "run": 3, "cancel": 1, "delete": 1,
+		},
+		peopleEvery: [2]float64{0.05, 1},
+	},
+	{
+		name:        "crashes", // and hardly an edit that wakes somebody
+		breaks:      map[string]int{"kill": 6, "roll": 1, "deaf": 1, "lie": 12},
+		breakEvery:  [2]float64{0.2, 1.4},
+		people:      map[string]int{"run": 3, "params": 1},
+		peopleEvery: [2]float64{0.3, 3},
+	},
+	{
+		name:        "freezes",
+		breaks:      map[string]int{"freeze": 6, "blink": 2, "hold": 2, "terminate session": 1},
+		breakEvery:  [2]float64{1, 3},
+		people:      map[string]int{"run": 3, "params": 1},
+		peopleEvery: [2]float64{0.5, 2},
+	},
+	{
+		name:        "psql",
+		breaks:      map[string]int{"kill": 1, "roll": 1, "blink": 1, "terminate session": 2, "lie": 4},
+		breakEvery:  [2]float64{0.8, 3},
+		people:      map[string]int{"run": 4, "params": 1, "cancel": 4, "delete": 4},
+		peopleEvery: [2]float64{0.05, 0.5},
+	},
+	{
+		name:        "edits", // that are committed when everybody claims
+		breaks:      map[string]int{"late commits": 8, "slow": 2, "kill": 1, "lie": 1},
+		breakEvery:  [2]float64{0.8, 2},
+		people:      map[string]int{"cron": 3, "zone": 1, "params": 8, "policy": 1, "disable": 1, "replace": 1, "run": 8},
+		peopleEvery: [2]float64{0.05, 0.35},
+		crowd:       30, // a claim takes longer, and an edit can happen in the middle
+	},
+	{
+		name:        "lines", // that form while others come
+		breaks:      map[string]int{"late commits": 8, "slow": 2, "kill": 1, "lie": 1},
+		breakEvery:  [2]float64{0.3, 1.2},
+		people:      map[string]int{"run": 10, "params": 1},
+		peopleEvery: [2]float64{0.05, 0.25},
+	},
+}
+
+// schedules are those of a scenario in this mood.
+func (m *mood) schedules() []spec {
+	all := schedules()
+	for i := range m.crowd {
+		all = append(all, spec{
+			Name: fmt.Sprintf("crowd-%d", i), Cron: "* * * * * *", Policy: "allow", Params: map[string]any{"crowd": i},
+		})
+	}
+	return all
+}
+
+func moodOf(seed uint64) *mood { return &moods[seed%uint64(len(moods))] }
+
 // script draws the faults of a scenario.
-func (l *lab) script(rng *rand.Rand, length time.Duration) []step {
+func (l *lab) script(rng *rand.Rand, m *mood, length time.Duration) []step {
 	var steps []step
 	seconds := func(from, until float64) time.Duration {
 		return time.Duration((from + rng.Float64()*(until-from)) * float64(time.Second)).Round(time.Millisecond)
@@ -56,88 +136,103 @@ func (l *lab) script(rng *rand.Rand, length time.Duration) []step {
 	add := func(at time.Duration, do func(), format string, args ...any) {
 		steps = append(steps, step{at, fmt.Sprintf(format, args...), do})
 	}
+	draw := func(weights map[string]int) string {
+		total := 0
+		names := slices.Sorted(maps.Keys(weights))
+		for _, name := range names {
+			total += weights[name]
+		}
+		at := rng.IntN(total)
+		for _, name := range names {
+			if at -= weights[name]; at < 0 {
+				return name
+			}
+		}
+		panic("unreachable")
+	}
 
-	// What breaks things.
-	for at := seconds(0, 1); at < length; at += seconds(0.8, 3.2) {
+	for at := seconds(0, 1); at < length; at += seconds(m.breakEvery[0], m.breakEvery[1]) {
 		n := l.nodes[rng.IntN(len(l.nodes))]
-		switch rng.IntN(16) {
-		case 0, 1, 2:
+		switch what := draw(m.breaks); what {
+		case "kill":
 			down := seconds(0.1, 4)
 			add(at, func() { n.kill(down) }, "kill %s, start it again after %s", n.name, down)
-		case 3:
+		case "blink", "freeze":
 			d := seconds(0.5, 3)
+			if what == "freeze" {
+				d = seconds(8, 12)
+			}
 			add(at, func() { n.freeze(d) }, "freeze %s for %s", n.name, d)
-		case 4, 5:
-			d := seconds(8, 12)
-			add(at, func() { n.freeze(d) }, "freeze %s for %s", n.name, d)
-		case 6, 7:
+		case "roll":
 			add(at, n.roll, "roll %s", n.name)
-		case 8:
+		case "terminate session":
 			add(at, func() { n.terminate(0) }, "terminate the session of %s", n.name)
-		case 9:
+		case "terminate":
 			which := rng.IntN(10) + 1
 			add(at, func() { n.terminate(which) }, "terminate a connection of %s", n.name)
-		case 10:
+		case "restart":
 			immediate := rng.IntN(2) == 0
 			add(at, func() { l.restart(immediate) }, "restart Postgres, immediate %t", immediate)
-		case 11:
+		case "cut":
 			add(at, func() { n.disconnect(oracle.CutOff, "cut", 0, (*proxy).cut) }, "cut the connections of %s", n.name)
-		case 12:
+		case "refuse":
 			d := seconds(0.5, 6)
 			add(at, func() { n.disconnect(oracle.CutOff, "refuse", d, (*proxy).refuse) }, "refuse connections of %s for %s", n.name, d)
-		case 13:
+		case "hold":
 			d := seconds(1, 8)
 			add(at, func() { n.disconnect(oracle.CutOff, "hold", d, (*proxy).hold) }, "hold the connections of %s for %s", n.name, d)
-		case 14:
+		case "slow":
 			d, latency := seconds(1, 4), seconds(0.01, 0.15)
 			slow := func(p *proxy) { p.slow(latency) }
 			add(at, func() { n.disconnect(oracle.Slow, "slow", d, slow) }, "slow the connections of %s by %s for %s", n.name, latency, d)
-		case 15:
+		case "late commits":
+			d := seconds(2, 4)
+			add(at, func() { n.disconnect(oracle.Slow, "late commits", d, (*proxy).delayCommits) }, "commits of %s wait for the next second for %s", n.name, d)
+		case "deaf":
 			add(at, func() { n.disconnect(oracle.Deaf, "deaf", 4*time.Second, (*proxy).dropNotifications) }, "%s hears no notifications for 4s", n.name)
+		case "lie":
+			commits := rng.IntN(3) + 1
+			lie := func(p *proxy) { p.lie(commits) }
+			add(at, func() { n.disconnect(oracle.Lie, "lie", time.Second, lie) }, "lie to %s about %d commits", n.name, commits)
+		default:
+			panic(what)
 		}
 	}
-	// Errors after a commit cost little.
-	for at := seconds(0, 3); at < length; at += seconds(1, 4) {
-		n, commits := l.nodes[rng.IntN(len(l.nodes))], rng.IntN(3)+1
-		lie := func(p *proxy) { p.lie(commits) }
-		add(at, func() { n.disconnect(oracle.Lie, "lie", time.Second, lie) }, "lie to %s about %d commits", n.name, commits)
-	}
 
-	// What people do meanwhile.
 	crons := []string{"* * * * * *", "*/2 * * * * *", "@every 2s", "@every 3s", "*/3 0-29 * * * *", "1,4,5-9,30-50 * * * * *"}
 	zones := []string{"UTC", "Asia/Kathmandu", "Asia/Tokyo", "Australia/Eucla"}
-	for at := seconds(0, 1); at < length; at += seconds(0.05, 1) {
+	for at := seconds(0, 1); at < length; at += seconds(m.peopleEvery[0], m.peopleEvery[1]) {
 		n, which := l.nodes[rng.IntN(len(l.nodes))], rng.IntN(1000)
 		patch := func(field string, value any) {
 			body := map[string]any{field: value}
 			add(at, func() { l.edit(which, n, "edit "+field, http.MethodPatch, "", body) }, "edit %v", body)
 		}
-		switch rng.IntN(14) {
-		case 0, 1:
+		switch what := draw(m.people); what {
+		case "cron":
 			patch("cron_expression", crons[rng.IntN(len(crons))])
-		case 2:
+		case "zone":
 			patch("timezone", zones[rng.IntN(len(zones))])
-		case 3, 4, 5:
-			patch("task_params", map[string]any{"mark": rng.IntN(3)})
-		case 6:
+		case "params":
+			takes := []float64{0, 0.3, 1, 2.5}[rng.IntN(4)]
+			patch("task_params", map[string]any{"mark": rng.IntN(2), "seconds": takes})
+		case "policy":
 			patch("execution_policy", []string{"allow", "skip", "queue"}[rng.IntN(3)])
-		case 7:
+		case "disable":
 			again := seconds(0.05, 2)
 			add(at, func() { l.edit(which, n, "disable", http.MethodPost, "/disable", nil) }, "disable one")
 			add(at+again, func() { l.edit(which, n, "enable", http.MethodPost, "/enable", nil) }, "enable it")
-		case 8:
+		case "replace":
 			s := schedules()[rng.IntN(len(schedules()))]
-			if rng.IntN(2) == 0 {
-				add(at, func() { l.replace(which, n, s) }, "delete one, make another %s", s.Name)
-			}
-		case 9, 10, 11:
+			add(at, func() { l.replace(which, n, s) }, "delete one, make another %s", s.Name)
+		case "run":
+			which %= len(schedules()) // not of the crowd
 			add(at, func() { l.edit(which, n, "run now", http.MethodPost, "/run", map[string]any{}) }, "run one now")
-		case 12:
-			state := []string{"running", "queued", "retrying"}[rng.IntN(3)]
-			add(at, func() { l.touch(which, state, "cancel in psql", cancelJob) }, "cancel a %s job in psql", state)
-		case 13:
-			state := []string{"running", "queued", "retrying"}[rng.IntN(3)]
-			add(at, func() { l.touch(which, state, "delete in psql", deleteJob) }, "delete a %s job in psql", state)
+		case "cancel", "delete":
+			state := []string{"running", "running", "queued", "retrying"}[rng.IntN(4)]
+			statement := map[string]string{"cancel": cancelJob, "delete": deleteJob}[what]
+			add(at, func() { l.touch(which, state, what+" in psql", statement) }, "%s a %s job in psql", what, state)
+		default:
+			panic(what)
 		}
 	}
 	slices.SortStableFunc(steps, func(a, b step) int { return int(a.at - b.at) })

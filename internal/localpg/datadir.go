@@ -313,7 +313,7 @@ func (d *dataDir) awaitQuiet(ctx context.Context, bin install) (*os.File, error)
 }
 
 // pidFile reads postmaster.pid: whose it is, 0 if there is none, and whether
-// that server takes connections.
+// that server takes connections (those of a standby may read).
 func (d *dataDir) pidFile() (pid int, ready bool) {
 	text, err := d.root.ReadFile("postmaster.pid")
 	if err != nil {
@@ -324,7 +324,11 @@ func (d *dataDir) pidFile() (pid int, ready bool) {
 	if err != nil {
 		return 0, false
 	}
-	return pid, len(lines) > 7 && strings.TrimSpace(lines[7]) == "ready"
+	if len(lines) <= 7 {
+		return pid, false
+	}
+	state := strings.TrimSpace(lines[7])
+	return pid, state == "ready" || state == "standby"
 }
 
 // socketDir is the data directory itself, or, if the path of that is too long

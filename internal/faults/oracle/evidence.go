@@ -296,7 +296,7 @@ WHERE NOT coalesce(CASE
     WHEN r.id IS NULL THEN j.finalized_at IS NOT NULL
     WHEN r.id::text <> j.args ->> 'run_id' THEN false
     WHEN r.state = 'running' THEN j.state = 'running'
-    WHEN r.state IN ('queued', 'retrying') THEN j.state IN ('available', 'pending', 'scheduled', 'retryable')
+    WHEN r.state IN ('queued', 'retrying') THEN j.finalized_at IS NULL -- it may have been fetched, and not begun
     WHEN r.state IN ('waiting', 'skipped', 'missed') THEN j.id IS NULL
     WHEN j.id IS NULL THEN true
     WHEN r.state = 'succeeded' THEN j.state = 'completed'

@@ -18,6 +18,12 @@ const (
 	sessionLimit = 3500 * time.Millisecond
 	// wakeLimit is how long a node that wakes up may need to stop its runs.
 	wakeLimit = 3 * time.Second
+	// clockLimit is how far the log of executions and the ledger may be apart.
+	clockLimit = 50 * time.Millisecond
+	// commitLimit is how long after its statements a transaction may commit.
+	commitLimit = time.Second
+	// startLimit is how long a process may need to start.
+	startLimit = 5 * time.Second
 	// onTime is how old a tick must be before it may be missed.
 	onTime = 60 * time.Second
 	// maxLives is how many times a run may be lost with its process.
@@ -44,6 +50,7 @@ const (
 	CheckExecuted = "executed" // succeeded means executed; once, if nothing interfered
 	CheckEnd      = "end"      // a run ends as it should
 	CheckOverlap  = "overlap"  // no two executions of a key or run at a time
+	CheckKey      = "key"      // a key is held by one run at a time, from its queueing to its end
 	CheckOrder    = "order"    // nobody in line is overtaken
 	CheckWait     = "wait"     // nobody waits for what is free
 	CheckAgree    = "agree"    // runs and river_job agree
@@ -70,6 +77,7 @@ func Judge(ev *Evidence) (*Verdict, error) {
 	j.executed()
 	j.ends()
 	j.overlaps()
+	j.keys()
 	j.order()
 	j.waits()
 	j.agreement()
@@ -193,15 +201,26 @@ func (j *judge) late(r *Run) {
 	if moves[0].At.Before(until) {
 		return
 	}
-	for _, f := range j.ev.Faults {
-		if during(f, from, until) && (f.Kind == Database || f.Kind == Freeze || f.Kind == CutOff || f.Kind == Slow) {
-			return
-		}
+	if j.hampered(from, until) {
+		return
 	}
-	if j.unharmed(from, until) {
+	// Whoever was told nonsense tries again.
+	there := slices.ContainsFunc(j.ev.Processes, func(p Process) bool {
+		return p.From.Before(r.ScheduledFor.Add(-startLimit)) && (p.To.IsZero() || p.To.After(until)) &&
+			!slices.ContainsFunc(j.ev.Faults, func(f Fault) bool { return f.PID == p.PID && f.Kind == Stop && during(f, from, until) })
+	})
+	if there {
 		j.find(CheckLate, r.ScheduledFor, r, "the tick of %s was decided %s late, and a node was there to do it",
 			clock(r.ScheduledFor), moves[0].At.Sub(r.ScheduledFor).Round(time.Millisecond))
 	}
+}
+
+// hampered tells whether somebody may have held locks for long in a time, or
+// been late with a commit.
+func (j *judge) hampered(from, until time.Time) bool {
+	return slices.ContainsFunc(j.ev.Faults, func(f Fault) bool {
+		return during(f, from, until) && (f.Kind == Database || f.Kind == Freeze || f.Kind == CutOff || f.Kind == Slow)
+	})
 }
 
 // unharmed tells whether a process lived through all of a time, and nothing was
@@ -247,7 +266,8 @@ func (j *judge) skips() {
 				j.find(CheckSkip, r.ScheduledFor, r, "run %s may wait, and was skipped as %s", r.ID, r.Reason)
 			case blocker == nil || blocker.Key != r.Key:
 				j.find(CheckSkip, r.ScheduledFor, r, "run %s was skipped behind %q, which is no run of its key", r.ID, r.BlockedBy)
-			case j.ended(blocker.ID).Before(first.Began) || j.moves[blocker.ID][0].At.After(first.At):
+			case j.ended(blocker.ID).Add(commitLimit).Before(first.Began) && !j.hampered(j.ended(blocker.ID), first.Began),
+				j.moves[blocker.ID][0].At.After(first.At):
 				j.find(CheckSkip, first.At, r, "run %s was skipped behind %s, which was over or not there yet", r.ID, blocker.ID)
 			}
 		}
@@ -282,6 +302,12 @@ func (j *judge) executed() {
 		}
 		if r.Key != all[0].Key {
 			j.find(CheckExecuted, all[0].Start, r, "run %s was executed with other arguments than it has", id)
+		}
+		for _, e := range all {
+			started := slices.ContainsFunc(j.moves[id], func(m Move) bool { return m.State == "running" && !m.At.After(e.Start.Add(clockLimit)) })
+			if !started {
+				j.find(CheckExecuted, e.Start, r, "execution %d of run %s began, and the ledger did not say that it runs", e.Number, id)
+			}
 		}
 		for i, e := range all[1:] {
 			if before := all[i]; before.Outcome != Failed && !j.disturbed(before, e.Start) {
@@ -331,21 +357,35 @@ func (j *judge) ends() {
 				j.find(CheckEnd, j.ended(r.ID), r, "run %s was cancelled (%s) by nobody", r.ID, r.Reason)
 			}
 		case "failed":
-			failures, lost := 0, 0
+			failures := 0
 			for _, e := range j.executions[r.ID] {
-				switch {
-				case e.Outcome == Failed:
+				if e.Outcome == Failed {
 					failures++
-				case j.befell(e.PID, e.Start.Add(-aftermath), j.ended(r.ID)):
-					lost++
 				}
 			}
+			lost := j.lives(r)
 			if failures < r.MaxAttempts && (r.Reason != "worker_lost" || lost < maxLives) {
 				j.find(CheckEnd, j.ended(r.ID), r, "run %s has failed after %d of %d attempts and %d lives (%s): %s",
 					r.ID, failures, r.MaxAttempts, lost, cmp.Or(r.Reason, "no reason"), r.Error)
 			}
 		}
 	}
+}
+
+// lives is how many times a run may have been lost with its process, be it before
+// the task's code had begun.
+func (j *judge) lives(r *Run) int {
+	lost := 0
+	moves := j.moves[r.ID]
+	for i, m := range moves {
+		if m.Reason != "worker_lost" || m.JobID == 0 || m.State == "running" || i == 0 {
+			continue
+		}
+		if slices.ContainsFunc(j.ev.Processes, func(p Process) bool { return j.befell(p.PID, moves[i-1].At.Add(-aftermath), m.At) }) {
+			lost++
+		}
+	}
+	return lost
 }
 
 // over is when an execution was over: at the latest, when its process was.
@@ -422,6 +462,33 @@ func (j *judge) zombie(a, b *Execution) string {
 func (j *judge) refused(e *Execution) bool {
 	r := j.runs[e.RunID]
 	return r != nil && r.Accepted != e.Number
+}
+
+// keys: a key is held by one run at a time, from the queueing of its first job
+// to its end.
+func (j *judge) keys() {
+	type holder struct {
+		span
+		r *Run
+	}
+	holders := map[string][]holder{}
+	for i := range j.ev.Runs {
+		r := &j.ev.Runs[i]
+		for _, m := range j.moves[r.ID] {
+			if m.State == "queued" && r.Key != "" {
+				holders[r.Key] = append(holders[r.Key], holder{span{m.At, j.ended(r.ID)}, r})
+				break
+			}
+		}
+	}
+	for _, all := range holders {
+		slices.SortFunc(all, func(a, b holder) int { return a.from.Compare(b.from) })
+		for i, h := range all[min(1, len(all)):] {
+			if before := all[i]; h.from.Before(before.until) {
+				j.find(CheckKey, h.from, h.r, "run %s was queued while run %s held the key, until %s", h.r.ID, before.r.ID, clock(before.until))
+			}
+		}
+	}
 }
 
 // order: who stood in line when another of his key got its turn, and came

@@ -114,6 +114,11 @@ func TestJudge(t *testing.T) {
 		{"SkippedThoughAllowed", skipped("allow", 20), CheckSkip},
 		{"SkippedThoughQueued", skipped("queue", 20), CheckSkip},
 		{"SkippedBehindOneThatWasOver", skipped("skip", 12), CheckSkip},
+		{"SkippedBehindALateCommit", func(ev *Evidence) {
+			skipped("skip", 18)(ev)
+			ev.Faults = []Fault{{Kind: Slow, Node: "n1", PID: 1, From: at(17), To: at(20)}}
+		}, ""},
+		{"SkippedBehindOneThatIsJustOver", skipped("skip", 19.5), ""},
 		{"SkippedBehindNobody", func(ev *Evidence) { skipped("skip", 20)(ev); ev.Runs[1].BlockedBy = "x" }, CheckSkip},
 
 		{"NeverExecuted", func(ev *Evidence) { ev.Executions = ev.Executions[:1] }, CheckExecuted},
@@ -135,6 +140,9 @@ func TestJudge(t *testing.T) {
 			ends(ev, "cancelled", "cancelled_by_user")
 			ev.Faults = []Fault{{Kind: Touch, RunID: "r20", From: at(21), To: at(21)}}
 		}, ""},
+		{"ExecutedBeforeItsStart", func(ev *Evidence) { ev.Moves[1].At = at(11.5) }, CheckExecuted},
+		{"LostThreeTimes", func(ev *Evidence) { lost(ev, 3) }, ""},
+		{"GivenUpTooEarly", func(ev *Evidence) { lost(ev, 2) }, CheckEnd},
 		{"FailedTooEarly", func(ev *Evidence) { ends(ev, "failed", ""); ev.Executions[1].Outcome = Failed }, CheckEnd},
 
 		{"Overlap", func(ev *Evidence) { ev.Executions[1].Start = at(11.5) }, CheckOverlap},
@@ -159,6 +167,9 @@ func TestJudge(t *testing.T) {
 			}
 			ev.Executions[0].Start, ev.Executions[0].End = at(24), at(24.9)
 		}, CheckOrder},
+
+		{"QueuedBesideAnother", func(ev *Evidence) { ev.Moves[3].At = at(10.5) }, CheckKey},
+		{"QueuedRightAfterAnother", func(ev *Evidence) { ev.Moves[3].At = ev.Moves[2].At }, ""},
 
 		{"WaitsForNothing", func(ev *Evidence) { waits(ev, 40) }, CheckWait},
 		{"WaitsABit", func(ev *Evidence) { waits(ev, 33) }, ""},
@@ -253,6 +264,23 @@ func ends(ev *Evidence, state, reason string) {
 	r := &ev.Runs[1]
 	r.State, r.Reason, r.Accepted = state, reason, 0
 	ev.Moves[5].State = state
+}
+
+// lost gives the second run so many lives, each of which ends with its process.
+func lost(ev *Evidence, times int) {
+	ends(ev, "failed", "worker_lost")
+	last := ev.Moves[5]
+	ev.Moves, ev.Executions = ev.Moves[:4], ev.Executions[:1]
+	for i := range times {
+		second := float64(21 + i)
+		ev.Faults = append(ev.Faults, Fault{Kind: Kill, Node: "n2", PID: 2, From: at(second - 0.5), To: at(second - 0.5)})
+		m := Move{RunID: "r20", State: "queued", Reason: "worker_lost", JobID: int64(i + 1), Began: at(second), At: at(second)}
+		if i+1 == times {
+			last.Reason, last.JobID, last.At = m.Reason, m.JobID, m.At
+			m = last
+		}
+		ev.Moves = append(ev.Moves, m)
+	}
 }
 
 // waits makes the second run wait until a second, though its key is free.
