@@ -85,6 +85,18 @@ func TestTheRunOfALostNodeGoesOnUnderANewJob(t *testing.T) {
 	require.Equal(t, lost.String(), node)
 }
 
+func TestTheRunOfALostNodeThatHadOnlyFetchedItsJobKeepsItsAttempt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	run := b.runNow(t, b.schedule(t, func(*riverbeat.Schedule) {}))
+	b.exec(t, `UPDATE river_job SET state = 'running', attempt = attempt + 1, attempted_at = now(),
+attempted_by = array_append(attempted_by, $2) WHERE id = $1`, *run.JobID, uuid.NewString())
+	b.start()
+	ended := b.until(t, run.ID, in(riverbeat.Succeeded))
+	require.Equal(t, 1, ended.Attempt)
+	require.Equal(t, 1, ended.Execution)
+}
+
 func TestARunThatLosesThreeLivesHasFailed(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -304,6 +304,9 @@ func (j *judge) executed() {
 			j.find(CheckExecuted, all[0].Start, r, "run %s was executed with other arguments than it has", id)
 		}
 		for _, e := range all {
+			if e.Attempt < 1 || e.Attempt > r.MaxAttempts {
+				j.find(CheckExecuted, e.Start, r, "execution %d of run %s was attempt %d of %d", e.Number, id, e.Attempt, r.MaxAttempts)
+			}
 			started := slices.ContainsFunc(j.moves[id], func(m Move) bool { return m.State == "running" && !m.At.After(e.Start.Add(clockLimit)) })
 			if !started {
 				j.find(CheckExecuted, e.Start, r, "execution %d of run %s began, and the ledger did not say that it runs", e.Number, id)

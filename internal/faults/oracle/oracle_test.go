@@ -34,7 +34,7 @@ func story() *Evidence {
 		return moves
 	}
 	execution := func(id, node string, pid int, from float64) Execution {
-		return Execution{RunID: id, ScheduleID: "s", Key: "k", Number: 1, Node: node, PID: pid, Start: at(from), End: at(from + 0.9), Outcome: Done}
+		return Execution{RunID: id, ScheduleID: "s", Key: "k", Number: 1, Attempt: 1, Node: node, PID: pid, Start: at(from), End: at(from + 0.9), Outcome: Done}
 	}
 	return &Evidence{
 		Versions:   []Version{{ScheduleID: "s", Name: "s", Number: 1, Cron: "@every 10s", Policy: "queue", Params: "{}", Enabled: true, Earliest: at(5), Latest: at(5.1), EndsAt: new(at(25))}},
@@ -57,8 +57,8 @@ func at(seconds float64) time.Time {
 func frozen(ev *Evidence) {
 	ev.Faults = []Fault{{Kind: Freeze, Node: "n1", PID: 1, From: at(11.2), To: at(21.2)}}
 	ev.Executions = []Execution{
-		{RunID: "r10", ScheduleID: "s", Key: "k", Number: 1, Node: "n1", PID: 1, Start: at(11), End: at(21.3), Outcome: Interrupted},
-		{RunID: "r10", ScheduleID: "s", Key: "k", Number: 2, Node: "n2", PID: 2, Start: at(17), End: at(17.9), Outcome: Done},
+		{RunID: "r10", ScheduleID: "s", Key: "k", Number: 1, Attempt: 1, Node: "n1", PID: 1, Start: at(11), End: at(21.3), Outcome: Interrupted},
+		{RunID: "r10", ScheduleID: "s", Key: "k", Number: 2, Attempt: 1, Node: "n2", PID: 2, Start: at(17), End: at(17.9), Outcome: Done},
 		ev.Executions[1],
 	}
 	ev.Executions[2].Start, ev.Executions[2].End = at(22), at(22.9)
@@ -141,6 +141,7 @@ func TestJudge(t *testing.T) {
 			ev.Faults = []Fault{{Kind: Touch, RunID: "r20", From: at(21), To: at(21)}}
 		}, ""},
 		{"ExecutedBeforeItsStart", func(ev *Evidence) { ev.Moves[1].At = at(11.5) }, CheckExecuted},
+		{"AttemptZero", func(ev *Evidence) { ev.Executions[0].Attempt = 0 }, CheckExecuted},
 		{"LostThreeTimes", func(ev *Evidence) { lost(ev, 3) }, ""},
 		{"GivenUpTooEarly", func(ev *Evidence) { lost(ev, 2) }, CheckEnd},
 		{"FailedTooEarly", func(ev *Evidence) { ends(ev, "failed", ""); ev.Executions[1].Outcome = Failed }, CheckEnd},

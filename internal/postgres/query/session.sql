@@ -75,12 +75,14 @@ WHERE id = @id AND state = 'running';
 -- name: DetachJob :exec
 UPDATE runs SET job_id = NULL WHERE scheduled_for = @scheduled_for AND id = @id;
 
+-- The attempt that was lost is not used up; a job that was only fetched has
+-- begun none.
 -- name: StartNextLife :exec
 UPDATE runs
 SET state = CASE WHEN @attempts_used::int > 0 THEN 'retrying' ELSE 'queued' END,
     reason = @reason,
     job_id = @job_id::bigint,
-    attempt = attempt - 1,
+    attempt = CASE WHEN state = 'running' THEN attempt - 1 ELSE attempt END,
     started_at = NULL,
     enqueued_at = clock_timestamp()
 WHERE scheduled_for = @scheduled_for AND id = @id;

@@ -283,7 +283,7 @@ UPDATE runs
 SET state = CASE WHEN $1::int > 0 THEN 'retrying' ELSE 'queued' END,
     reason = $2,
     job_id = $3::bigint,
-    attempt = attempt - 1,
+    attempt = CASE WHEN state = 'running' THEN attempt - 1 ELSE attempt END,
     started_at = NULL,
     enqueued_at = clock_timestamp()
 WHERE scheduled_for = $4 AND id = $5
@@ -297,6 +297,8 @@ type StartNextLifeParams struct {
 	ID           uuid.UUID
 }
 
+// The attempt that was lost is not used up; a job that was only fetched has
+// begun none.
 func (q *Queries) StartNextLife(ctx context.Context, db DBTX, arg *StartNextLifeParams) error {
 	_, err := db.Exec(ctx, startNextLife,
 		arg.AttemptsUsed,
