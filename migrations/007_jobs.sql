@@ -58,7 +58,8 @@ SELECT
     missed_count,
     requested_by,
     cancel_requested_at,
-    cancel_requested_by
+    cancel_requested_by,
+    lost_lives
 FROM runs;
 
 ---- create above / drop below ----

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"riverbeat/internal/postgres"
+	"riverbeat/internal/riverbeat"
 )
 
 func newResume() *cobra.Command {
@@ -51,30 +52,18 @@ func newResume() *cobra.Command {
 
 func resume(ctx context.Context, tx *postgres.Tx, out io.Writer, environment string, here bool) error {
 	const shown = 10
-	outlook, err := tx.Outlook(ctx, shown)
+	hold, err := tx.Hold(ctx, shown)
 	if err != nil {
 		return err
 	}
-	hold := tx.AtHome(ctx)
-	switch {
-	case hold == nil:
-		if _, err := fmt.Fprintln(out, "The installation is at home here: its nodes are not on hold."); err != nil {
-			return err
-		}
-	case !postgres.IsOnHold(hold):
-		return hold
-	default:
-		if _, err := fmt.Fprintf(out, "%s\n\n", hold); err != nil {
-			return err
-		}
-	}
-	if err := printOutlook(out, outlook); err != nil {
+	if hold == nil {
+		_, err := fmt.Fprintln(out, "Nothing is on hold: the installation is at home here.")
 		return err
 	}
-	switch {
-	case hold == nil:
-		return nil
-	case !here:
+	if err := printHold(out, hold); err != nil {
+		return err
+	}
+	if !here {
 		return errors.New("nothing was changed; say --here to let the nodes work on this database")
 	}
 	if err := tx.MoveHere(ctx); err != nil {
@@ -84,14 +73,14 @@ func resume(ctx context.Context, tx *postgres.Tx, out io.Writer, environment str
 	return err
 }
 
-func printOutlook(out io.Writer, o *postgres.Outlook) error {
+func printHold(out io.Writer, h *riverbeat.Hold) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintf(w, "schedules that are due\t%d\njobs that are not finished\t%d\nruns that wait in line\t%d\n",
-		o.DueSchedules, o.Jobs, o.WaitingRuns)
-	if len(o.Next) > 0 {
+	_, _ = fmt.Fprintf(w, "%s\n\nAt once there would be\nschedules that are due\t%d\njobs that are not finished\t%d\nruns that wait in line\t%d\n",
+		h.Why, h.DueSchedules, h.Jobs, h.WaitingRuns)
+	if len(h.Next) > 0 {
 		_, _ = fmt.Fprintf(w, "\nNEXT TICK\tSCHEDULE\tTASK\n")
 	}
-	for _, n := range o.Next {
+	for _, n := range h.Next {
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", n.At.Format(time.RFC3339), n.ScheduleName, n.TaskName)
 	}
 	return w.Flush()

@@ -166,7 +166,7 @@ var settings = []Setting{
 	},
 	{
 		Name: "RIVERBEAT_ENVIRONMENT", Flag: "environment", Default: "default", Unit: "label",
-		Doc: "A label, written into the installation, that tells a copy of its database from the original. It is written down when the database is first used. At most 50 letters, digits, `.`, `_` and `-`.",
+		Doc: "A label, written into the installation, that tells a copy of its database from the original. It is written down when the database is first used; a node with another one is on hold until `riverbeat resume --here`. At most 50 letters, digits, `.`, `_` and `-`.",
 		set: func(c *Config, v string) string {
 			c.Environment = v
 			return ""

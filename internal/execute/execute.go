@@ -105,7 +105,9 @@ func (e *Executor) Open(ctx context.Context) (err error) {
 	for len(e.onHold) > 0 {
 		<-e.onHold //nolint:errcheck // read by nobody: it is of the time before
 	}
-	e.opened, err = e.session.opened(ctx)
+	ctx, cancel := context.WithTimeout(ctx, openWithin)
+	defer cancel()
+	e.opened, err = e.session.open(ctx)
 	return err
 }
 

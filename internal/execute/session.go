@@ -24,6 +24,8 @@ const (
 	// broken connection, and there is time for another one.
 	answerWithin = 1500 * time.Millisecond
 	reopenEvery  = 200 * time.Millisecond
+	// openWithin bounds the first opening, when nothing runs yet.
+	openWithin = 10 * time.Second
 )
 
 // errNoSession is why an attempt cannot begin right now.

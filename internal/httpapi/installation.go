@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
+
 	"riverbeat/internal/riverbeat"
 )
 
@@ -13,12 +15,46 @@ type installationState struct {
 	PausedAt    *time.Time `json:"paused_at" doc:"Since when no tick fires; null: they do."`
 	PausedBy    *string    `json:"paused_by"`
 	PauseReason *string    `json:"pause_reason"`
+	Hold        *hold      `json:"hold" doc:"Why this node does nothing; null: it works."`
+}
+
+// hold is why a node does nothing, as it is answered.
+type hold struct {
+	Why      string `json:"why"`
+	WouldRun struct {
+		DueSchedules int        `json:"due_schedules" doc:"Whose ticks would be decided."`
+		Jobs         int        `json:"jobs" doc:"Not finished; they would be worked."`
+		WaitingRuns  int        `json:"waiting_runs" doc:"In lines, that would move up."`
+		Next         []nextTick `json:"next" doc:"The first ticks, at most 10."`
+	} `json:"would_run" doc:"What would happen at once if the node worked here."`
+}
+
+type nextTick struct {
+	ScheduleID   uuid.UUID `json:"schedule_id"`
+	ScheduleName string    `json:"schedule_name"`
+	TaskName     string    `json:"task_name"`
+	At           time.Time `json:"at"`
 }
 
 func stateOf(i *riverbeat.Installation) *installationState {
 	return &installationState{
 		Environment: i.Environment, PausedAt: i.PausedAt, PausedBy: orNull(i.PausedBy), PauseReason: orNull(i.PauseReason),
+		Hold: holdOf(i.Hold),
 	}
+}
+
+func holdOf(h *riverbeat.Hold) *hold {
+	if h == nil {
+		return nil
+	}
+	answer := &hold{Why: h.Why}
+	would := &answer.WouldRun
+	would.DueSchedules, would.Jobs, would.WaitingRuns = h.DueSchedules, h.Jobs, h.WaitingRuns
+	would.Next = make([]nextTick, len(h.Next))
+	for i, n := range h.Next {
+		would.Next[i] = nextTick(n)
+	}
+	return answer
 }
 
 type installationRequest struct{}

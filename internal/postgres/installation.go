@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"riverbeat/internal/postgres/internal/dbq"
@@ -62,23 +61,13 @@ func (tx *Tx) MoveHere(ctx context.Context) error {
 	return tx.q.MoveHere(ctx, tx.Tx, tx.environment)
 }
 
-// Outlook is what happens when nodes begin to work.
-type Outlook struct {
-	DueSchedules, Jobs, WaitingRuns int
-	Next                            []NextTick // the first ticks, in order
-}
-
-// NextTick is the next tick of a schedule.
-type NextTick struct {
-	ScheduleID   uuid.UUID
-	ScheduleName string
-	TaskName     string
-	At           time.Time
-}
-
-// Outlook reads what happens when nodes begin to work, with at most limit next
-// ticks.
-func (tx *Tx) Outlook(ctx context.Context, limit int) (*Outlook, error) {
+// Hold tells whether this node is on hold (see AtHome), and what would happen if
+// it were not, with at most limit next ticks; nil if it is not.
+func (tx *Tx) Hold(ctx context.Context, limit int) (*riverbeat.Hold, error) {
+	why := tx.AtHome(ctx)
+	if !IsOnHold(why) {
+		return nil, why
+	}
 	counts, err := tx.q.WouldFire(ctx, tx.Tx)
 	if err != nil {
 		return nil, err
@@ -87,16 +76,25 @@ func (tx *Tx) Outlook(ctx context.Context, limit int) (*Outlook, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Outlook{DueSchedules: int(counts.DueSchedules), Jobs: int(counts.Jobs), WaitingRuns: int(counts.WaitingRuns)}
-	for _, row := range rows {
-		o.Next = append(o.Next, NextTick{row.ScheduleID, row.Name, row.TaskName, row.NextRunAt.UTC()})
+	hold := &riverbeat.Hold{
+		Why: riverbeat.Explain(why), DueSchedules: int(counts.DueSchedules), Jobs: int(counts.Jobs), WaitingRuns: int(counts.WaitingRuns),
 	}
-	return o, nil
+	for _, row := range rows {
+		hold.Next = append(hold.Next, riverbeat.NextTick{
+			ScheduleID: row.ScheduleID, ScheduleName: row.Name, TaskName: row.TaskName, At: row.NextRunAt.UTC(),
+		})
+	}
+	return hold, nil
 }
 
 // Installation reads the installation.
 func (tx *Tx) Installation(ctx context.Context) (*riverbeat.Installation, error) {
+	const nextTicks = 10
 	row, err := tx.q.GetInstallation(ctx, tx.Tx)
+	if err != nil {
+		return nil, err
+	}
+	hold, err := tx.Hold(ctx, nextTicks)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +103,7 @@ func (tx *Tx) Installation(ctx context.Context) (*riverbeat.Installation, error)
 		PausedAt:    utc(row.PausedAt),
 		PausedBy:    deref(row.PausedBy),
 		PauseReason: deref(row.PauseReason),
+		Hold:        hold,
 	}, nil
 }
 

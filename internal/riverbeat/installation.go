@@ -4,6 +4,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/google/uuid"
 )
 
 // Installation is what all nodes of one database share.
@@ -12,6 +14,24 @@ type Installation struct {
 	PausedAt    *time.Time
 	PausedBy    string // "" is unknown
 	PauseReason string
+	Hold        *Hold // nil: this node works
+}
+
+// Hold is why this node does nothing, and what would happen at once if it did.
+type Hold struct {
+	Why          string
+	DueSchedules int
+	Jobs         int // not finished
+	WaitingRuns  int
+	Next         []NextTick // the first ticks, in order
+}
+
+// NextTick is the next tick of a schedule.
+type NextTick struct {
+	ScheduleID   uuid.UUID
+	ScheduleName string
+	TaskName     string
+	At           time.Time
 }
 
 // Pause is a time during which no tick fired.

@@ -224,6 +224,7 @@ type ReportRun struct {
 	RequestedBy       *string
 	CancelRequestedAt *time.Time
 	CancelRequestedBy *string
+	LostLives         json.RawMessage
 }
 
 type ReportScheduleHealth struct {
