@@ -15,7 +15,7 @@ type installationState struct {
 	PausedAt    *time.Time `json:"paused_at" doc:"Since when no tick fires; null: they do."`
 	PausedBy    *string    `json:"paused_by"`
 	PauseReason *string    `json:"pause_reason"`
-	Hold        *hold      `json:"hold" doc:"Why this node does nothing; null: it works."`
+	Hold        *hold      `json:"hold,omitempty" doc:"Why this node does nothing; left out: it works."`
 }
 
 // hold is why a node does nothing, as it is answered.

@@ -37,3 +37,18 @@ func TestRunNowIsNotHeldByAPause(t *testing.T) {
 	c.ask(http.StatusOK, "POST", "/api/v1/pause", `{"reason": "test"}`)
 	require.Equal(t, "queued", c.ask(http.StatusCreated, "POST", schedules+"/"+made["id"].(string)+"/run", "")["state"])
 }
+
+// A copy of the database says so, and what it would do.
+func TestAnInstallationOnHold(t *testing.T) {
+	t.Parallel()
+	c := setup(t)
+	s := c.ask(http.StatusCreated, "POST", "/api/v1/schedules", `{"task_name": "echo", "cron_expression": "@daily", "name": "nightly"}`)
+	c.ask(http.StatusCreated, "POST", "/api/v1/schedules/"+s["id"].(string)+"/run", "{}")
+	c.exec("UPDATE installation SET system_identifier = system_identifier + 1")
+	hold := c.ask(http.StatusOK, "GET", "/api/v1/installation", "")["hold"].(map[string]any)
+	require.Contains(t, hold["why"], "is a copy")
+	would := hold["would_run"].(map[string]any)
+	require.EqualValues(t, 1, would["jobs"])
+	require.Equal(t, "nightly", would["next"].([]any)[0].(map[string]any)["schedule_name"])
+	require.Equal(t, "on_hold", c.ask(http.StatusServiceUnavailable, "POST", "/api/v1/schedules/"+s["id"].(string)+"/run", "{}")["code"])
+}
