@@ -460,18 +460,6 @@ errors = ARRAY['{"error": "first"}', '{"error": "broken"}']::jsonb[] WHERE id = 
 			},
 		},
 		{
-			name: "a job fetched without the trigger", check: "runs_without_job",
-			harm: func(b *bundle) {
-				b.ticked(riverbeat.Allow)
-				b.behindTheTrigger("UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now(), attempted_by = ARRAY[(SELECT id FROM nodes)::text]")
-			},
-			status: doctor.Fail, count: 1, detail: "1 run of the last 24h has not the state of its job.", shows: "is running",
-			repaired: "Set 1 run straight.",
-			then: func(b *bundle) {
-				require.Equal(b.t, 1, value[int](b, "SELECT count(*) FROM runs WHERE state = 'running' AND attempt = 1 AND started_at IS NOT NULL AND node IS NOT NULL"))
-			},
-		},
-		{
 			name: "a run deleted under its job", check: "jobs_without_run",
 			harm: func(b *bundle) {
 				b.ticked(riverbeat.Skip)

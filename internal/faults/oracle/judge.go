@@ -440,7 +440,7 @@ func (j *judge) overlaps() {
 // was not. Who wakes up is told so at once; only a stubborn task goes on.
 func (j *judge) zombie(a, b *Execution) string {
 	for _, f := range j.ev.Faults {
-		lost := f.From.Add(sessionLimit)
+		lost := j.sessionLost(f, a.PID)
 		if f.PID != a.PID && f.Kind != Database || b.Start.Before(lost) || !during(f, a.Start, b.Start) {
 			continue
 		}
@@ -459,6 +459,22 @@ func (j *judge) zombie(a, b *Execution) string {
 		}
 	}
 	return ""
+}
+
+// sessionLost is when, at the latest, a process has no session any more that a
+// fault keeps from beating. A frozen one does not open it again.
+func (j *judge) sessionLost(f Fault, pid int) time.Time {
+	lost := f.From.Add(sessionLimit)
+	if f.Kind != Freeze {
+		return lost
+	}
+	for _, g := range j.ev.Faults {
+		ends := g.Kind == CutOff && g.PID == pid || g.Kind == Database
+		if ends && g.From.After(f.From) && g.From.Before(lost) {
+			lost = g.From
+		}
+	}
+	return lost
 }
 
 // refused tells whether nothing that an execution said was taken.
