@@ -59,6 +59,10 @@ type mood struct {
 	peopleEvery [2]float64
 	// crowd is how many more schedules there are, with a tick each second.
 	crowd int
+	// brief is how many schedules there are, two to a key, whose keys are taken for
+	// a moment now and then; if there are any, those are the ones that people run.
+	// They are due in turn: who is claimed holds up requests of his own.
+	brief int
 }
 
 // moods are drawn by seed: the first has everything, the others bring out what
@@ -111,12 +115,23 @@ var moods = []mood{
 		breakEvery:  [2]float64{0.3, 1.2},
 		people:      map[string]int{"run": 10, "params": 1},
 		peopleEvery: [2]float64{0.05, 0.25},
+		brief:       4,
 	},
 }
 
 // schedules are those of a scenario in this mood.
 func (m *mood) schedules() []spec {
-	all := schedules()
+	var all []spec
+	for i := range m.brief {
+		cron := "*/2 * * * * *"
+		if i%2 == 1 {
+			cron = "1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41,43,45,47,49,51,53,55,57,59 * * * * *"
+		}
+		all = append(all, spec{
+			Name: fmt.Sprintf("brief-%d", i), Cron: cron, Policy: "queue", Params: map[string]any{"brief": i / 2, "seconds": 0.1},
+		})
+	}
+	all = append(all, schedules()...)
 	for i := range m.crowd {
 		all = append(all, spec{
 			Name: fmt.Sprintf("crowd-%d", i), Cron: "* * * * * *", Policy: "allow", Params: map[string]any{"crowd": i},
@@ -160,7 +175,7 @@ func (l *lab) script(rng *rand.Rand, m *mood, length time.Duration) []step {
 		case "blink", "freeze":
 			d := seconds(0.5, 3)
 			if what == "freeze" {
-				d = seconds(8, 12)
+				d = seconds(7, 11)
 			}
 			add(at, func() { n.freeze(d) }, "freeze %s for %s", n.name, d)
 		case "roll":
@@ -213,7 +228,7 @@ func (l *lab) script(rng *rand.Rand, m *mood, length time.Duration) []step {
 		case "zone":
 			patch("timezone", zones[rng.IntN(len(zones))])
 		case "params":
-			takes := []float64{0, 0.3, 1, 2.5}[rng.IntN(4)]
+			takes := []float64{0, 0.3, 1, 1.5}[rng.IntN(4)]
 			patch("task_params", map[string]any{"mark": rng.IntN(2), "seconds": takes})
 		case "policy":
 			patch("execution_policy", []string{"allow", "skip", "queue"}[rng.IntN(3)])
@@ -226,6 +241,9 @@ func (l *lab) script(rng *rand.Rand, m *mood, length time.Duration) []step {
 			add(at, func() { l.replace(which, n, s) }, "delete one, make another %s", s.Name)
 		case "run":
 			which %= len(schedules()) // not of the crowd
+			if m.brief > 0 {
+				which %= m.brief
+			}
 			add(at, func() { l.edit(which, n, "run now", http.MethodPost, "/run", map[string]any{}) }, "run one now")
 		case "cancel", "delete":
 			state := []string{"running", "running", "queued", "retrying"}[rng.IntN(4)]
