@@ -371,7 +371,7 @@ func TestAdversaries(t *testing.T) {
 				_, err = s.Effective(json.RawMessage(test.params))
 				took := time.Since(start)
 				t.Logf("%v, %v", took, err)
-				require.Less(t, took, 20*time.Second, "a generous bound: the machine may be busy")
+				require.Less(t, took, 3*time.Minute, "what explodes never ends; what does not takes a second or so on a machine that is not busy")
 			}
 			if err != nil {
 				require.Equal(t, Invalid, KindOf(err))
