@@ -160,6 +160,16 @@ func TestJudge(t *testing.T) {
 		}, CheckOverlap},
 		{"ZombieGoesOn", func(ev *Evidence) { frozen(ev); ev.Executions[0].End = at(26) }, CheckOverlap},
 		{"FrozenTooBrieflyToBeOne", func(ev *Evidence) { frozen(ev); ev.Faults[0].From = at(16) }, CheckOverlap},
+		{"FrozenAndItsSessionEnded", func(ev *Evidence) {
+			frozen(ev)
+			ev.Faults[0].From = at(16)
+			ev.Faults = append(ev.Faults, Fault{Kind: CutOff, Node: "n1", PID: 1, From: at(16.5), To: at(16.5)})
+		}, ""},
+		{"FrozenAndTheSessionOfAnotherEnded", func(ev *Evidence) {
+			frozen(ev)
+			ev.Faults[0].From = at(16)
+			ev.Faults = append(ev.Faults, Fault{Kind: CutOff, Node: "n2", PID: 2, From: at(16.5), To: at(16.5)})
+		}, CheckOverlap},
 
 		{"Overtaken", func(ev *Evidence) {
 			ev.Moves = append([]Move{{RunID: "r10", State: "waiting", Began: at(10), At: at(10)}}, ev.Moves...)
