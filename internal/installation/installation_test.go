@@ -171,7 +171,7 @@ func TestAPauseNeedsAReason(t *testing.T) {
 	require.Nil(t, state.PausedAt)
 }
 
-// claim is a transaction that has read NotPaused. It ends with the function that
+// claim is a transaction that was told that all is ticking. It ends with the function that
 // is answered.
 func (b *bundle) claim(ctx context.Context) (notPaused bool, end func() error) {
 	begun, over, ended := make(chan bool, 1), make(chan struct{}), make(chan error, 1)

@@ -199,8 +199,10 @@ func (t *Ticker) upkeep(ctx context.Context) error {
 	var now time.Time
 	err := t.db.InTx(ctx, func(tx *postgres.Tx) error {
 		var err error
-		now, err = tx.Now(ctx)
-		return err
+		if now, err = tx.Now(ctx); err != nil {
+			return err
+		}
+		return tx.ForgetNodes(ctx)
 	})
 	if err != nil {
 		return err
