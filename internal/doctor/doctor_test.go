@@ -460,18 +460,6 @@ errors = ARRAY['{"error": "first"}', '{"error": "broken"}']::jsonb[] WHERE id = 
 			},
 		},
 		{
-			name: "a job fetched without the trigger", check: "runs_without_job",
-			harm: func(b *bundle) {
-				b.ticked(riverbeat.Allow)
-				b.behindTheTrigger("UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now(), attempted_by = ARRAY[(SELECT id FROM nodes)::text]")
-			},
-			status: doctor.Fail, count: 1, detail: "1 run of the last 24h has not the state of its job.", shows: "is running",
-			repaired: "Set 1 run straight.",
-			then: func(b *bundle) {
-				require.Equal(b.t, 1, value[int](b, "SELECT count(*) FROM runs WHERE state = 'running' AND attempt = 1 AND started_at IS NOT NULL AND node IS NOT NULL"))
-			},
-		},
-		{
 			name: "a run deleted under its job", check: "jobs_without_run",
 			harm: func(b *bundle) {
 				b.ticked(riverbeat.Skip)
@@ -544,7 +532,7 @@ SELECT args, kind, max_attempts, 'running', 1, now(), ARRAY[(SELECT id FROM node
 				b.exec("INSERT INTO nodes (id, host, version, last_seen_at) VALUES ('11111111-1111-4111-8111-111111111111', 'beta', '1', now() - interval '1 minute')")
 				b.exec("UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now() - interval '1 hour', attempted_by = '{11111111-1111-4111-8111-111111111111}'")
 			},
-			status: doctor.Fail, count: 2, detail: "2 runs are left on nodes that are gone.", shows: "on beta, last seen 1m ago",
+			status: doctor.Fail, count: 2, detail: "2 runs are left on nodes that are gone.", shows: "on beta, last seen 1m",
 			after: doctor.Fail,
 		},
 		{
@@ -726,6 +714,17 @@ func TestALineThatMovesIsNotStalled(t *testing.T) {
 	report := <-done
 	require.NotNil(t, report)
 	sound(t, report)
+}
+
+func TestAJobThatWasJustFetchedContradictsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.ticked(riverbeat.Allow)
+	b.behindTheTrigger("UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now(), attempted_by = ARRAY[(SELECT id FROM nodes)::text]")
+	before := b.dump()
+	sound(t, b.check())
+	sound(t, b.repair())
+	require.Equal(t, before, b.dump())
 }
 
 func TestTicksAreThoseOfTheScheduleAsItIs(t *testing.T) {

@@ -516,7 +516,7 @@ WHERE r.scheduled_for >= @since
         j.id IS NULL
         OR j.finalized_at IS NOT NULL
         OR NOT CASE j.state
-            WHEN 'running' THEN r.state = 'running'
+            WHEN 'running' THEN true -- fetched, and the attempt has begun or is about to
             WHEN 'retryable' THEN r.state = 'retrying'
             ELSE r.state IN ('queued', 'retrying')
         END
@@ -650,7 +650,9 @@ FROM (
 WHERE runs.scheduled_for = job.scheduled_for AND runs.id = job.run_id
     AND runs.job_id IS NOT DISTINCT FROM job.job_id
     AND runs.state NOT IN ('waiting', 'skipped', 'missed')
-    AND runs.state <> job.run_state`
+    AND runs.state <> job.run_state
+    -- It was fetched, and its attempt begins only from these states.
+    AND NOT (job.run_state = 'running' AND runs.state IN ('queued', 'retrying'))`
 	ids := make([]uuid.UUID, len(runs))
 	times := make([]time.Time, len(runs))
 	jobIDs := make([]*int64, len(runs))
