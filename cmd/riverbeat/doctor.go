@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -166,6 +167,9 @@ func printTable(w io.Writer, r *doctor.Report) error {
 		things = "check"
 	}
 	fmt.Fprintf(&b, "\n%d %s: %d ok, %d warn, %d fail\n", len(r.Findings), things, count[doctor.OK], count[doctor.Warn], count[doctor.Fail])
+	if names := failing(r); len(names) > 1 && slices.Contains(names, "nodes") {
+		b.WriteString("Begin with nodes: the others may follow from it.\n")
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

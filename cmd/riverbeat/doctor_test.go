@@ -27,9 +27,14 @@ func newPatient(t *testing.T) *patient {
 	t.Helper()
 	p := &patient{pgtest.DB(t), t}
 	p.exec("UPDATE installation SET database_oid = (SELECT oid FROM pg_database WHERE datname = current_database())")
+	p.liveNode()
+	return p
+}
+
+func (p *patient) liveNode() {
+	p.t.Helper()
 	p.exec(`INSERT INTO nodes (id, host, version, tzdata_version, tasks, queues, last_seen_at)
 VALUES (gen_random_uuid(), 'alpha', '1.0', '2026a', '["echo"]', '{"default": 10}', now() + interval '1 hour')`)
-	return p
 }
 
 func (p *patient) exec(statement string) {
@@ -118,6 +123,11 @@ func TestDoctor(t *testing.T) {
 	require.Equal(t, "stalled_lines", report.Findings[14].Check)
 	require.Equal(t, []string{"nightly (019b8b74-1800-7000-8000-000000000001): 3 runs, since 2026-01-05T00:00:00Z"}, report.Findings[14].Examples)
 	require.Contains(t, out, `"examples": []`, "a list, always")
+
+	p.exec("DELETE FROM nodes")
+	_, out, _ = p.call()
+	require.Contains(t, out, "\nBegin with nodes: the others may follow from it.\n")
+	p.liveNode()
 
 	code, out, stderr = p.call("--repair")
 	require.Zero(t, code, out)

@@ -716,6 +716,17 @@ func TestALineThatMovesIsNotStalled(t *testing.T) {
 	sound(t, report)
 }
 
+func TestAJobThatWasJustFetchedContradictsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.ticked(riverbeat.Allow)
+	b.behindTheTrigger("UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now(), attempted_by = ARRAY[(SELECT id FROM nodes)::text]")
+	before := b.dump()
+	sound(t, b.check())
+	sound(t, b.repair())
+	require.Equal(t, before, b.dump())
+}
+
 func TestTicksAreThoseOfTheScheduleAsItIs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
