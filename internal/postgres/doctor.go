@@ -104,7 +104,7 @@ type MissingTrigger struct {
 func (tx *Tx) MissingTriggers(ctx context.Context) ([]MissingTrigger, error) {
 	const missing = `
 SELECT wanted.name, t.tgname IS NOT NULL AS exists
-FROM unnest('{riverbeat_record_update, riverbeat_record_delete}'::text[]) AS wanted (name)
+FROM unnest('{riverbeat_record_update, riverbeat_record_delete, riverbeat_record_truncate}'::text[]) AS wanted (name)
 LEFT JOIN pg_trigger AS t ON t.tgname = wanted.name AND t.tgrelid = 'river_job'::regclass
 WHERE t.tgenabled IS NULL OR t.tgenabled NOT IN ('O', 'A')
 ORDER BY wanted.name`
