@@ -57,7 +57,10 @@ type Queue struct {
 func New(pool *pgxpool.Pool, schema string, logger *slog.Logger) (*Queue, error) {
 	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{
 		Schema: schema, Logger: logger,
-		Middleware: []rivertype.Middleware{river.JobInsertMiddlewareFunc(stamp)},
+		// At most one notification of new jobs in this time leaves this process.
+		// Whoever hears of none looks once a second: too late for a line.
+		FetchCooldown: river.FetchCooldownMin,
+		Middleware:    []rivertype.Middleware{river.JobInsertMiddlewareFunc(stamp)},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make a River client: %w", err)
