@@ -189,7 +189,6 @@ func (n *node) worker() (*worker.Worker, error) {
 		}),
 		Ticker: tick.New(n.db, n.ledger, n.logger),
 		Logger: n.logger,
-		Node:   node,
 		Grace:  n.cfg.ShutdownGrace,
 	})
 }

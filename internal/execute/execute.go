@@ -135,6 +135,9 @@ func (e *Executor) Run(ctx context.Context) {
 // to stop by then, and no other begins.
 func (e *Executor) OnHold() <-chan error { return e.onHold }
 
+// Node is the node that it works for.
+func (e *Executor) Node() postgres.Node { return e.node }
+
 // Now is the database's time, as far as this machine can tell; River stamps
 // retries and snoozes by it.
 func (e *Executor) Now() time.Time { return e.session.now() }
@@ -322,7 +325,7 @@ func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], s
 		return e.failed(ctx, job, started, Final(err))
 	}
 	// Metadata is indexed, so nothing is said where there is nothing to say.
-	if bytes.Contains(job.Metadata, []byte(metadataKey)) {
+	if bytes.Contains(job.Metadata, []byte(queue.MetadataKey)) {
 		if err := report(ctx, "", ""); err != nil {
 			return err
 		}
@@ -413,14 +416,11 @@ func report(ctx context.Context, state riverbeat.State, reason riverbeat.Reason,
 	if reason != "" {
 		said["reason"] = string(reason)
 	}
-	if err := river.MetadataSet(ctx, metadataKey, said); err != nil {
+	if err := river.MetadataSet(ctx, queue.MetadataKey, said); err != nil {
 		return err
 	}
 	return errors.Join(cause...)
 }
-
-// metadataKey is where the history trigger looks for what report said.
-const metadataKey = "riverbeat"
 
 // encode makes of a result what is kept of it; nil for none.
 func encode(result any) (json.RawMessage, error) {

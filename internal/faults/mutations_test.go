@@ -57,13 +57,13 @@ var mutations = []mutation{
 		name: "RescueTheSameJobRow", mood: "freezes",
 		changes: []change{{
 			"internal/ledger/lives.go",
-			"\trun := lost.Run\n\tdefinitions, err := tx.TaskDefinitions(",
+			"\trun := lost.Run\n\tif err := tx.DetachJob(",
 			`	run := lost.Run
 	if run != nil {
 		_, err := tx.Exec(ctx, "UPDATE river_job SET state = 'available', scheduled_at = now() WHERE id = $1", lost.ID)
 		return err
 	}
-	definitions, err := tx.TaskDefinitions(`,
+	if err := tx.DetachJob(`,
 		}},
 	},
 	{

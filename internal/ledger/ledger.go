@@ -262,19 +262,26 @@ func (l *Ledger) Promote(ctx context.Context, tx *postgres.Tx, key string) error
 	if err != nil || first == nil {
 		return err
 	}
-	definitions, err := tx.TaskDefinitions(ctx, []string{first.TaskName})
-	if err != nil {
-		return err
-	}
-	now, err := tx.Now(ctx)
-	if err != nil {
-		return err
-	}
-	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, []queue.Entry{job(first, definitions[first.TaskName])})
-	if err != nil || len(duplicates) > 0 {
+	queued, err := l.enqueue(ctx, tx, first)
+	if err != nil || !queued {
 		return err // someone's job holds the key after all; its end promotes
 	}
 	return tx.Promote(ctx, first)
+}
+
+// enqueue gives a run that is written already a job, where its task's definition
+// says now; false if a live job holds its key.
+func (l *Ledger) enqueue(ctx context.Context, tx *postgres.Tx, run *riverbeat.Run) (bool, error) {
+	definitions, err := tx.TaskDefinitions(ctx, []string{run.TaskName})
+	if err != nil {
+		return false, err
+	}
+	now, err := tx.Now(ctx)
+	if err != nil {
+		return false, err
+	}
+	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, []queue.Entry{job(run, definitions[run.TaskName])})
+	return len(duplicates) == 0, err
 }
 
 func job(run *riverbeat.Run, d *riverbeat.TaskDefinition) queue.Entry {

@@ -69,10 +69,6 @@ func (l *Ledger) end(ctx context.Context, tx *postgres.Tx, lost *postgres.LostJo
 
 func (l *Ledger) nextLife(ctx context.Context, tx *postgres.Tx, lost *postgres.LostJob, reason riverbeat.Reason) error {
 	run := lost.Run
-	definitions, err := tx.TaskDefinitions(ctx, []string{run.TaskName})
-	if err != nil {
-		return err
-	}
 	if err := tx.DetachJob(ctx, run); err != nil {
 		return err
 	}
@@ -83,17 +79,13 @@ func (l *Ledger) nextLife(ctx context.Context, tx *postgres.Tx, lost *postgres.L
 	if err := tx.FinalizeJob(ctx, lost.ID, "cancelled", cause, nil); err != nil {
 		return err
 	}
-	now, err := tx.Now(ctx)
-	if err != nil {
-		return err
-	}
 	next := *run
 	next.MaxAttempts = lost.MaxAttempts - (lost.Attempt - 1)
-	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, []queue.Entry{job(&next, definitions[run.TaskName])})
+	queued, err := l.enqueue(ctx, tx, &next)
 	if err != nil {
 		return err
 	}
-	if len(duplicates) > 0 {
+	if !queued {
 		return fmt.Errorf("the key of run %s was taken while it was held", run.ID)
 	}
 	return tx.StartNextLife(ctx, &next, lost, reason)
@@ -101,5 +93,5 @@ func (l *Ledger) nextLife(ctx context.Context, tx *postgres.Tx, lost *postgres.L
 
 // said is how a job's metadata tells the history trigger what it cannot see.
 func said(state riverbeat.State, reason riverbeat.Reason) map[string]any {
-	return map[string]any{"riverbeat": map[string]string{"state": string(state), "reason": string(reason)}}
+	return map[string]any{queue.MetadataKey: map[string]string{"state": string(state), "reason": string(reason)}}
 }

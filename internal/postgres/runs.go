@@ -30,12 +30,18 @@ func (tx *Tx) LockKeys(ctx context.Context, keys []string) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	locks := make([]int64, len(keys))
-	for i, key := range keys {
-		locks[i] = riverbeat.AdvisoryKey(tx.schema, admitClass, key)
-	}
+	locks := advisoryLocks(tx.schema, admitClass, keys)
 	slices.Sort(locks)
 	return tx.q.LockKeys(ctx, tx.Tx, slices.Compact(locks))
+}
+
+// advisoryLocks are the numbers of keys in a class of advisory locks.
+func advisoryLocks(schema, class string, keys []string) []int64 {
+	locks := make([]int64, len(keys))
+	for i, key := range keys {
+		locks[i] = riverbeat.AdvisoryKey(schema, class, key)
+	}
+	return locks
 }
 
 // Busy tells what stands in the way of each of the lock keys; keys that are

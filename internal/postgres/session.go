@@ -156,11 +156,7 @@ func (s *Session) Unlock(ctx context.Context, keys []string) error {
 }
 
 func (s *Session) executeLocks(keys []string) []int64 {
-	locks := make([]int64, len(keys))
-	for i, key := range keys {
-		locks[i] = riverbeat.AdvisoryKey(s.db.schema, executeClass, key)
-	}
-	return locks
+	return advisoryLocks(s.db.schema, executeClass, keys)
 }
 
 // Wait returns nil when ctx ends, and an error as soon as the session has

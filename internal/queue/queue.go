@@ -38,6 +38,10 @@ type RunArgs struct {
 // Kind is the kind of all our jobs in River; the history trigger knows it.
 func (RunArgs) Kind() string { return "run" }
 
+// MetadataKey is the member of a job's metadata in which the history trigger
+// looks for what it cannot see by itself: state and reason.
+const MetadataKey = "riverbeat"
+
 // unique holds a lock key from the insertion of its job until the job has
 // ended, retries included.
 var unique = river.UniqueOpts{
@@ -103,9 +107,9 @@ type Duplicate struct {
 }
 
 // Enqueue inserts a job for each run, due now by the database's clock, and sets
-// the run's JobID, EnqueuedAt and state. Keyed runs are inserted in the order of their keys; each key may
-// occur once. The runs that met a live job of their key are returned; they are
-// left as they were.
+// the run's JobID, EnqueuedAt and state. Keyed runs are inserted in the order of
+// their keys; each key may occur once. The runs that met a live job of their key
+// are returned; they are left as they were.
 func (q *Queue) Enqueue(ctx context.Context, tx pgx.Tx, now time.Time, entries []Entry) ([]Duplicate, error) {
 	if len(entries) == 0 {
 		return nil, nil

@@ -131,7 +131,7 @@ func TestAJobThatANodeFetchedWithoutHearingOfItGoesOn(t *testing.T) {
 	var me uuid.UUID
 	run := b.runNow(t, b.schedule(t, func(*riverbeat.Schedule) {}))
 	b.exec(t, "UPDATE river_job SET scheduled_at = now() + interval '1 hour', state = 'scheduled'")
-	b.start(func(c *worker.Config) { me = c.Node.ID })
+	b.start(func(c *worker.Config) { me = c.Executor.Node().ID })
 	b.fetched(t, run, me)
 	ended := b.until(t, run.ID, in(riverbeat.Succeeded))
 	require.Zero(t, ended.Lives, "its node lives")

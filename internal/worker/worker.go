@@ -39,7 +39,6 @@ type Config struct {
 	Executor *execute.Executor
 	Ticker   *tick.Ticker
 	Logger   *slog.Logger
-	Node     postgres.Node // its id is River's client id, too
 	Grace    time.Duration // how long runs may go on after Stop was asked for
 }
 
@@ -58,12 +57,13 @@ func New(cfg Config) (*Worker, error) {
 	if err := river.AddWorkerSafely[queue.RunArgs](workers, cfg.Executor); err != nil {
 		return nil, err
 	}
-	queues := make(map[string]river.QueueConfig, len(cfg.Node.Queues))
-	for name, most := range cfg.Node.Queues {
+	node := cfg.Executor.Node()
+	queues := make(map[string]river.QueueConfig, len(node.Queues))
+	for name, most := range node.Queues {
 		queues[name] = river.QueueConfig{MaxWorkers: most}
 	}
 	client, err := river.NewClient(riverpgxv5.New(cfg.DB.Pool()), &river.Config{
-		ID:                   cfg.Node.ID.String(),
+		ID:                   node.ID.String(),
 		Schema:               cfg.DB.Schema(),
 		Logger:               slog.New(quiet{cfg.Logger.Handler()}),
 		Queues:               queues,
@@ -89,7 +89,7 @@ const holdLook = time.Second
 
 // Start begins to claim and to work. A node on hold (postgres.Tx.AtHome) does
 // nothing until it is at home, and one that has to go on hold stops. Stop must
-// be called after Start, also when it fails.
+// be called after Start has succeeded.
 func (w *Worker) Start(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	err := w.begin(ctx)

@@ -52,7 +52,7 @@ func setup(t *testing.T) *bundle {
 			ID: uuid.New(), Version: "test", Tasks: b.registry.Names(), Queues: map[string]int{"default": 50},
 		}
 		cfg := worker.Config{
-			DB: d.DB, Logger: quiet, Grace: 5 * time.Second, Node: node,
+			DB: d.DB, Logger: quiet, Grace: 5 * time.Second,
 			Ticker: tick.New(d.DB, l, quiet),
 			Executor: execute.New(execute.Config{
 				DB: d.DB, Ledger: l, Registry: b.registry, Node: node, Logger: quiet,
