@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -125,55 +126,74 @@ func (m *Monitor) refresh() <-chan struct{} {
 	return m.quick
 }
 
-// read makes the quick checks, then the slow ones if they are due.
+// read makes the quick checks, then the slow ones if they are due. Whoever sees
+// the last of what it has found may begin the next reading.
 func (m *Monitor) read(slow bool) {
-	up := m.readAll(false)
+	quick := m.readAll(false)
+	slow = slow && quick.up
 	m.mu.Lock()
-	m.quickRead = m.now()
+	m.tell(quick)
+	m.up, m.load = quick.up, quick.load
+	m.quickRead, m.underWay = m.now(), slow
 	close(m.quick)
 	m.mu.Unlock()
-	if up && slow {
-		m.readAll(true)
+	if !slow {
+		return
 	}
+	rare := m.readAll(true)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.underWay = false; up && slow {
+	m.tell(rare)
+	if m.underWay = false; rare.up {
 		m.slowRead = m.now()
 	}
 }
 
-// readAll makes the slow or the quick checks and tells whether the database
-// answers.
-func (m *Monitor) readAll(slow bool) (up bool) {
+// sight is what one reading of all checks of a kind has found.
+type sight struct {
+	up       bool           // the database answers
+	load     *postgres.Load // nil if it cannot be read
+	findings map[string]Finding
+	foundAt  map[string]time.Time
+	failed   []string // the checks that could not be made
+}
+
+// tell keeps what was found. The caller holds mu.
+func (m *Monitor) tell(s sight) {
+	maps.Copy(m.findings, s.findings)
+	maps.Copy(m.foundAt, s.foundAt)
+	for _, name := range s.failed {
+		m.errors[name]++
+	}
+}
+
+// readAll makes the slow or the quick checks.
+func (m *Monitor) readAll(slow bool) sight {
 	ctx, cancel := context.WithTimeout(m.ctx, readTimeout)
 	defer cancel()
+	s := sight{findings: map[string]Finding{}, foundAt: map[string]time.Time{}}
 	var load postgres.Load
 	err := m.doctor.read(ctx, small, func(tx *postgres.Tx) error {
 		var err error
 		load, err = tx.Load(ctx, nodeLives)
 		return err
 	})
-	up = err == nil || postgres.IsTimeout(err)
-	m.mu.Lock()
-	if m.up, m.load = up, &load; err != nil {
-		m.load = nil
+	if err == nil {
+		s.load = &load
 	}
-	m.mu.Unlock()
-	if !up {
-		return false
+	if s.up = err == nil || postgres.IsTimeout(err); !s.up {
+		return s
 	}
 	for _, c := range slices.DeleteFunc(slices.Clone(checks), func(c check) bool { return c.slow != slow }) {
 		f, err := m.doctor.look(ctx, c, small)
 		if m.ctx.Err() != nil {
 			break
 		}
-		m.mu.Lock()
-		if err == nil {
-			m.findings[c.name], m.foundAt[c.name] = f, m.now()
-		} else {
-			m.errors[c.name]++
+		if err != nil {
+			s.failed = append(s.failed, c.name)
+			continue
 		}
-		m.mu.Unlock()
+		s.findings[c.name], s.foundAt[c.name] = f, m.now()
 	}
-	return true
+	return s
 }
