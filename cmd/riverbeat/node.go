@@ -54,7 +54,10 @@ func newNode(ctx context.Context, cfg config.Config, logger *slog.Logger) (*node
 			"The schema %s is at version %d of %d. Run 'riverbeat migrate up', or start with --migrate.",
 			cfg.Schema, status.Version, status.Latest)
 	}
-	pool, err := postgres.NewPool(ctx, databaseConfig(cfg))
+	id := uuid.New()
+	database := databaseConfig(cfg)
+	database.Node = id.String()
+	pool, err := postgres.NewPool(ctx, database)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +67,7 @@ func newNode(ctx context.Context, cfg config.Config, logger *slog.Logger) (*node
 		return nil, err
 	}
 	return &node{
-		cfg: cfg, logger: logger, id: uuid.New(), db: postgres.New(pool, cfg.Schema).In(cfg.Environment), queue: q, ledger: ledger.New(q),
+		cfg: cfg, logger: logger, id: id, db: postgres.New(pool, cfg.Schema).In(cfg.Environment), queue: q, ledger: ledger.New(q),
 	}, nil
 }
 

@@ -197,7 +197,7 @@ func (d *Doctor) historyTrigger(ctx context.Context, tx *postgres.Tx, o Options)
 	}
 	f = Finding{
 		Status: Fail, Count: len(missing),
-		Detail: "What becomes of jobs is not written into their runs.",
+		Detail: "What becomes of jobs is not written into their runs as it should be.",
 		Examples: examples(missing, func(t postgres.MissingTrigger) string {
 			if t.Exists {
 				return t.Name + " on river_job: disabled"

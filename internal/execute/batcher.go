@@ -32,7 +32,9 @@ func newBatcher[Q, A any](call func(context.Context, []Q) ([]A, error)) *batcher
 	return &batcher[Q, A]{call: call, queue: make(chan question[Q, A])}
 }
 
-// ask asks one question. It needs run to be running.
+// ask asks one question. It needs run to be running. A question that was taken
+// is waited for, whatever becomes of ctx: it will be answered, and what the
+// answer has done must be known.
 func (b *batcher[Q, A]) ask(ctx context.Context, q Q) (A, error) {
 	var none A
 	to := make(chan answer[A], 1)
@@ -41,15 +43,11 @@ func (b *batcher[Q, A]) ask(ctx context.Context, q Q) (A, error) {
 	case <-ctx.Done():
 		return none, context.Cause(ctx)
 	}
-	select {
-	case got := <-to:
-		return got.a, got.err
-	case <-ctx.Done():
-		return none, context.Cause(ctx)
-	}
+	got := <-to
+	return got.a, got.err
 }
 
-// run serves until ctx ends.
+// run serves until ctx ends, and answers all questions that it has taken.
 func (b *batcher[Q, A]) run(ctx context.Context) {
 	var pending []question[Q, A]
 	done := make(chan struct{}, 1)
@@ -73,6 +71,9 @@ func (b *batcher[Q, A]) run(ctx context.Context) {
 		case <-ctx.Done():
 			if busy {
 				<-done
+			}
+			for _, q := range pending {
+				q.answer <- answer[A]{err: context.Cause(ctx)}
 			}
 			return
 		}

@@ -82,7 +82,7 @@ func New(cfg Config) *Executor {
 	e := &Executor{
 		db: cfg.DB, ledger: cfg.Ledger, registry: cfg.Registry, node: cfg.Node, logger: cfg.Logger,
 		onHold:   make(chan error, 1),
-		attempts: attempts{underWay: map[int64]context.CancelCauseFunc{}, succeeded: map[int64]json.RawMessage{}},
+		attempts: attempts{underWay: map[int64]context.CancelCauseFunc{}, reported: map[int64]outcome{}},
 	}
 	e.session = newSession(func(ctx context.Context) (*postgres.Session, error) {
 		return e.db.OpenSession(ctx, &e.node)
@@ -113,8 +113,8 @@ func (e *Executor) Open(ctx context.Context) (err error) {
 
 // Run keeps the session that Open has opened, serves the node's attempts and
 // looks after the jobs of lost nodes until ctx ends. The session is given back
-// then, unless an attempt that does not obey its context still is under way: it
-// keeps its lock until the process ends.
+// then, unless an attempt that does not obey its context still is under way: its
+// lock stands until the server ends the session, which says nothing any more.
 func (e *Executor) Run(ctx context.Context) {
 	var serving sync.WaitGroup
 	serving.Go(func() { e.starts.run(ctx) })
@@ -317,12 +317,10 @@ func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], s
 		}
 		return e.failed(ctx, job, started, err)
 	}
-	raw, err := encode(result)
-	if err == nil && raw != nil {
-		err = river.RecordOutput(ctx, raw)
-	}
-	if err != nil {
-		return e.failed(ctx, job, started, Final(err))
+	if result != nil {
+		if err := river.RecordOutput(ctx, result); err != nil {
+			return e.failed(ctx, job, started, Final(err))
+		}
 	}
 	// Metadata is indexed, so nothing is said where there is nothing to say.
 	if bytes.Contains(job.Metadata, []byte(queue.MetadataKey)) {
@@ -330,7 +328,7 @@ func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], s
 			return err
 		}
 	}
-	e.attempts.succeed(job.ID, raw)
+	e.attempts.succeed(job.ID, result)
 	if end, ok := ctx.Value(endingKey{}).(*ending); ok && started.run.BlockedBy != nil {
 		end.key = started.run.LockKey
 	}
@@ -352,10 +350,18 @@ func (e *Executor) givenUp(ctx context.Context) error {
 // notStarted hands a job back when the database did not say that it may start.
 func (e *Executor) notStarted(ctx context.Context, cause error) error {
 	if errors.Is(context.Cause(ctx), rivertype.ErrJobCancelledRemotely) {
-		return river.JobCancel(rivertype.ErrJobCancelledRemotely)
+		return cancelled(ctx)
 	}
 	riverlog.Logger(ctx).WarnContext(ctx, "not started; trying again", "error", cause)
 	return e.handBack(ctx, "", startPause)
+}
+
+// cancelled ends a run that somebody wanted cancelled.
+func cancelled(ctx context.Context) error {
+	if err := report(ctx, "", ""); err != nil {
+		return err
+	}
+	return river.JobCancel(rivertype.ErrJobCancelledRemotely)
 }
 
 // handBack gives a job back whose attempt has not begun: no attempt is used up.
@@ -366,24 +372,29 @@ func (e *Executor) handBack(ctx context.Context, reason riverbeat.Reason, pause 
 	return river.JobSnooze(pause)
 }
 
-// call calls the task's code and turns a panic into an error.
-func call(ctx context.Context, task Task, run *Run) (result any, err error) {
+// call calls the task's code, that of its result included, and turns a panic
+// into an error.
+func call(ctx context.Context, task Task, run *Run) (result json.RawMessage, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			run.Logger.ErrorContext(ctx, "panic", "value", r, "stack", string(debug.Stack()))
-			err = fmt.Errorf("panic: %v", r)
+			result, err = nil, fmt.Errorf("panic: %v", r)
 		}
 	}()
-	return task(ctx, run)
+	returned, err := task(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	if result, err = encode(returned); err != nil {
+		return nil, Final(err)
+	}
+	return result, nil
 }
 
 // failed says how a failed attempt ends: with another one, or with the run.
 func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], started *started, cause error) error {
 	if errors.Is(context.Cause(ctx), rivertype.ErrJobCancelledRemotely) {
-		if err := report(ctx, "", ""); err != nil {
-			return err
-		}
-		return river.JobCancel(rivertype.ErrJobCancelledRemotely)
+		return cancelled(ctx)
 	}
 	if ctx.Err() != nil {
 		// The node stops: River knows what to do by the cause, whatever the task

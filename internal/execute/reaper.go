@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -23,6 +24,10 @@ const (
 	// strayAfter is how long a job may run under this node without an attempt:
 	// it is fetched a moment before its attempt begins, and ended a moment after.
 	strayAfter = 3 * time.Second
+	// reportWithin is how long River may need to report an attempt that has not
+	// succeeded: it tries again and again when the database was away, with pauses.
+	// Taken for a stray, such a job would be done once more, its failure forgotten.
+	reportWithin = time.Minute
 	// lookTimeout bounds one look; a later one sees what it did not.
 	lookTimeout = 10 * time.Second
 )
@@ -39,10 +44,14 @@ type attempts struct {
 	mu sync.Mutex
 	// underWay has the way to stop each attempt, by job.
 	underWay map[int64]context.CancelCauseFunc
-	// succeeded has the results of attempts that have succeeded, until River's
-	// table is seen to know: River gives up after some tries when the database
-	// is away, and what was done shall not be done again.
-	succeeded map[int64]json.RawMessage
+	// reported has how attempts ended, until River's table is seen to know.
+	reported map[int64]outcome
+}
+
+// outcome is how an attempt ended.
+type outcome struct {
+	succeeded bool
+	result    json.RawMessage // of one that succeeded; nil: none
 }
 
 // begin notes an attempt; false if there is one of the job already.
@@ -53,20 +62,34 @@ func (a *attempts) begin(job int64, cancel context.CancelCauseFunc) bool {
 		return false
 	}
 	a.underWay[job] = cancel
-	delete(a.succeeded, job)
+	delete(a.reported, job)
 	return true
 }
 
+// end notes that an attempt is over, and reported to River in a moment.
 func (a *attempts) end(job int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.underWay, job)
+	if _, ok := a.reported[job]; !ok {
+		a.reported[job] = outcome{}
+	}
 }
 
+// succeed notes that an attempt that is about to end has succeeded.
 func (a *attempts) succeed(job int64, result json.RawMessage) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.succeeded[job] = result
+	a.reported[job] = outcome{true, result}
+}
+
+// of tells whether an attempt of the job is under way, and how the last one
+// ended, if the table does not know yet.
+func (a *attempts) of(job int64) (underWay bool, last outcome, reported bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	last, reported = a.reported[job]
+	return a.underWay[job] != nil, last, reported
 }
 
 // cancelAll tells all attempts to stop.
@@ -87,8 +110,8 @@ func (a *attempts) idle() bool {
 
 // known is a copy of what is known before the database is asked.
 type known struct {
-	underWay  map[int64]context.CancelCauseFunc
-	succeeded []int64
+	underWay map[int64]context.CancelCauseFunc
+	reported []int64
 }
 
 func (a *attempts) known() known {
@@ -98,8 +121,8 @@ func (a *attempts) known() known {
 	for job, cancel := range a.underWay {
 		k.underWay[job] = cancel
 	}
-	for job := range a.succeeded {
-		k.succeeded = append(k.succeeded, job)
+	for job := range a.reported {
+		k.reported = append(k.reported, job)
 	}
 	return k
 }
@@ -150,7 +173,11 @@ func (r *reaper) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	known := r.e.attempts.known()
-	jobs, err := r.e.runningJobs(ctx)
+	var jobs []postgres.RunningJob
+	err := r.e.db.InTx(ctx, func(tx *postgres.Tx) (err error) {
+		jobs, err = tx.RunningJobs(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -158,24 +185,15 @@ func (r *reaper) look(ctx context.Context) error {
 	return errors.Join(r.mine(ctx, known, jobs), r.others(ctx, jobs))
 }
 
-// runningJobs reads which jobs run.
-func (e *Executor) runningJobs(ctx context.Context) (jobs []postgres.RunningJob, err error) {
-	err = e.db.InTx(ctx, func(tx *postgres.Tx) error {
-		jobs, err = tx.RunningJobs(ctx)
-		return err
-	})
-	return jobs, err
-}
-
 // recheck stops the attempts whose jobs are not theirs any more.
-func (e *Executor) recheck(ctx context.Context) error {
+func (e *Executor) recheck(ctx context.Context, conn *postgres.Session) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	known := e.attempts.known()
 	if len(known.underWay) == 0 {
 		return nil
 	}
-	jobs, err := e.runningJobs(ctx)
+	jobs, err := conn.RunningJobs(ctx)
 	if err == nil {
 		e.compare(known, jobs)
 	}
@@ -203,9 +221,9 @@ func (e *Executor) compare(k known, jobs []postgres.RunningJob) {
 	}
 	e.attempts.mu.Lock()
 	defer e.attempts.mu.Unlock()
-	for _, job := range k.succeeded {
+	for _, job := range k.reported {
 		if !running[job] {
-			delete(e.attempts.succeeded, job)
+			delete(e.attempts.reported, job)
 		}
 	}
 }
@@ -226,7 +244,11 @@ func (r *reaper) mine(ctx context.Context, k known, jobs []postgres.RunningJob) 
 			since = time.Now()
 		}
 		strays[job.ID] = since
-		if time.Since(since) >= strayAfter {
+		patience := strayAfter
+		if _, last, reported := r.e.attempts.of(job.ID); reported && !last.succeeded {
+			patience = reportWithin
+		}
+		if time.Since(since) >= patience {
 			failed = append(failed, r.e.endStray(ctx, job.ID, me))
 		}
 	}
@@ -235,27 +257,30 @@ func (r *reaper) mine(ctx context.Context, k known, jobs []postgres.RunningJob) 
 }
 
 func (e *Executor) endStray(ctx context.Context, job int64, me string) error {
-	e.attempts.mu.Lock()
-	result, succeeded := e.attempts.succeeded[job]
-	underWay := e.attempts.underWay[job] != nil
-	e.attempts.mu.Unlock()
-	if underWay {
-		return nil
-	}
+	ended, succeeded := false, false
 	err := e.db.InTx(ctx, func(tx *postgres.Tx) error {
+		ended = false
 		lost, err := tx.LockLostJob(ctx, job, me)
 		if err != nil || lost == nil {
 			return err
 		}
+		// Who has begun by now starts its run after us, and finds another job.
+		underWay, last, _ := e.attempts.of(job)
+		if underWay {
+			return nil
+		}
+		ended, succeeded = true, last.succeeded
 		if succeeded {
-			return e.ledger.Complete(ctx, tx, lost, result)
+			return e.ledger.Complete(ctx, tx, lost, last.result)
 		}
 		return e.ledger.TakeOver(ctx, tx, lost, false)
 	})
 	if err != nil {
 		return fmt.Errorf("end the stray job %d: %w", job, err)
 	}
-	e.logger.WarnContext(ctx, "ended a job of this node that nobody worked", "job", job, "succeeded", succeeded)
+	if ended {
+		e.logger.WarnContext(ctx, "ended a job of this node that nobody worked", "job", job, "succeeded", succeeded)
+	}
 	return nil
 }
 
@@ -290,14 +315,18 @@ func (r *reaper) others(ctx context.Context, jobs []postgres.RunningJob) error {
 	r.silent = silent
 	var failed []error
 	for node, ids := range lost {
+		// Others take over, too: they shall not all wait for each other's jobs.
+		rand.Shuffle(len(ids), func(i, k int) { ids[i], ids[k] = ids[k], ids[i] })
 		for _, id := range ids {
-			taken, err := r.e.takeOver(ctx, id, node)
-			if err != nil {
-				failed = append(failed, fmt.Errorf("take the job %d of node %s over: %w", id, node, err))
-			}
-			if err != nil || !taken {
+			free, err := r.e.takeOver(ctx, id, node)
+			if ctx.Err() != nil || (err == nil && !free) {
 				break
 			}
+			if err != nil { // that of one job keeps no other from going on
+				failed = append(failed, fmt.Errorf("take the job %d of node %s over: %w", id, node, err))
+				continue
+			}
+			r.looked = time.Now() // the database was there all the time
 		}
 	}
 	return errors.Join(failed...)

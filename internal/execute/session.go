@@ -43,8 +43,9 @@ type session struct {
 	fence func()
 	// onHold tells that the node has to go on hold, and why.
 	onHold func(error)
-	// recheck looks which attempts still have their jobs, after a break.
-	recheck func(context.Context) error
+	// recheck looks, over the new connection, which attempts still have their
+	// jobs after a break.
+	recheck func(context.Context, *postgres.Session) error
 
 	offset atomic.Int64 // from this machine's clock to the database's, ns
 
@@ -174,13 +175,13 @@ func (s *session) run(ctx context.Context, conn *postgres.Session) *postgres.Ses
 	guarding.Go(func() { s.guard(ctx) })
 	fault := ""
 	for {
-		err := s.take(ctx, conn)
+		beat, err := s.take(ctx, conn)
 		if err == nil {
 			if fault != "" {
 				s.logger.InfoContext(ctx, "the node has a session with the database again")
 			}
 			fault = ""
-			err = s.serve(ctx, conn)
+			err = s.serve(ctx, conn, beat)
 		}
 		if ctx.Err() != nil {
 			return conn
@@ -233,11 +234,11 @@ func (s *session) opened(ctx context.Context) (*postgres.Session, error) {
 }
 
 // take makes a new session the node's: it beats, takes again the locks of what
-// runs here, and looks whether that still is ours.
-func (s *session) take(ctx context.Context, conn *postgres.Session) error {
-	sent, err := s.sendBeat(ctx, conn)
+// runs here, and looks whether that still is ours. It says when it has beaten.
+func (s *session) take(ctx context.Context, conn *postgres.Session) (beat time.Time, err error) {
+	beat, err = s.sendBeat(ctx, conn)
 	if err != nil {
-		return err
+		return beat, err
 	}
 	s.mu.Lock()
 	var keys []string
@@ -248,10 +249,10 @@ func (s *session) take(ctx context.Context, conn *postgres.Session) error {
 	}
 	s.mu.Unlock()
 	if err := s.retake(ctx, conn, keys); err != nil {
-		return err
+		return beat, err
 	}
-	if err := s.recheck(ctx); err != nil {
-		return fmt.Errorf("look after the runs of this node: %w", err)
+	if err := s.recheck(ctx, conn); err != nil {
+		return beat, fmt.Errorf("look after the runs of this node: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -260,9 +261,9 @@ func (s *session) take(ctx context.Context, conn *postgres.Session) error {
 			s.requests = append(s.requests, newLockRequest(key, nil)) // its attempt has ended meanwhile
 		}
 	}
-	s.beat, s.fenced = sent, false
+	s.beat, s.fenced = beat, false
 	close(s.standing)
-	return nil
+	return beat, nil
 }
 
 func (s *session) retake(ctx context.Context, conn *postgres.Session, keys []string) error {
@@ -286,10 +287,11 @@ func (s *session) retake(ctx context.Context, conn *postgres.Session, keys []str
 	return nil
 }
 
-// serve beats and answers requests until ctx ends or the connection breaks.
-func (s *session) serve(ctx context.Context, conn *postgres.Session) error {
+// serve beats, the next time BeatEvery after beat, and answers requests until
+// ctx ends or the connection breaks.
+func (s *session) serve(ctx context.Context, conn *postgres.Session, beat time.Time) error {
 	defer s.fallen()
-	next := time.Now().Add(BeatEvery)
+	next := beat.Add(BeatEvery)
 	for ctx.Err() == nil {
 		if !time.Now().Before(next) {
 			sent, err := s.sendBeat(ctx, conn)

@@ -189,8 +189,9 @@ func (p *proxy) answer(l *link) {
 func isCommit(message []byte) bool { return string(message[min(5, len(message)):]) == "commit\x00" }
 
 // writes tells whether the command that has ended may have changed something.
+// River's reports of ended attempts are SELECTs of what they have updated.
 func writes(tag []byte) bool {
-	for _, word := range []string{"COMMIT", "INSERT", "UPDATE", "DELETE"} {
+	for _, word := range []string{"COMMIT", "INSERT", "UPDATE", "DELETE", "SELECT"} {
 		if strings.HasPrefix(string(tag), word) {
 			return true
 		}

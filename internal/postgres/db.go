@@ -32,6 +32,10 @@ type Config struct {
 	Schema string
 	// MaxConns bounds the pool. Defaults to 20.
 	MaxConns int
+	// Node is the id of the node that works with the pool, "" if none does. The
+	// database then refuses reports over it of attempts that another node has
+	// by now (migration 013).
+	Node string
 }
 
 // Beginner is what DB needs of a connection: a pool has it, and so has a
@@ -80,6 +84,9 @@ func NewPool(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 		return nil, fmt.Errorf("read the database URL: %w", err)
 	}
 	setSession(pc.ConnConfig, cfg.schema())
+	if cfg.Node != "" {
+		pc.ConnConfig.RuntimeParams["riverbeat.node"] = cfg.Node
+	}
 	pc.MaxConns = 20
 	if cfg.MaxConns > 0 {
 		pc.MaxConns = int32(min(cfg.MaxConns, 10_000))
@@ -111,7 +118,7 @@ func setSession(cc *pgx.ConnConfig, schema string) {
 		"default_transaction_isolation": "read committed",
 		// A node that is frozen or cut off in the middle of a claim holds its
 		// clocks and keys no longer than this; our transactions never think.
-		"idle_in_transaction_session_timeout": "15s",
+		"idle_in_transaction_session_timeout": SessionLife.String(),
 	} {
 		cc.RuntimeParams[name] = value
 	}

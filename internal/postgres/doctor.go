@@ -94,7 +94,8 @@ LIMIT @most`
 	return faults[LiveNode](ctx, tx, nodes, pgx.StrictNamedArgs{"lives": lives, "most": most})
 }
 
-// MissingTrigger is a trigger that should write history and does not.
+// MissingTrigger is a trigger that should write history, or keep others from
+// doing so, and does not.
 type MissingTrigger struct {
 	Name   string
 	Exists bool // but is disabled
@@ -104,7 +105,7 @@ type MissingTrigger struct {
 func (tx *Tx) MissingTriggers(ctx context.Context) ([]MissingTrigger, error) {
 	const missing = `
 SELECT wanted.name, t.tgname IS NOT NULL AS exists
-FROM unnest('{riverbeat_record_update, riverbeat_record_delete, riverbeat_record_truncate}'::text[]) AS wanted (name)
+FROM unnest('{riverbeat_record_update, riverbeat_record_delete, riverbeat_record_truncate, riverbeat_refuse_report}'::text[]) AS wanted (name)
 LEFT JOIN pg_trigger AS t ON t.tgname = wanted.name AND t.tgrelid = 'river_job'::regclass
 WHERE t.tgenabled IS NULL OR t.tgenabled NOT IN ('O', 'A')
 ORDER BY wanted.name`

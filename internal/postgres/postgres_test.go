@@ -102,7 +102,7 @@ func TestATransactionThatIsLeftAloneEnds(t *testing.T) {
 	t.Parallel()
 	var most string
 	require.NoError(t, pgtest.Pool(t).QueryRow(t.Context(), "SHOW idle_in_transaction_session_timeout").Scan(&most))
-	require.Equal(t, "15s", most, "a frozen node holds no clock longer")
+	require.Equal(t, "5s", most, "a frozen node holds no clock longer")
 }
 
 func TestTagsAreStrings(t *testing.T) {

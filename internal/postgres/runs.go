@@ -35,6 +35,12 @@ func (tx *Tx) LockKeys(ctx context.Context, keys []string) error {
 	return tx.q.LockKeys(ctx, tx.Tx, slices.Compact(locks))
 }
 
+// TryLockKey holds the admission of a key until the transaction ends, if nobody
+// else does; false if somebody does.
+func (tx *Tx) TryLockKey(ctx context.Context, key string) (bool, error) {
+	return tx.q.TryLockKey(ctx, tx.Tx, riverbeat.AdvisoryKey(tx.schema, admitClass, key))
+}
+
 // advisoryLocks are the numbers of keys in a class of advisory locks.
 func advisoryLocks(schema, class string, keys []string) []int64 {
 	locks := make([]int64, len(keys))

@@ -159,6 +159,11 @@ func (s *Session) executeLocks(keys []string) []int64 {
 	return advisoryLocks(s.db.schema, executeClass, keys)
 }
 
+// RunningJobs reads all running jobs of runs.
+func (s *Session) RunningJobs(ctx context.Context) ([]RunningJob, error) {
+	return runningJobs(ctx, s.q, s.conn)
+}
+
 // Wait returns nil when ctx ends, and an error as soon as the session has
 // ended.
 func (s *Session) Wait(ctx context.Context) error {
@@ -193,14 +198,18 @@ func (tx *Tx) ForgetNodes(ctx context.Context) error { return tx.q.ForgetNodes(c
 // RunningJob is a job that is being worked, by what River's table says.
 type RunningJob struct {
 	ID              int64
-	Node            string     // whose attempt it is
+	Node            string     // whose attempt it is; "" if of none
 	LastSeen        *time.Time // of the node; nil: it is not on the list
 	CancelRequested bool
 }
 
 // RunningJobs reads all running jobs of runs.
 func (tx *Tx) RunningJobs(ctx context.Context) ([]RunningJob, error) {
-	rows, err := tx.q.RunningJobs(ctx, tx.Tx)
+	return runningJobs(ctx, tx.q, tx.Tx)
+}
+
+func runningJobs(ctx context.Context, q *dbq.Queries, conn dbq.DBTX) ([]RunningJob, error) {
+	rows, err := q.RunningJobs(ctx, conn)
 	jobs := make([]RunningJob, len(rows))
 	for i, row := range rows {
 		jobs[i] = RunningJob{ID: row.ID, Node: row.Node, LastSeen: row.LastSeenAt, CancelRequested: row.CancelRequested}
@@ -225,9 +234,16 @@ type LostJob struct {
 	CancelRequested bool
 }
 
+// lostJobWait bounds each wait for a lock of a lost job, for others are lost, too.
+const lostJobWait = 500 * time.Millisecond
+
 // LockLostJob locks the admission of the job's key, the job and its run. It is
-// nil if the job is not being worked by the node any more.
+// nil if the job is not being worked by the node any more. It fails (IsTimeout)
+// when somebody else has one of them for long.
 func (tx *Tx) LockLostJob(ctx context.Context, id int64, node string) (*LostJob, error) {
+	if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", lostJobWait.String()); err != nil {
+		return nil, err
+	}
 	of, err := tx.q.JobOfRun(ctx, tx.Tx, id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // it is gone, which is no error
@@ -270,10 +286,14 @@ func (tx *Tx) LockLostJob(ctx context.Context, id int64, node string) (*LostJob,
 
 // FinalizeJob ends a running job in a final state of River's. said is what the
 // history trigger is told, by the keys that an attempt reports by, and may be
-// nil; cause is kept as the error of the attempt, if it is not "".
+// nil; cause is kept as the error of the attempt, if it is not "". Unlike the
+// report of an attempt (Config.Node) it may end the job of another node.
 func (tx *Tx) FinalizeJob(ctx context.Context, id int64, state, cause string, said map[string]any) error {
 	if said == nil {
 		said = map[string]any{}
+	}
+	if _, err := tx.Exec(ctx, "SELECT set_config('riverbeat.node', '', true)"); err != nil {
+		return err
 	}
 	return tx.q.FinalizeJob(ctx, tx.Tx, &dbq.FinalizeJobParams{
 		ID: id, State: dbq.RiverJobState(state), Error: cause, Metadata: mustJSON(said),

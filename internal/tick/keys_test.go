@@ -551,3 +551,39 @@ func TestNoOrderOfArrivalAndEndLosesAWakeUp(t *testing.T) {
 		})
 	}
 }
+
+// A node that is frozen in the middle of an admission holds its key until the
+// server ends its transaction. Nobody else's tick waits for that.
+func TestAKeyThatIsHeldDelaysNoTick(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := b.newNode(t)
+	stalled := b.schedule(t, 0, func(s *riverbeat.Schedule) { s.ExecutionPolicy = riverbeat.Queue })
+	first, err := n.history.RunNow(t.Context(), stalled.ID, history.Overrides{})
+	require.NoError(t, err)
+	waiting, err := n.history.RunNow(t.Context(), stalled.ID, history.Overrides{})
+	require.NoError(t, err)
+	require.Equal(t, riverbeat.Waiting, waiting.State)
+	b.exec(t, "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE id = $1", *first.JobID)
+
+	frozen, err := b.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = frozen.Rollback(context.Background()) })
+	_, err = frozen.Exec(t.Context(), "SET LOCAL idle_in_transaction_session_timeout = 0")
+	require.NoError(t, err)
+	key := riverbeat.AdvisoryKey(pgtest.Schema, "admit", waiting.LockKey)
+	_, err = frozen.Exec(t.Context(), "SELECT pg_advisory_xact_lock($1)", key)
+	require.NoError(t, err)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	_, err = n.ticker.Sweep(ctx)
+	require.NoError(t, err)
+	require.NoError(t, n.ticker.Promote(ctx, waiting.LockKey))
+	require.NoError(t, frozen.Rollback(t.Context()))
+	_, err = n.ticker.Sweep(t.Context())
+	require.NoError(t, err)
+	promoted, err := n.history.Run(t.Context(), waiting.ID)
+	require.NoError(t, err)
+	require.Equal(t, riverbeat.Queued, promoted.State)
+}

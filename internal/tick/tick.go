@@ -180,9 +180,15 @@ func (t *Ticker) promote(ctx context.Context, keys []string) error {
 	return errors.Join(failed...)
 }
 
-// Promote moves up the line of a key if nothing stands in its way.
+// Promote moves up the line of a key if nothing stands in its way. Whoever has
+// the key right now is not waited for: it may be a node that is frozen, and
+// neither ticks nor other lines shall be late for it. The next sweep looks again.
 func (t *Ticker) Promote(ctx context.Context, key string) error {
 	return t.inTx(ctx, func(ctx context.Context, tx *postgres.Tx) error {
+		free, err := tx.TryLockKey(ctx, key)
+		if err != nil || !free {
+			return err
+		}
 		return t.ledger.Promote(ctx, tx, key)
 	})
 }
@@ -372,7 +378,11 @@ func (t *Ticker) stop(ctx context.Context, tx *postgres.Tx, id uuid.UUID, cause 
 // catalog would have done so. Left due, it would be claimed again at once, for
 // ever. Whether it is enabled again is looked up in an hour.
 func (t *Ticker) rest(ctx context.Context, tx *postgres.Tx, clock postgres.Clock) error {
-	plans := map[uuid.UUID]riverbeat.Plan{clock.ScheduleID: {Mark: clock.Now}}
+	mark := clock.Now
+	if clock.Mark.After(mark) { // the database's clock has jumped back
+		mark = clock.Mark
+	}
+	plans := map[uuid.UUID]riverbeat.Plan{clock.ScheduleID: {Mark: mark}}
 	if err := tx.SetClocks(ctx, plans); err != nil {
 		return err
 	}

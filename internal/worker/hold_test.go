@@ -1,14 +1,18 @@
 package worker_test
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"riverbeat/internal/execute"
 	"riverbeat/internal/history"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/worker"
 )
 
 // elsewhere makes the installation look as if its database were a copy.
@@ -68,5 +72,30 @@ WHERE datname = current_database() AND application_name LIKE 'riverbeat session 
 	close(g.open)
 	b.moveHere(t)
 	require.Equal(t, 1, b.until(t, run.ID, in(riverbeat.Succeeded)).Attempt)
+	b.until(t, b.runNow(t, s).ID, in(riverbeat.Succeeded))
+}
+
+// River's client starts only when it has stopped, and an attempt that does not
+// obey keeps it from that.
+func TestANodeComesBackWhenAnAttemptThatDoesNotObeyHasEnded(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	open, begun := make(chan struct{}), make(chan struct{}, 10)
+	b.registry.Register("stubborn", func(context.Context, *execute.Run) (any, error) {
+		begun <- struct{}{}
+		<-open
+		return nil, nil
+	})
+	b.start(func(c *worker.Config) { c.Grace = 0 })
+	let := sync.OnceFunc(func() { close(open) })
+	t.Cleanup(let) // before the node is stopped
+	s := b.schedule(t, func(s *riverbeat.Schedule) { s.TaskName = "stubborn" })
+	b.runNow(t, s)
+	<-begun
+	b.exec(t, elsewhere["another cluster"])
+	b.said.await(t, "River did not stop in time", 1)
+	b.moveHere(t)
+	b.said.await(t, "does not obey", 1)
+	let()
 	b.until(t, b.runNow(t, s).ID, in(riverbeat.Succeeded))
 }

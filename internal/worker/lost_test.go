@@ -2,6 +2,8 @@ package worker_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -288,4 +290,108 @@ UPDATE runs SET state = 'queued', line_rank = NULL, job_id = job.id FROM job WHE
 	}, 30*time.Second, 20*time.Millisecond)
 	require.EqualValues(t, 1, g.most.Load())
 	require.EqualValues(t, 7, g.begun.Load())
+}
+
+// Jobs that nobody can take over, or read, keep no other from going on.
+func TestAJobThatCannotBeTakenOverIsAlone(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	lost := uuid.New()
+	odd := b.runNow(t, b.schedule(t, func(s *riverbeat.Schedule) { s.TaskParams = json.RawMessage(`{"n": 3}`) }))
+	b.exec(t, "UPDATE river_job SET state = 'running', attempted_by = NULL WHERE id = $1", *odd.JobID)
+	held := b.runNow(t, b.schedule(t, func(s *riverbeat.Schedule) { s.TaskParams = json.RawMessage(`{"n": 4}`) }))
+	b.fetched(t, held, lost)
+	var runs []*riverbeat.Run
+	for range 5 {
+		run := b.runNow(t, b.schedule(t, func(*riverbeat.Schedule) {}))
+		b.fetched(t, run, lost)
+		runs = append(runs, run)
+	}
+	tx, err := b.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	_, err = tx.Exec(t.Context(), "SET LOCAL idle_in_transaction_session_timeout = 0")
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SELECT FROM river_job WHERE id = $1 FOR UPDATE", *held.JobID)
+	require.NoError(t, err)
+	b.start()
+	for _, run := range runs {
+		b.until(t, run.ID, in(riverbeat.Succeeded))
+	}
+	b.until(t, odd.ID, in(riverbeat.Succeeded))
+	require.NoError(t, tx.Rollback(t.Context()))
+	b.until(t, held.ID, in(riverbeat.Succeeded))
+}
+
+// The database does not answer whether an attempt may begin; the node gives up,
+// and the answer is yes.
+func TestARunWhoseStartWasNotHeardOfRunsOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	g := newGate(b)
+	run := b.runNow(t, b.schedule(t, gated(riverbeat.Allow)))
+	tx, err := b.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	_, err = tx.Exec(t.Context(), "SET LOCAL idle_in_transaction_session_timeout = 0")
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SELECT FROM runs WHERE id = $1 FOR UPDATE", run.ID)
+	require.NoError(t, err)
+	b.start()
+	other := b.runNow(t, b.schedule(t, gated(riverbeat.Allow)))
+	require.Eventually(t, func() bool {
+		var running int
+		require.NoError(t, b.Pool.QueryRow(t.Context(), "SELECT count(*) FROM river_job WHERE state = 'running'").Scan(&running))
+		return running == 2
+	}, 10*time.Second, 10*time.Millisecond)
+	// The first question is under way, the second one waits behind it.
+	b.exec(t, "ALTER TABLE nodes RENAME TO away")
+	b.said.await(t, "gives its runs up", 1)
+	require.NoError(t, tx.Rollback(t.Context()))
+	b.exec(t, "ALTER TABLE away RENAME TO nodes")
+	close(g.open)
+	for _, id := range []uuid.UUID{run.ID, other.ID} {
+		ended := b.until(t, id, in(riverbeat.Succeeded))
+		require.Equal(t, 1, ended.Attempt)
+	}
+	require.EqualValues(t, 2, g.begun.Load())
+}
+
+// River reports again and again what the database has refused to hear, and in
+// between nobody takes the job for one that was never worked.
+func TestAFailureThatIsReportedLateIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var begun atomic.Int32
+	b.registry.Register("fails", func(context.Context, *execute.Run) (any, error) {
+		begun.Add(1)
+		return nil, execute.Final(errors.New("no"))
+	})
+	b.exec(t, `CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'away'; END $$`)
+	b.exec(t, `CREATE TRIGGER away BEFORE UPDATE ON river_job FOR EACH ROW
+WHEN (OLD.state = 'running' AND NEW.state <> 'running') EXECUTE FUNCTION away()`)
+	b.start()
+	run := b.runNow(t, b.schedule(t, func(s *riverbeat.Schedule) { s.TaskName = "fails" }))
+	// River pauses for 1, 2 and 4 seconds; a stray job is left alone for 3.
+	b.said.await(t, "Completer error", 3)
+	b.exec(t, "DROP TRIGGER away ON river_job")
+	ended := b.until(t, run.ID, in(riverbeat.Failed))
+	require.Equal(t, *run.JobID, *ended.JobID)
+	require.EqualValues(t, 1, begun.Load())
+}
+
+// A grace of zero tells running attempts at once to stop.
+func TestWithoutGraceRunsAreHandedBackAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	g := newGate(b)
+	w := b.start(func(c *worker.Config) { c.Grace = 0 })
+	run := b.runNow(t, b.schedule(t, gated(riverbeat.Queue)))
+	b.until(t, run.ID, in(riverbeat.Running))
+	w.Stop()
+	require.Error(t, <-g.stopped)
+	handed, err := b.history.Run(t.Context(), run.ID)
+	require.NoError(t, err)
+	require.Contains(t, []riverbeat.State{riverbeat.Queued, riverbeat.Retrying}, handed.State)
+	require.Zero(t, handed.Lives)
 }

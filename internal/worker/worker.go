@@ -72,7 +72,7 @@ func New(cfg Config) (*Worker, error) {
 		FetchOnlyKnownKinds:  true,
 		JobTimeout:           -1, // an attempt's deadline is its definition's
 		RescueStuckJobsAfter: rescueAfter,
-		SoftStopTimeout:      cfg.Grace,
+		SoftStopTimeout:      max(cfg.Grace, time.Millisecond), // zero is for ever to River
 		Test:                 river.TestConfig{Time: databaseTime{cfg.Executor.Now}},
 	})
 	if err != nil {
@@ -84,8 +84,12 @@ func New(cfg Config) (*Worker, error) {
 	}, nil
 }
 
-// holdLook is how often a node on hold looks whether it may work.
-const holdLook = time.Second
+const (
+	// holdLook is how often a node on hold looks whether it may work.
+	holdLook = time.Second
+	// stoppedAlready is how long a client that has stopped needs to say so.
+	stoppedAlready = 100 * time.Millisecond
+)
 
 // Start begins to claim and to work. A node on hold (postgres.Tx.AtHome) does
 // nothing until it is at home, and one that has to go on hold stops. Stop must
@@ -158,6 +162,10 @@ func (w *Worker) comeBack(ctx context.Context) bool {
 // begin starts all parts. After a failure, rest stops those that it has
 // started.
 func (w *Worker) begin(ctx context.Context) error {
+	// A client that still stops would start, say so, and do nothing.
+	if err := w.stopClient(ctx, stoppedAlready); err != nil {
+		return fmt.Errorf("an attempt of before goes on and does not obey: %w", err)
+	}
 	if err := w.cfg.Executor.Open(ctx); err != nil {
 		return fmt.Errorf("open the node's session: %w", err)
 	}
@@ -169,15 +177,20 @@ func (w *Worker) begin(ctx context.Context) error {
 	w.parts = append(w.parts, func() {
 		// The grace is the client's SoftStopTimeout; a task that ignores its
 		// context even then is left to the end of the process.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.Grace+10*time.Second)
-		defer cancel()
-		if err := w.client.Stop(ctx); err != nil {
+		if err := w.stopClient(context.WithoutCancel(ctx), w.cfg.Grace+10*time.Second); err != nil {
 			w.cfg.Logger.ErrorContext(ctx, "River did not stop in time", "error", err)
 		}
 	})
 	w.background(ctx, w.cfg.Ticker.Run)
 	w.background(ctx, w.listen)
 	return nil
+}
+
+// stopClient stops River's client, or has waited most for it.
+func (w *Worker) stopClient(ctx context.Context, most time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	return w.client.Stop(ctx)
 }
 
 // background runs fn until rest.
@@ -208,6 +221,8 @@ func (databaseTime) NowOrNil() *time.Time { return nil }
 const (
 	relisten    = time.Second
 	resyncEvery = time.Minute
+	// resyncWithin bounds one look at all schedules.
+	resyncWithin = 30 * time.Second
 	// changesSettle is how long one change of schedules waits for others: an
 	// import is thousands, and one look at the schedules serves them all.
 	changesSettle = 100 * time.Millisecond
@@ -238,13 +253,12 @@ func (w *Worker) listenOnce(ctx context.Context) error {
 	raw := conn.Hijack()
 	defer func() { _ = raw.Close(context.WithoutCancel(ctx)) }()
 	prefix := w.cfg.DB.Schema() + "."
+	listen := ""
 	for _, channel := range []string{postgres.ChannelSchedules, postgres.ChannelLines} {
-		if _, err := raw.Exec(ctx, "LISTEN "+pgx.Identifier{prefix + channel}.Sanitize()); err != nil {
-			return err
-		}
+		listen += "LISTEN " + pgx.Identifier{prefix + channel}.Sanitize() + ";"
 	}
 	for {
-		if err := w.alarms.sync(ctx); err != nil {
+		if err := w.resync(ctx, raw, listen); err != nil {
 			return err
 		}
 		// A new schedule may be due before the next sweep.
@@ -253,6 +267,17 @@ func (w *Worker) listenOnce(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// resync sees to it that conn hears, which it may not for long without anybody
+// noticing, and looks which schedules there are.
+func (w *Worker) resync(ctx context.Context, conn *pgx.Conn, listen string) error {
+	ctx, cancel := context.WithTimeout(ctx, resyncWithin)
+	defer cancel()
+	if _, err := conn.Exec(ctx, listen); err != nil {
+		return err
+	}
+	return w.alarms.sync(ctx)
 }
 
 // untilSchedulesChange moves lines up until the recurrences of schedules have

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,18 +34,20 @@ type bundle struct {
 	catalog  *catalog.Catalog
 	history  *history.History
 	registry *execute.Registry
+	said     *journal // by the nodes
 	start    func(...func(*worker.Config)) *worker.Worker
 }
 
 func setup(t *testing.T) *bundle {
 	t.Helper()
 	d := pgtest.DB(t)
-	quiet := slog.New(slog.DiscardHandler)
-	q, err := queue.New(d.Pool, pgtest.Schema, quiet)
+	said := &journal{}
+	logger := slog.New(slog.NewTextHandler(said, nil))
+	q, err := queue.New(d.Pool, pgtest.Schema, logger)
 	require.NoError(t, err)
 	l := ledger.New(q)
 	b := &bundle{
-		Database: d, catalog: catalog.New(d.DB, l), history: history.New(d.DB, l), registry: execute.NewRegistry(),
+		Database: d, catalog: catalog.New(d.DB, l), history: history.New(d.DB, l), registry: execute.NewRegistry(), said: said,
 	}
 	builtin.Register(b.registry)
 	b.start = func(change ...func(*worker.Config)) *worker.Worker {
@@ -52,10 +55,10 @@ func setup(t *testing.T) *bundle {
 			ID: uuid.New(), Version: "test", Tasks: b.registry.Names(), Queues: map[string]int{"default": 50},
 		}
 		cfg := worker.Config{
-			DB: d.DB, Logger: quiet, Grace: 5 * time.Second,
-			Ticker: tick.New(d.DB, l, quiet),
+			DB: d.DB, Logger: logger, Grace: 5 * time.Second,
+			Ticker: tick.New(d.DB, l, logger),
 			Executor: execute.New(execute.Config{
-				DB: d.DB, Ledger: l, Registry: b.registry, Node: node, Logger: quiet,
+				DB: d.DB, Ledger: l, Registry: b.registry, Node: node, Logger: logger,
 			}),
 		}
 		for _, c := range change {
@@ -102,6 +105,28 @@ func (b *bundle) until(t *testing.T, id uuid.UUID, ok func(*riverbeat.Run) bool)
 		return ok(run)
 	}, 20*time.Second, 10*time.Millisecond, "run %s", id)
 	return run
+}
+
+// journal is what a worker has logged.
+type journal struct {
+	mu    sync.Mutex
+	lines strings.Builder
+}
+
+func (j *journal) Write(line []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.lines.Write(line)
+}
+
+// await waits until something was logged so many times.
+func (j *journal) await(t *testing.T, what string, times int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		return strings.Count(j.lines.String(), what) >= times
+	}, 30*time.Second, 10*time.Millisecond, what)
 }
 
 func in(state riverbeat.State) func(*riverbeat.Run) bool {

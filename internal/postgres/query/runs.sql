@@ -4,11 +4,14 @@ SELECT pg_advisory_xact_lock(key)
 FROM unnest(@keys::bigint[]) WITH ORDINALITY AS given (key, place)
 ORDER BY place;
 
+-- name: TryLockKey :one
+SELECT pg_try_advisory_xact_lock(@key::bigint)::boolean AS locked;
+
 -- Which of the keys have a live job, and how far its run has come.
 -- name: LiveJobs :many
 SELECT
     (args ->> 'lock_key')::text AS lock_key,
-    (args ->> 'run_id')::text AS run_id,
+    coalesce(args ->> 'run_id', '')::text AS run_id,
     (CASE
         WHEN state = 'running' THEN 'running'
         WHEN state = 'retryable' OR attempt > 0 THEN 'retrying'
@@ -98,13 +101,14 @@ RETURNING id;
 
 -- Starts the runs whose jobs were fetched, if each job still is its run's. The
 -- states are those of a run whose attempt may begin: looked at again when the
--- row was locked by somebody who ended the job meanwhile.
+-- row was locked by somebody who ended the job meanwhile. One that runs already
+-- was started by a statement whose answer was lost, and nobody works it.
 -- name: StartRuns :many
 UPDATE runs AS r
 SET state = 'running',
     reason = NULL,
     execution = r.execution + 1,
-    attempt = r.attempt + 1,
+    attempt = CASE WHEN r.state = 'running' THEN r.attempt ELSE r.attempt + 1 END,
     started_at = coalesce(r.started_at, clock_timestamp()),
     node = @node::text
 FROM (
@@ -116,7 +120,7 @@ FROM (
 WHERE r.scheduled_for = given.scheduled_for
     AND r.id = given.id
     AND r.job_id = given.job_id
-    AND r.state IN ('queued', 'retrying')
+    AND r.state IN ('queued', 'retrying', 'running')
 RETURNING r.*;
 
 -- name: GetRun :one

@@ -25,12 +25,12 @@ DELETE FROM nodes WHERE id = @id;
 -- name: ForgetNodes :exec
 DELETE FROM nodes WHERE last_seen_at < clock_timestamp() - interval '1 day';
 
--- Which jobs of runs are being worked, by whom, and when that node was last
--- seen.
+-- Which jobs of runs are being worked, by whom ('' if somebody made it run in
+-- psql), and when that node was last seen.
 -- name: RunningJobs :many
 SELECT
     j.id,
-    j.attempted_by[cardinality(j.attempted_by)]::text AS node,
+    coalesce(j.attempted_by[cardinality(j.attempted_by)], '')::text AS node,
     (j.metadata ? 'cancel_attempted_at')::boolean AS cancel_requested,
     n.last_seen_at
 FROM river_job AS j
@@ -42,14 +42,16 @@ WHERE j.state = 'running' AND j.kind = 'run';
 SELECT pg_try_advisory_xact_lock_shared(@key::bigint)::boolean AS locked;
 
 -- name: JobOfRun :one
-SELECT (args ->> 'run_id')::text AS run_id, coalesce(args ->> 'lock_key', '')::text AS lock_key
+SELECT coalesce(args ->> 'run_id', '')::text AS run_id, coalesce(args ->> 'lock_key', '')::text AS lock_key
 FROM river_job
 WHERE id = @id;
 
 -- name: LockRunningJob :one
 SELECT attempt, max_attempts, (metadata ? 'cancel_attempted_at')::boolean AS cancel_requested
 FROM river_job
-WHERE id = @id AND state = 'running' AND attempted_by[cardinality(attempted_by)] = @node::text
+WHERE id = @id
+    AND state = 'running'
+    AND coalesce(attempted_by[cardinality(attempted_by)], '') = @node::text
 FOR UPDATE;
 
 -- name: LockRunOfJob :one
@@ -67,7 +69,7 @@ SET state = @state::river_job_state,
     errors = CASE WHEN @error::text = '' THEN errors ELSE array_append(errors, jsonb_build_object(
         'at', clock_timestamp(), 'attempt', attempt, 'error', @error::text, 'trace', ''
     )) END,
-    metadata = metadata || @metadata::jsonb
+    metadata = (metadata - 'riverbeat') || @metadata::jsonb -- what an earlier attempt said is no news
 WHERE id = @id AND state = 'running';
 
 -- The run of a lost job stands without one, so that the end of that job is no

@@ -373,7 +373,7 @@ func (q *Queries) Lines(ctx context.Context, db DBTX, keys []string) ([]LinesRow
 const liveJobs = `-- name: LiveJobs :many
 SELECT
     (args ->> 'lock_key')::text AS lock_key,
-    (args ->> 'run_id')::text AS run_id,
+    coalesce(args ->> 'run_id', '')::text AS run_id,
     (CASE
         WHEN state = 'running' THEN 'running'
         WHEN state = 'retryable' OR attempt > 0 THEN 'retrying'
@@ -647,7 +647,7 @@ UPDATE runs AS r
 SET state = 'running',
     reason = NULL,
     execution = r.execution + 1,
-    attempt = r.attempt + 1,
+    attempt = CASE WHEN r.state = 'running' THEN r.attempt ELSE r.attempt + 1 END,
     started_at = coalesce(r.started_at, clock_timestamp()),
     node = $1::text
 FROM (
@@ -659,7 +659,7 @@ FROM (
 WHERE r.scheduled_for = given.scheduled_for
     AND r.id = given.id
     AND r.job_id = given.job_id
-    AND r.state IN ('queued', 'retrying')
+    AND r.state IN ('queued', 'retrying', 'running')
 RETURNING r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_version, r.definition_version, r.task_name, r.category, r.tags, r.args, r.task_params, r.lock_key, r.execution_policy, r.trigger, r.backfill_id, r.slot, r.state, r.reason, r.blocked_by, r.line_rank, r.job_id, r.lives, r.execution, r.attempt, r.max_attempts, r.enqueued_at, r.started_at, r.finished_at, r.cancel_requested_at, r.node, r.result, r.error, r.logs, r.missed_from, r.missed_until, r.missed_count, r.requested_by, r.created_at, r.lost_lives, r.cancel_requested_by
 `
 
@@ -672,7 +672,8 @@ type StartRunsParams struct {
 
 // Starts the runs whose jobs were fetched, if each job still is its run's. The
 // states are those of a run whose attempt may begin: looked at again when the
-// row was locked by somebody who ended the job meanwhile.
+// row was locked by somebody who ended the job meanwhile. One that runs already
+// was started by a statement whose answer was lost, and nobody works it.
 func (q *Queries) StartRuns(ctx context.Context, db DBTX, arg *StartRunsParams) ([]Run, error) {
 	rows, err := db.Query(ctx, startRuns,
 		arg.Node,
@@ -737,6 +738,17 @@ func (q *Queries) StartRuns(ctx context.Context, db DBTX, arg *StartRunsParams) 
 		return nil, err
 	}
 	return items, nil
+}
+
+const tryLockKey = `-- name: TryLockKey :one
+SELECT pg_try_advisory_xact_lock($1::bigint)::boolean AS locked
+`
+
+func (q *Queries) TryLockKey(ctx context.Context, db DBTX, key int64) (bool, error) {
+	row := db.QueryRow(ctx, tryLockKey, key)
+	var locked bool
+	err := row.Scan(&locked)
+	return locked, err
 }
 
 const waitingAhead = `-- name: WaitingAhead :one

@@ -77,7 +77,7 @@ SET state = $1::river_job_state,
     errors = CASE WHEN $2::text = '' THEN errors ELSE array_append(errors, jsonb_build_object(
         'at', clock_timestamp(), 'attempt', attempt, 'error', $2::text, 'trace', ''
     )) END,
-    metadata = metadata || $3::jsonb
+    metadata = (metadata - 'riverbeat') || $3::jsonb -- what an earlier attempt said is no news
 WHERE id = $4 AND state = 'running'
 `
 
@@ -111,7 +111,7 @@ func (q *Queries) ForgetNodes(ctx context.Context, db DBTX) error {
 }
 
 const jobOfRun = `-- name: JobOfRun :one
-SELECT (args ->> 'run_id')::text AS run_id, coalesce(args ->> 'lock_key', '')::text AS lock_key
+SELECT coalesce(args ->> 'run_id', '')::text AS run_id, coalesce(args ->> 'lock_key', '')::text AS lock_key
 FROM river_job
 WHERE id = $1
 `
@@ -192,7 +192,9 @@ func (q *Queries) LockRunOfJob(ctx context.Context, db DBTX, arg *LockRunOfJobPa
 const lockRunningJob = `-- name: LockRunningJob :one
 SELECT attempt, max_attempts, (metadata ? 'cancel_attempted_at')::boolean AS cancel_requested
 FROM river_job
-WHERE id = $1 AND state = 'running' AND attempted_by[cardinality(attempted_by)] = $2::text
+WHERE id = $1
+    AND state = 'running'
+    AND coalesce(attempted_by[cardinality(attempted_by)], '') = $2::text
 FOR UPDATE
 `
 
@@ -236,7 +238,7 @@ func (q *Queries) LoseLife(ctx context.Context, db DBTX, arg *LoseLifeParams) er
 const runningJobs = `-- name: RunningJobs :many
 SELECT
     j.id,
-    j.attempted_by[cardinality(j.attempted_by)]::text AS node,
+    coalesce(j.attempted_by[cardinality(j.attempted_by)], '')::text AS node,
     (j.metadata ? 'cancel_attempted_at')::boolean AS cancel_requested,
     n.last_seen_at
 FROM river_job AS j
@@ -251,8 +253,8 @@ type RunningJobsRow struct {
 	LastSeenAt      *time.Time
 }
 
-// Which jobs of runs are being worked, by whom, and when that node was last
-// seen.
+// Which jobs of runs are being worked, by whom (” if somebody made it run in
+// psql), and when that node was last seen.
 func (q *Queries) RunningJobs(ctx context.Context, db DBTX) ([]RunningJobsRow, error) {
 	rows, err := db.Query(ctx, runningJobs)
 	if err != nil {
