@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 
@@ -155,6 +156,15 @@ func (b *bench) serve(ctx context.Context, args ...string) (*exec.Cmd, string, e
 		}
 		return resp.StatusCode == http.StatusOK, resp.Body.Close()
 	})
+}
+
+// stop ends a node that serve has started.
+func (b *bench) stop(p *exec.Cmd) error {
+	b.procs = slices.DeleteFunc(b.procs, func(o *exec.Cmd) bool { return o == p })
+	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	return p.Wait()
 }
 
 // until asks again and again until ok, at most for the given time.

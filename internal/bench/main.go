@@ -51,6 +51,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	runs := flags.Int("runs", 10_000_000, "runs in the table")
 	verbose := flags.Bool("v", false, "show where the database's time went")
 	policy := flags.String("policy", "mixed", "of the schedules: allow, skip, queue or mixed")
+	rounds := flags.Int("rounds", 3, "of throughput")
 	workers := flags.String("workers", "200", "of each node")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -68,7 +69,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	switch args[0] {
 	case "throughput":
-		return b.throughput(ctx, *n)
+		return b.throughput(ctx, *n, max(*rounds, 1))
 	case "burst":
 		return b.burst(ctx, *n)
 	case "nodes":

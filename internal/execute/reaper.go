@@ -316,7 +316,7 @@ func (r *reaper) others(ctx context.Context, jobs []postgres.RunningJob) error {
 	var failed []error
 	for node, ids := range lost {
 		// Others take over, too: they shall not all wait for each other's jobs.
-		rand.Shuffle(len(ids), func(i, k int) { ids[i], ids[k] = ids[k], ids[i] })
+		rand.Shuffle(len(ids), func(i, k int) { ids[i], ids[k] = ids[k], ids[i] }) //nolint:gosec // no secret
 		for _, id := range ids {
 			free, err := r.e.takeOver(ctx, id, node)
 			if ctx.Err() != nil || (err == nil && !free) {

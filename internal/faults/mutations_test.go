@@ -60,9 +60,8 @@ var mutations = []mutation{
 			"\trun := lost.Run\n\tif err := tx.DetachJob(",
 			`	run := lost.Run
 	if run != nil {
-		const rescue = `
-WITH nobody AS MATERIALIZED (SELECT set_config('riverbeat.node', '', true))
-UPDATE river_job SET state = 'available', scheduled_at = now() FROM nobody WHERE id = $1`
+		const rescue = "WITH nobody AS MATERIALIZED (SELECT set_config('riverbeat.node', '', true)) " +
+			"UPDATE river_job SET state = 'available', scheduled_at = now() FROM nobody WHERE id = $1"
 		_, err := tx.Exec(ctx, rescue, lost.ID)
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5"
 
 	"riverbeat/internal/postgres/internal/dbq"
 )
@@ -92,6 +93,11 @@ func NewPool(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 		pc.MaxConns = int32(min(cfg.MaxConns, 10_000))
 	}
 	pc.MinIdleConns = 2
+	pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		// By itself pgx writes each id as text and reads that again.
+		pgxuuid.Register(conn.TypeMap())
+		return nil
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
