@@ -133,16 +133,17 @@ type reaper struct {
 	e *Executor
 	// strays are jobs that run under this node without an attempt, and since when.
 	strays map[int64]time.Time
-	// silent has of each node that has running jobs its last beat, and since when
-	// it is known. Both times are taken here: no clock but this machine's
-	// monotonic one decides that a node is lost.
+	// silent has of each node that has running jobs its last beat, and for how
+	// long it was seen to be that. No clock but this machine's monotonic one
+	// decides that a node is lost.
 	silent map[string]silence
-	looked time.Time
 }
 
+// silence is how long a node has not beaten, at least.
 type silence struct {
-	beat  time.Time
-	since time.Time
+	beat time.Time     // the last, by the database's clock
+	seen time.Duration // so far
+	till time.Time     // by this machine's clock
 }
 
 // run looks until ctx ends.
@@ -172,7 +173,7 @@ func (r *reaper) run(ctx context.Context) {
 func (r *reaper) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	known := r.e.attempts.known()
+	began, known := time.Now(), r.e.attempts.known()
 	var jobs []postgres.RunningJob
 	err := r.e.db.InTx(ctx, func(tx *postgres.Tx) (err error) {
 		jobs, err = tx.RunningJobs(ctx)
@@ -182,7 +183,7 @@ func (r *reaper) look(ctx context.Context) error {
 		return err
 	}
 	r.e.compare(known, jobs)
-	return errors.Join(r.mine(ctx, known, jobs), r.others(ctx, jobs))
+	return errors.Join(r.mine(ctx, known, jobs), r.others(ctx, began, jobs))
 }
 
 // recheck stops the attempts whose jobs are not theirs any more.
@@ -284,15 +285,9 @@ func (e *Executor) endStray(ctx context.Context, job int64, me string) error {
 	return nil
 }
 
-// others takes over the runs of nodes that are lost.
-func (r *reaper) others(ctx context.Context, jobs []postgres.RunningJob) error {
-	now := time.Now()
-	if now.Sub(r.looked) > 2*lookEvery {
-		// Neither this node nor, maybe, the others could beat meanwhile: who
-		// lives gets the time to say so.
-		clear(r.silent)
-	}
-	r.looked = now
+// others takes over the runs of nodes that are lost, by the jobs that were read
+// after began.
+func (r *reaper) others(ctx context.Context, began time.Time, jobs []postgres.RunningJob) error {
 	silent := map[string]silence{}
 	lost := map[string][]int64{}
 	for _, job := range jobs {
@@ -303,12 +298,19 @@ func (r *reaper) others(ctx context.Context, jobs []postgres.RunningJob) error {
 		if job.LastSeen != nil {
 			beat = *job.LastSeen
 		}
-		s, ok := r.silent[job.Node]
-		if !ok || !s.beat.Equal(beat) {
-			s = silence{beat: beat, since: now}
+		s, ok := silent[job.Node]
+		if !ok {
+			if s, ok = r.silent[job.Node]; ok && s.beat.Equal(beat) {
+				// When this node could not look, the others could not beat, maybe: of
+				// such a pause a part counts, and who lives has the rest to say so.
+				s.seen += min(began.Sub(s.till), 2*lookEvery)
+				s.till = began
+			} else {
+				s = silence{beat: beat, till: time.Now()}
+			}
+			silent[job.Node] = s
 		}
-		silent[job.Node] = s
-		if now.Sub(s.since) >= lostAfter {
+		if s.seen >= lostAfter {
 			lost[job.Node] = append(lost[job.Node], job.ID)
 		}
 	}
@@ -324,9 +326,7 @@ func (r *reaper) others(ctx context.Context, jobs []postgres.RunningJob) error {
 			}
 			if err != nil { // that of one job keeps no other from going on
 				failed = append(failed, fmt.Errorf("take the job %d of node %s over: %w", id, node, err))
-				continue
 			}
-			r.looked = time.Now() // the database was there all the time
 		}
 	}
 	return errors.Join(failed...)

@@ -373,9 +373,11 @@ func (s *session) answer(ctx context.Context, conn *postgres.Session, requests [
 	return nil
 }
 
-// sendBeat beats, and measures how far the clocks are apart.
+// sendBeat beats, and measures how far the clocks are apart. It ends its exchange
+// when ctx ends, too: a connection that is left in the middle of one is closed, and
+// the node could not say that it leaves.
 func (s *session) sendBeat(ctx context.Context, conn *postgres.Session) (sent time.Time, err error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
 	defer cancel()
 	sent = time.Now()
 	now, err := conn.Beat(ctx)

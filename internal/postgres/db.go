@@ -130,6 +130,26 @@ func setSession(cc *pgx.ConnConfig, schema string) {
 	}
 }
 
+// keepsSettings fails when the server does not have what conn was opened with: a
+// pooler may be told to leave startup parameters out. Nothing would end the
+// silent session of a frozen node then, nor name the schema.
+func keepsSettings(ctx context.Context, conn *pgx.Conn) error {
+	for _, name := range []string{"search_path", "idle_in_transaction_session_timeout", "idle_session_timeout", "riverbeat.node"} {
+		given, ok := conn.Config().RuntimeParams[name]
+		if !ok {
+			continue
+		}
+		var has string
+		if err := conn.QueryRow(ctx, "SELECT coalesce(current_setting($1, true), '')", name).Scan(&has); err != nil {
+			return err
+		}
+		if has != given {
+			return pooled(fmt.Errorf("the server has %q for %s, not %q", has, name, given))
+		}
+	}
+	return nil
+}
+
 // Schema is the schema that has all objects.
 func (db *DB) Schema() string { return db.schema }
 

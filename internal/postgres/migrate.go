@@ -168,6 +168,9 @@ func withMigrator(ctx context.Context, cfg Config, fn func(*migrator) error) err
 	if err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
 		return err
 	}
+	if err := keepsSettings(ctx, conn); err != nil {
+		return err
+	}
 	if version < minVersion {
 		return riverbeat.Errorf(riverbeat.Invalid, "postgres_too_old",
 			"Postgres %d is too old; Riverbeat needs 15 or newer.", version/10000)

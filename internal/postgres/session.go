@@ -75,6 +75,9 @@ func (db *DB) OpenSession(ctx context.Context, n *Node) (*Session, error) {
 }
 
 func (s *Session) take(ctx context.Context) error {
+	if err := keepsSettings(ctx, s.conn); err != nil {
+		return err
+	}
 	if err := s.isSession(ctx); err != nil {
 		return err
 	}
