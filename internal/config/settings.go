@@ -50,7 +50,7 @@ const (
 var settings = []Setting{
 	{
 		Name: databaseURLName, Flag: "database-url", Unit: "postgres:// URL",
-		Doc: "Where the database is. Without it `riverbeat dev` starts a private Postgres; every other command that works on the database needs it. A transaction pooler cannot stand in between.",
+		Doc: "Where the database is. Without it `riverbeat dev` starts a private Postgres; every other command that works on the database needs it. A pooler may stand in between if it pools sessions and passes on every startup parameter, which PgBouncer does not; a node says so and does not start.",
 		set: func(c *Config, v string) string {
 			c.DatabaseURL = DatabaseURL(v)
 			return ""

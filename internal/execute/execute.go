@@ -258,7 +258,7 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 	if !e.attempts.begin(job.ID, cancel) {
 		return e.handBack(ctx, riverbeat.AlreadyRunning, keyPause) // handed on by psql while it runs here
 	}
-	defer e.attempts.end(job.ID)
+	defer e.attempts.end(job.ID, *job.AttemptedAt)
 	if err := e.session.ready(ctx); err != nil {
 		return e.notStarted(ctx, err)
 	}
@@ -306,10 +306,7 @@ func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], s
 	if given := e.givenUp(ctx); given != nil {
 		// Whatever the task made of it: somebody else may have done it meanwhile.
 		riverlog.Logger(ctx).WarnContext(ctx, "stopped, and nothing of it counts", "cause", given)
-		if err := report(ctx, "", riverbeat.Fenced); err != nil {
-			return err
-		}
-		return river.JobSnooze(0)
+		return report(ctx, "", riverbeat.Fenced, river.JobSnooze(0))
 	}
 	if err != nil {
 		if attemptCtx.Err() != nil && ctx.Err() == nil {
@@ -324,11 +321,11 @@ func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], s
 	}
 	// Metadata is indexed, so nothing is said where there is nothing to say.
 	if bytes.Contains(job.Metadata, []byte(queue.MetadataKey)) {
-		if err := report(ctx, "", ""); err != nil {
+		if err := report(ctx, "", "", nil); err != nil {
 			return err
 		}
 	}
-	e.attempts.succeed(job.ID, result)
+	e.attempts.succeed(job.ID, *job.AttemptedAt, result)
 	if end, ok := ctx.Value(endingKey{}).(*ending); ok && started.run.BlockedBy != nil {
 		end.key = started.run.LockKey
 	}
@@ -358,18 +355,12 @@ func (e *Executor) notStarted(ctx context.Context, cause error) error {
 
 // cancelled ends a run that somebody wanted cancelled.
 func cancelled(ctx context.Context) error {
-	if err := report(ctx, "", ""); err != nil {
-		return err
-	}
-	return river.JobCancel(rivertype.ErrJobCancelledRemotely)
+	return report(ctx, "", "", river.JobCancel(rivertype.ErrJobCancelledRemotely))
 }
 
 // handBack gives a job back whose attempt has not begun: no attempt is used up.
 func (e *Executor) handBack(ctx context.Context, reason riverbeat.Reason, pause time.Duration) error {
-	if err := report(ctx, "", reason); err != nil {
-		return err
-	}
-	return river.JobSnooze(pause)
+	return report(ctx, "", reason, river.JobSnooze(pause))
 }
 
 // call calls the task's code, that of its result included, and turns a panic
@@ -402,10 +393,7 @@ func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], st
 		return report(ctx, "", "", context.Cause(ctx))
 	}
 	if isFinal(cause) {
-		if err := report(ctx, riverbeat.Failed, ""); err != nil {
-			return err
-		}
-		return river.JobCancel(printable(cause))
+		return report(ctx, riverbeat.Failed, "", river.JobCancel(printable(cause)))
 	}
 	if job.Attempt < job.MaxAttempts {
 		retry := riverbeat.DefaultRetry
@@ -418,8 +406,9 @@ func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], st
 }
 
 // report keeps what the history trigger cannot see of an attempt's end in the
-// job's metadata, in place of what the attempt before said. It returns cause.
-func report(ctx context.Context, state riverbeat.State, reason riverbeat.Reason, cause ...error) error {
+// job's metadata, in place of what the attempt before said. It returns outcome,
+// by which River knows how the attempt has ended.
+func report(ctx context.Context, state riverbeat.State, reason riverbeat.Reason, outcome error) error {
 	said := map[string]string{}
 	if state != "" {
 		said["state"] = string(state)
@@ -430,7 +419,7 @@ func report(ctx context.Context, state riverbeat.State, reason riverbeat.Reason,
 	if err := river.MetadataSet(ctx, queue.MetadataKey, said); err != nil {
 		return err
 	}
-	return errors.Join(cause...)
+	return outcome
 }
 
 // encode makes of a result what is kept of it; nil for none.

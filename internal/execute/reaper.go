@@ -50,6 +50,7 @@ type attempts struct {
 
 // outcome is how an attempt ended.
 type outcome struct {
+	fetched   time.Time // when its job was: each attempt is another one, even if it has the number of the last
 	succeeded bool
 	result    json.RawMessage // of one that succeeded; nil: none
 }
@@ -67,29 +68,31 @@ func (a *attempts) begin(job int64, cancel context.CancelCauseFunc) bool {
 }
 
 // end notes that an attempt is over, and reported to River in a moment.
-func (a *attempts) end(job int64) {
+func (a *attempts) end(job int64, fetched time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.underWay, job)
 	if _, ok := a.reported[job]; !ok {
-		a.reported[job] = outcome{}
+		a.reported[job] = outcome{fetched: fetched}
 	}
 }
 
 // succeed notes that an attempt that is about to end has succeeded.
-func (a *attempts) succeed(job int64, result json.RawMessage) {
+func (a *attempts) succeed(job int64, fetched time.Time, result json.RawMessage) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.reported[job] = outcome{true, result}
+	a.reported[job] = outcome{fetched, true, result}
 }
 
-// of tells whether an attempt of the job is under way, and how the last one
-// ended, if the table does not know yet.
-func (a *attempts) of(job int64) (underWay bool, last outcome, reported bool) {
+// of tells whether an attempt of the job is under way, and how the one ended for
+// which it was fetched, as far as it is known here.
+func (a *attempts) of(job postgres.RunningJob) (underWay bool, last outcome, reported bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	last, reported = a.reported[job]
-	return a.underWay[job] != nil, last, reported
+	if last, reported = a.reported[job.ID]; !last.fetched.Equal(job.FetchedAt) {
+		last, reported = outcome{}, false
+	}
+	return a.underWay[job.ID] != nil, last, reported
 }
 
 // cancelAll tells all attempts to stop.
@@ -246,22 +249,22 @@ func (r *reaper) mine(ctx context.Context, k known, jobs []postgres.RunningJob) 
 		}
 		strays[job.ID] = since
 		patience := strayAfter
-		if _, last, reported := r.e.attempts.of(job.ID); reported && !last.succeeded {
+		if _, last, reported := r.e.attempts.of(job); reported && !last.succeeded {
 			patience = reportWithin
 		}
 		if time.Since(since) >= patience {
-			failed = append(failed, r.e.endStray(ctx, job.ID, me))
+			failed = append(failed, r.e.endStray(ctx, job))
 		}
 	}
 	r.strays = strays
 	return errors.Join(failed...)
 }
 
-func (e *Executor) endStray(ctx context.Context, job int64, me string) error {
+func (e *Executor) endStray(ctx context.Context, job postgres.RunningJob) error {
 	ended, succeeded := false, false
 	err := e.db.InTx(ctx, func(tx *postgres.Tx) error {
 		ended = false
-		lost, err := tx.LockLostJob(ctx, job, me)
+		lost, err := tx.LockLostJob(ctx, job.ID, job.Node)
 		if err != nil || lost == nil {
 			return err
 		}
@@ -277,10 +280,10 @@ func (e *Executor) endStray(ctx context.Context, job int64, me string) error {
 		return e.ledger.TakeOver(ctx, tx, lost, false)
 	})
 	if err != nil {
-		return fmt.Errorf("end the stray job %d: %w", job, err)
+		return fmt.Errorf("end the stray job %d: %w", job.ID, err)
 	}
 	if ended {
-		e.logger.WarnContext(ctx, "ended a job of this node that nobody worked", "job", job, "succeeded", succeeded)
+		e.logger.WarnContext(ctx, "ended a job of this node that nobody worked", "job", job.ID, "succeeded", succeeded)
 	}
 	return nil
 }

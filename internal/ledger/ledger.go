@@ -262,26 +262,35 @@ func (l *Ledger) Promote(ctx context.Context, tx *postgres.Tx, key string) error
 	if err != nil || first == nil {
 		return err
 	}
-	queued, err := l.enqueue(ctx, tx, first)
-	if err != nil || !queued {
+	definition, err := definitionOf(ctx, tx, first)
+	if err != nil {
+		return err
+	}
+	inTheWay, err := l.enqueue(ctx, tx, first, definition)
+	if err != nil || inTheWay != nil {
 		return err // someone's job holds the key after all; its end promotes
 	}
 	return tx.Promote(ctx, first)
 }
 
-// enqueue gives a run that is written already a job, where its task's definition
-// says now; false if a live job holds its key.
-func (l *Ledger) enqueue(ctx context.Context, tx *postgres.Tx, run *riverbeat.Run) (bool, error) {
+// definitionOf reads the definition that a run's task has now; nil for none.
+func definitionOf(ctx context.Context, tx *postgres.Tx, run *riverbeat.Run) (*riverbeat.TaskDefinition, error) {
 	definitions, err := tx.TaskDefinitions(ctx, []string{run.TaskName})
-	if err != nil {
-		return false, err
-	}
+	return definitions[run.TaskName], err
+}
+
+// enqueue gives a run that is written already a job, due now, where d says. If a
+// live job holds its key, that is answered and the run is left as it was.
+func (l *Ledger) enqueue(ctx context.Context, tx *postgres.Tx, run *riverbeat.Run, d *riverbeat.TaskDefinition) (*queue.Duplicate, error) {
 	now, err := tx.Now(ctx)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, []queue.Entry{job(run, definitions[run.TaskName])})
-	return len(duplicates) == 0, err
+	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, []queue.Entry{job(run, d)})
+	if err != nil || len(duplicates) == 0 {
+		return nil, err
+	}
+	return &duplicates[0], nil
 }
 
 func job(run *riverbeat.Run, d *riverbeat.TaskDefinition) queue.Entry {

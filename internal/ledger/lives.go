@@ -81,11 +81,15 @@ func (l *Ledger) nextLife(ctx context.Context, tx *postgres.Tx, lost *postgres.L
 	}
 	next := *run
 	next.MaxAttempts = lost.MaxAttempts - (lost.Attempt - 1)
-	queued, err := l.enqueue(ctx, tx, &next)
+	definition, err := definitionOf(ctx, tx, run)
 	if err != nil {
 		return err
 	}
-	if !queued {
+	inTheWay, err := l.enqueue(ctx, tx, &next, definition)
+	if err != nil {
+		return err
+	}
+	if inTheWay != nil {
 		return fmt.Errorf("the key of run %s was taken while it was held", run.ID)
 	}
 	return tx.StartNextLife(ctx, &next, lost, reason)

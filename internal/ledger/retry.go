@@ -7,7 +7,6 @@ import (
 	"github.com/google/uuid"
 
 	"riverbeat/internal/postgres"
-	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
 )
 
@@ -32,11 +31,10 @@ func (l *Ledger) Retry(ctx context.Context, tx *postgres.Tx, id uuid.UUID) (*riv
 			return nil, keyTaken(riverbeat.Admit(riverbeat.Skip, run.Trigger, 0, *b).BlockedBy)
 		}
 	}
-	definitions, err := tx.TaskDefinitions(ctx, []string{run.TaskName})
+	d, err := definitionOf(ctx, tx, run)
 	if err != nil {
 		return nil, err
 	}
-	d := definitions[run.TaskName]
 	again := *run
 	again.MaxAttempts = riverbeat.DefaultMaxAttempts
 	if d != nil {
@@ -45,18 +43,14 @@ func (l *Ledger) Retry(ctx context.Context, tx *postgres.Tx, id uuid.UUID) (*riv
 			return nil, err
 		}
 	}
-	now, err := tx.Now(ctx)
-	if err != nil {
-		return nil, err
-	}
 	// The job before the run: whoever retries the old job with River meanwhile
 	// takes them in this order, too.
-	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, []queue.Entry{job(&again, d)})
+	inTheWay, err := l.enqueue(ctx, tx, &again, d)
 	if err != nil {
 		return nil, err
 	}
-	if len(duplicates) > 0 {
-		return nil, keyTaken(&duplicates[0].BlockedBy)
+	if inTheWay != nil {
+		return nil, keyTaken(&inTheWay.BlockedBy)
 	}
 	again.MaxAttempts += run.Attempt // the run counts those of all its jobs
 	queued, err := tx.Requeue(ctx, &again, run.JobID)

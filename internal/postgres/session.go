@@ -202,6 +202,7 @@ func (tx *Tx) ForgetNodes(ctx context.Context) error { return tx.q.ForgetNodes(c
 type RunningJob struct {
 	ID              int64
 	Node            string     // whose attempt it is; "" if of none
+	FetchedAt       time.Time  // by that node; zero if it is not known
 	LastSeen        *time.Time // of the node; nil: it is not on the list
 	CancelRequested bool
 }
@@ -216,6 +217,9 @@ func runningJobs(ctx context.Context, q *dbq.Queries, conn dbq.DBTX) ([]RunningJ
 	jobs := make([]RunningJob, len(rows))
 	for i, row := range rows {
 		jobs[i] = RunningJob{ID: row.ID, Node: row.Node, LastSeen: row.LastSeenAt, CancelRequested: row.CancelRequested}
+		if row.AttemptedAt != nil {
+			jobs[i].FetchedAt = *row.AttemptedAt
+		}
 	}
 	return jobs, err
 }

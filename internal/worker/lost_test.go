@@ -395,3 +395,35 @@ func TestWithoutGraceRunsAreHandedBackAtOnce(t *testing.T) {
 	require.Contains(t, []riverbeat.State{riverbeat.Queued, riverbeat.Retrying}, handed.State)
 	require.Zero(t, handed.Lives)
 }
+
+// The attempt before has failed on the same node just now, and the fetch for the
+// next one was not heard of.
+func TestAnAttemptThatWasNotHeardOfIsNoFailureOfTheLast(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var begun atomic.Int32
+	var me uuid.UUID
+	b.registry.Register("fails once", func(context.Context, *execute.Run) (any, error) {
+		if begun.Add(1) == 1 {
+			return nil, errors.New("not yet")
+		}
+		return nil, nil
+	})
+	// The report of the failure, and in the same moment the fetch.
+	b.exec(t, `CREATE FUNCTION refetch() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.state := 'running';
+    NEW.attempt := NEW.attempt + 1;
+    NEW.attempted_at := clock_timestamp();
+    NEW.attempted_by := array_append(OLD.attempted_by, OLD.attempted_by[1]);
+    RETURN NEW;
+END $$`)
+	b.exec(t, `CREATE TRIGGER refetch BEFORE UPDATE ON river_job FOR EACH ROW
+WHEN (OLD.state = 'running' AND NEW.state IN ('available', 'retryable')) EXECUTE FUNCTION refetch()`)
+	b.start(func(c *worker.Config) { me = c.Executor.Node().ID })
+	run := b.runNow(t, b.schedule(t, func(s *riverbeat.Schedule) { s.TaskName = "fails once" }))
+	ended := b.until(t, run.ID, in(riverbeat.Succeeded)) // in less than a minute
+	require.NotEqual(t, *run.JobID, *ended.JobID)
+	require.EqualValues(t, 2, begun.Load())
+	require.Equal(t, me.String(), ended.Node)
+}

@@ -31,6 +31,7 @@ DELETE FROM nodes WHERE last_seen_at < clock_timestamp() - interval '1 day';
 SELECT
     j.id,
     coalesce(j.attempted_by[cardinality(j.attempted_by)], '')::text AS node,
+    j.attempted_at,
     (j.metadata ? 'cancel_attempted_at')::boolean AS cancel_requested,
     n.last_seen_at
 FROM river_job AS j

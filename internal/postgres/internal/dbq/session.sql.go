@@ -239,6 +239,7 @@ const runningJobs = `-- name: RunningJobs :many
 SELECT
     j.id,
     coalesce(j.attempted_by[cardinality(j.attempted_by)], '')::text AS node,
+    j.attempted_at,
     (j.metadata ? 'cancel_attempted_at')::boolean AS cancel_requested,
     n.last_seen_at
 FROM river_job AS j
@@ -249,6 +250,7 @@ WHERE j.state = 'running' AND j.kind = 'run'
 type RunningJobsRow struct {
 	ID              int64
 	Node            string
+	AttemptedAt     *time.Time
 	CancelRequested bool
 	LastSeenAt      *time.Time
 }
@@ -267,6 +269,7 @@ func (q *Queries) RunningJobs(ctx context.Context, db DBTX) ([]RunningJobsRow, e
 		if err := rows.Scan(
 			&i.ID,
 			&i.Node,
+			&i.AttemptedAt,
 			&i.CancelRequested,
 			&i.LastSeenAt,
 		); err != nil {
