@@ -74,7 +74,15 @@ func (b *bench) open(ctx context.Context) error {
 	return b.exec(ctx, "ANALYZE")
 }
 
-// statements prints what the database's time went to since reset.
+// forgetStatements makes statements begin anew.
+func (b *bench) forgetStatements(ctx context.Context) error {
+	if !b.verbose {
+		return nil
+	}
+	return b.exec(ctx, "SELECT public.pg_stat_statements_reset()")
+}
+
+// statements prints what the database's time went to since they were forgotten.
 func (b *bench) statements(ctx context.Context) error {
 	rows, err := b.pool.Query(ctx, `
 SELECT calls, total_exec_time, mean_exec_time, total_plan_time, left(regexp_replace(query, '\s+', ' ', 'g'), 90)

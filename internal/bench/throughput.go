@@ -40,11 +40,20 @@ func (b *bench) throughput(ctx context.Context, n, rounds int) error {
 	policies := []string{"allow", "skip", "queue"}
 	took := map[string][]time.Duration{}
 	for range rounds {
+		if err := b.forgetStatements(ctx); err != nil {
+			return err
+		}
 		raw, err := b.rawRiver(ctx, n)
 		if err != nil {
 			return err
 		}
 		took["raw"] = append(took["raw"], raw)
+		if b.verbose {
+			b.printf("raw River: %.2f s\n", raw.Seconds())
+			if err := b.statements(ctx); err != nil {
+				return err
+			}
+		}
 		node, _, err := b.serve(ctx, "--queues", "default="+b.workers)
 		if err != nil {
 			return err
@@ -99,10 +108,8 @@ func (b *bench) ticks(ctx context.Context, n int) (time.Duration, error) {
 	if err := b.addSchedules(ctx, n, cron, began); err != nil {
 		return 0, err
 	}
-	if b.verbose {
-		if err := b.exec(ctx, "SELECT public.pg_stat_statements_reset()"); err != nil {
-			return 0, err
-		}
+	if err := b.forgetStatements(ctx); err != nil {
+		return 0, err
 	}
 	err := b.until(ctx, 5*time.Minute, func() (bool, error) {
 		done, err := b.int(ctx, "SELECT count(*) FROM river_job WHERE state = 'completed'")
