@@ -90,10 +90,11 @@ var libraries = map[string][]string{
 	"golang.org/x/sys":                                   {"internal/execute"}, // the clock that processes share
 	"riverqueue.com/riverui":                             {"riverui"},
 
-	"github.com/prometheus/common": {inTests},
-	"github.com/stretchr/testify":  {inTests},
-	"go.uber.org/goleak":           {inTests},
-	"pgregory.net/rapid":           {inTests},
+	"github.com/prometheus/common":            {inTests},
+	"github.com/stretchr/testify":             {inTests},
+	"go.uber.org/goleak":                      {inTests},
+	"pgregory.net/rapid":                      {inTests},
+	"github.com/vgarvardt/pgx-google-uuid/v5": {"internal/postgres"},
 }
 
 // top is all that may lie at the top, beside files and folders that begin with a
