@@ -88,7 +88,7 @@ var mutations = []mutation{
 	},
 	{
 		// It rings now, so now is the tick.
-		name: "TrustTheAlarm", mood: "crashes",
+		name: "TrustTheAlarm", mood: "everything",
 		changes: []change{{
 			"internal/tick/tick.go",
 			"\tplan := s.Plan(recurrence, clock.Mark, clock.Now)\n",
