@@ -423,6 +423,9 @@ func (j *judge) overlaps() {
 				text := fmt.Sprintf("execution %d of run %s on %s (%d) ran from %s to %s; execution %d of run %s on %s (%d) began at %s",
 					a.Number, a.RunID, a.Node, a.PID, clock(a.Start), clock(j.over(a)), b.Number, b.RunID, b.Node, b.PID, clock(b.Start))
 				why, refused := j.zombie(a, b), j.refused(a)
+				if why == "" {
+					why = j.disowned(a, b)
+				}
 				if why != "" && refused {
 					j.verdict.Excused = append(j.verdict.Excused, text+": "+why)
 					continue
@@ -456,6 +459,26 @@ func (j *judge) zombie(a, b *Execution) string {
 			if a.Stubborn && (a.Context != "" || a.End.IsZero()) {
 				return fmt.Sprintf("%s was %s from %s to %s, and the task ignores its context", a.Node, f.Kind, clock(f.From), clock(f.To))
 			}
+		}
+	}
+	return ""
+}
+
+// disowned says why a was beside b because somebody ended its job by hand in the
+// very seconds in which its node's session was broken and the key's lock free; ""
+// if that was not so. It is told to stop when the session is back; only a
+// stubborn task goes on.
+func (j *judge) disowned(a, b *Execution) string {
+	ended := slices.ContainsFunc(j.ev.Faults, func(f Fault) bool {
+		return f.Kind == Touch && f.RunID == a.RunID && during(f, a.Start, b.Start)
+	})
+	if !ended || !a.Stubborn && j.over(a).After(b.Start.Add(wakeLimit)) {
+		return ""
+	}
+	for _, f := range j.ev.Faults {
+		breaks := f.PID == a.PID && (f.Kind == CutOff || f.Kind == Lie) || f.Kind == Database
+		if breaks && during(f, b.Start.Add(-sessionLimit), b.Start) {
+			return fmt.Sprintf("its job was ended by hand while the session of %s was broken (%s from %s)", a.Node, f.Kind, clock(f.From))
 		}
 	}
 	return ""

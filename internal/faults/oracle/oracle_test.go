@@ -384,3 +384,33 @@ func TestImportsNothingOfTheProduct(t *testing.T) {
 		}
 	}
 }
+
+// A job that somebody ends by hand may leave its attempt beside the next one of
+// its key for a moment, but only when the session of its node was broken, too.
+func TestDisowned(t *testing.T) {
+	t.Parallel()
+	touched := Fault{Kind: Touch, RunID: "a", From: at(12), To: at(12)}
+	broken := Fault{Kind: Lie, PID: 1, From: at(11.5), To: at(12.5)}
+	for name, tt := range map[string]struct {
+		faults []Fault
+		end    float64
+		excuse bool
+	}{
+		"touched while it was broken":  {[]Fault{touched, broken}, 12.3, true},
+		"stopped late":                 {[]Fault{touched, broken}, 18, false},
+		"not touched":                  {[]Fault{broken}, 12.3, false},
+		"not broken":                   {[]Fault{touched}, 12.3, false},
+		"another's session":            {[]Fault{touched, {Kind: Lie, PID: 2, From: at(11.5), To: at(12.5)}}, 12.3, false},
+		"another's job":                {[]Fault{{Kind: Touch, RunID: "b", From: at(12), To: at(12)}, broken}, 12.3, false},
+		"broken long before":           {[]Fault{touched, {Kind: CutOff, PID: 1, From: at(1), To: at(2)}}, 12.3, false},
+		"the database was away for it": {[]Fault{touched, {Kind: Database, From: at(11), To: at(12)}}, 12.3, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			j := &judge{ev: &Evidence{Faults: tt.faults}}
+			a := &Execution{RunID: "a", Node: "n1", PID: 1, Start: at(10), End: at(tt.end), Outcome: Interrupted}
+			b := &Execution{RunID: "b", Node: "n2", PID: 2, Start: at(12.1), End: at(15)}
+			require.Equal(t, tt.excuse, j.disowned(a, b) != "")
+		})
+	}
+}
