@@ -181,7 +181,7 @@ func (t *Ticker) promote(ctx context.Context, keys []string) error {
 }
 
 // Promote moves up the line of a key if nothing stands in its way. Whoever has
-// the key right now is not waited for: it may be a node that is frozen, and
+// the key for long is not waited for: it may be a node that is frozen, and
 // neither ticks nor other lines shall be late for it. The next sweep looks again.
 func (t *Ticker) Promote(ctx context.Context, key string) error {
 	return t.inTx(ctx, func(ctx context.Context, tx *postgres.Tx) error {

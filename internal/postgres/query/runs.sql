@@ -4,9 +4,6 @@ SELECT pg_advisory_xact_lock(key)
 FROM unnest(@keys::bigint[]) WITH ORDINALITY AS given (key, place)
 ORDER BY place;
 
--- name: TryLockKey :one
-SELECT pg_try_advisory_xact_lock(@key::bigint)::boolean AS locked;
-
 -- Which of the keys have a live job, and how far its run has come.
 -- name: LiveJobs :many
 SELECT

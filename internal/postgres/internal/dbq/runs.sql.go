@@ -740,17 +740,6 @@ func (q *Queries) StartRuns(ctx context.Context, db DBTX, arg *StartRunsParams) 
 	return items, nil
 }
 
-const tryLockKey = `-- name: TryLockKey :one
-SELECT pg_try_advisory_xact_lock($1::bigint)::boolean AS locked
-`
-
-func (q *Queries) TryLockKey(ctx context.Context, db DBTX, key int64) (bool, error) {
-	row := db.QueryRow(ctx, tryLockKey, key)
-	var locked bool
-	err := row.Scan(&locked)
-	return locked, err
-}
-
 const waitingAhead = `-- name: WaitingAhead :one
 SELECT count(*)::int AS ahead
 FROM runs
