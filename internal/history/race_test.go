@@ -218,7 +218,7 @@ func everybodyAtOneKey(t *testing.T, unique bool) {
 SELECT min(alive), max(alive), count(*)
 FROM (SELECT sum(step) OVER (ORDER BY id) AS alive FROM watched) AS steps`).Scan(&least, &most, &total))
 	require.Equal(t, []int{0, 1}, []int{least, most}, "live jobs of the key")
-	require.Greater(t, total, hands*share/3, "something has happened")
+	require.Greater(t, total, hands*share)
 }
 
 // expected tells whether err says no more than that someone else was first.
