@@ -87,14 +87,14 @@ var libraries = map[string][]string{
 	"github.com/spf13/cobra":                             {"cmd/riverbeat"},
 	"github.com/spf13/pflag":                             {"cmd/riverbeat"}, // cobra's flags
 	"github.com/swaggest/swgui":                          {"internal/httpapi"},
+	"github.com/vgarvardt/pgx-google-uuid/v5":            {"internal/postgres"},
 	"golang.org/x/sys":                                   {"internal/execute"}, // the clock that processes share
 	"riverqueue.com/riverui":                             {"riverui"},
 
-	"github.com/prometheus/common":            {inTests},
-	"github.com/stretchr/testify":             {inTests},
-	"go.uber.org/goleak":                      {inTests},
-	"pgregory.net/rapid":                      {inTests},
-	"github.com/vgarvardt/pgx-google-uuid/v5": {"internal/postgres"},
+	"github.com/prometheus/common": {inTests},
+	"github.com/stretchr/testify":  {inTests},
+	"go.uber.org/goleak":           {inTests},
+	"pgregory.net/rapid":           {inTests},
 }
 
 // top is all that may lie at the top, beside files and folders that begin with a

@@ -35,7 +35,7 @@ func (rawWorker) Work(context.Context, *river.Job[rawArgs]) error { return nil }
 // throughput compares working off n runs of each policy, history on and keys
 // distinct, with working off n jobs in raw River, on the same database one after
 // the other, in several rounds. Medians count: other work on the machine makes
-// single figures differ by half.
+// single figures differ by a quarter.
 func (b *bench) throughput(ctx context.Context, n, rounds int) error {
 	policies := []string{"allow", "skip", "queue"}
 	took := map[string][]time.Duration{}

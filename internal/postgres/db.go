@@ -134,20 +134,26 @@ func setSession(cc *pgx.ConnConfig, schema string) {
 // pooler may be told to leave startup parameters out. Nothing would end the
 // silent session of a frozen node then, nor name the schema.
 func keepsSettings(ctx context.Context, conn *pgx.Conn) error {
+	var names, given []string
 	for _, name := range []string{"search_path", "idle_in_transaction_session_timeout", "idle_session_timeout", "riverbeat.node"} {
-		given, ok := conn.Config().RuntimeParams[name]
-		if !ok {
-			continue
-		}
-		var has string
-		if err := conn.QueryRow(ctx, "SELECT coalesce(current_setting($1, true), '')", name).Scan(&has); err != nil {
-			return err
-		}
-		if has != given {
-			return pooled(fmt.Errorf("the server has %q for %s, not %q", has, name, given))
+		if value, ok := conn.Config().RuntimeParams[name]; ok {
+			names, given = append(names, name), append(given, value)
 		}
 	}
-	return nil
+	const differing = `
+SELECT name, value, coalesce(current_setting(name, true), '')
+FROM unnest(@names::text[], @given::text[]) AS given (name, value)
+WHERE current_setting(name, true) IS DISTINCT FROM value
+LIMIT 1`
+	var name, value, has string
+	err := conn.QueryRow(ctx, differing, pgx.StrictNamedArgs{"names": names, "given": given}).Scan(&name, &value, &has)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return pooled(fmt.Errorf("the server has %q for %s, not %q", has, name, value))
 }
 
 // Schema is the schema that has all objects.
@@ -217,6 +223,13 @@ func (tx *Tx) Savepoint(ctx context.Context, fn func(tx *Tx) error) error {
 		savepoint.Tx = inner
 		return fn(&savepoint)
 	})
+}
+
+// WaitAtMost bounds each wait of the transaction for a lock. One that takes longer
+// fails (IsTimeout).
+func (tx *Tx) WaitAtMost(ctx context.Context, wait time.Duration) error {
+	_, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", wait.String())
+	return err
 }
 
 // Now is the database's time at this statement, whole milliseconds, UTC.

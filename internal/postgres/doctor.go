@@ -115,7 +115,7 @@ ORDER BY wanted.name`
 // EnableTrigger enables a trigger of the history. It needs the owner of
 // river_job, and waits two seconds at most for those who write there.
 func (tx *Tx) EnableTrigger(ctx context.Context, name string) error {
-	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '2s'"); err != nil {
+	if err := tx.WaitAtMost(ctx, 2*time.Second); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, "ALTER TABLE river_job ENABLE TRIGGER "+pgx.Identifier{name}.Sanitize())

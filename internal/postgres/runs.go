@@ -35,26 +35,6 @@ func (tx *Tx) LockKeys(ctx context.Context, keys []string) error {
 	return tx.q.LockKeys(ctx, tx.Tx, slices.Compact(locks))
 }
 
-// TryLockKey holds the admission of a key until the transaction ends; false if
-// somebody else does for longer than a transaction needs to end: a notification
-// may be heard before the locks of whoever sent it are given back.
-func (tx *Tx) TryLockKey(ctx context.Context, key string) (bool, error) {
-	err := tx.Savepoint(ctx, func(tx *Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', '200ms', true)"); err != nil {
-			return err
-		}
-		if err := tx.LockKeys(ctx, []string{key}); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', '0', true)")
-		return err
-	})
-	if IsTimeout(err) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
 // advisoryLocks are the numbers of keys in a class of advisory locks.
 func advisoryLocks(schema, class string, keys []string) []int64 {
 	locks := make([]int64, len(keys))

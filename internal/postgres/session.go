@@ -248,7 +248,7 @@ const lostJobWait = 500 * time.Millisecond
 // nil if the job is not being worked by the node any more. It fails (IsTimeout)
 // when somebody else has one of them for long.
 func (tx *Tx) LockLostJob(ctx context.Context, id int64, node string) (*LostJob, error) {
-	if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", lostJobWait.String()); err != nil {
+	if err := tx.WaitAtMost(ctx, lostJobWait); err != nil {
 		return nil, err
 	}
 	of, err := tx.q.JobOfRun(ctx, tx.Tx, id)

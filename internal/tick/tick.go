@@ -39,6 +39,9 @@ const (
 	// callTimeout bounds one transaction, so that a lost connection cannot
 	// stop the sweep.
 	callTimeout = 30 * time.Second
+	// promoteWait is how long a promotion waits for a lock: a notification may be
+	// heard before the locks of whoever sent it are given back.
+	promoteWait = 200 * time.Millisecond
 	// weeksAhead is how many partitions are made before they are needed.
 	weeksAhead = 2
 )
@@ -184,13 +187,16 @@ func (t *Ticker) promote(ctx context.Context, keys []string) error {
 // the key for long is not waited for: it may be a node that is frozen, and
 // neither ticks nor other lines shall be late for it. The next sweep looks again.
 func (t *Ticker) Promote(ctx context.Context, key string) error {
-	return t.inTx(ctx, func(ctx context.Context, tx *postgres.Tx) error {
-		free, err := tx.TryLockKey(ctx, key)
-		if err != nil || !free {
+	err := t.inTx(ctx, func(ctx context.Context, tx *postgres.Tx) error {
+		if err := tx.WaitAtMost(ctx, promoteWait); err != nil {
 			return err
 		}
 		return t.ledger.Promote(ctx, tx, key)
 	})
+	if postgres.IsTimeout(err) {
+		return nil
+	}
+	return err
 }
 
 func (t *Ticker) inTx(ctx context.Context, fn func(context.Context, *postgres.Tx) error) error {

@@ -49,6 +49,19 @@ func (b *bundle) exec(t *testing.T, sql string, args ...any) {
 	require.NoError(t, err)
 }
 
+// hold keeps what sql locks until it is let go.
+func (b *bundle) hold(t *testing.T, sql string, args ...any) (letGo func()) {
+	t.Helper()
+	tx, err := b.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	_, err = tx.Exec(t.Context(), "SET LOCAL idle_in_transaction_session_timeout = 0")
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), sql, args...)
+	require.NoError(t, err)
+	return func() { require.NoError(t, tx.Rollback(t.Context())) }
+}
+
 func gated(policy riverbeat.Policy) func(*riverbeat.Schedule) {
 	return func(s *riverbeat.Schedule) { s.TaskName, s.ExecutionPolicy = "gate", policy }
 }
@@ -307,19 +320,13 @@ func TestAJobThatCannotBeTakenOverIsAlone(t *testing.T) {
 		b.fetched(t, run, lost)
 		runs = append(runs, run)
 	}
-	tx, err := b.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
-	_, err = tx.Exec(t.Context(), "SET LOCAL idle_in_transaction_session_timeout = 0")
-	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "SELECT FROM river_job WHERE id = $1 FOR UPDATE", *held.JobID)
-	require.NoError(t, err)
+	letGo := b.hold(t, "SELECT FROM river_job WHERE id = $1 FOR UPDATE", *held.JobID)
 	b.start()
 	for _, run := range runs {
 		b.until(t, run.ID, in(riverbeat.Succeeded))
 	}
 	b.until(t, odd.ID, in(riverbeat.Succeeded))
-	require.NoError(t, tx.Rollback(t.Context()))
+	letGo()
 	b.until(t, held.ID, in(riverbeat.Succeeded))
 }
 
@@ -330,13 +337,7 @@ func TestARunWhoseStartWasNotHeardOfRunsOnce(t *testing.T) {
 	b := setup(t)
 	g := newGate(b)
 	run := b.runNow(t, b.schedule(t, gated(riverbeat.Allow)))
-	tx, err := b.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
-	_, err = tx.Exec(t.Context(), "SET LOCAL idle_in_transaction_session_timeout = 0")
-	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "SELECT FROM runs WHERE id = $1 FOR UPDATE", run.ID)
-	require.NoError(t, err)
+	letGo := b.hold(t, "SELECT FROM runs WHERE id = $1 FOR UPDATE", run.ID)
 	b.start()
 	other := b.runNow(t, b.schedule(t, gated(riverbeat.Allow)))
 	require.Eventually(t, func() bool {
@@ -347,7 +348,7 @@ func TestARunWhoseStartWasNotHeardOfRunsOnce(t *testing.T) {
 	// The first question is under way, the second one waits behind it.
 	b.exec(t, "ALTER TABLE nodes RENAME TO away")
 	b.said.await(t, "gives its runs up", 1)
-	require.NoError(t, tx.Rollback(t.Context()))
+	letGo()
 	b.exec(t, "ALTER TABLE away RENAME TO nodes")
 	close(g.open)
 	for _, id := range []uuid.UUID{run.ID, other.ID} {
