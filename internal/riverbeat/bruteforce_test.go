@@ -89,12 +89,13 @@ func (n *naiveRecurrence) ticks(from, until time.Time) []time.Time {
 }
 
 // changesBefore is by how many seconds clocks were put forward and back in the
-// two days before at. A change of so many seconds can matter for so long.
+// two days before at. A change of so many seconds can matter for so long. No
+// zone changes its clocks twice within a quarter of an hour.
 func (n *naiveRecurrence) changesBefore(at int64) int64 {
-	const twoDays, hour = 2 * 24 * 3600, 3600
+	const twoDays, quarter, hour = 2 * 24 * 3600, 900, 3600
 	var changes int64
 	before := n.offset(at - twoDays)
-	for later := at - twoDays + hour; later <= at; later += hour {
+	for later := at - twoDays + quarter; later <= at; later += quarter {
 		offset := n.offset(later)
 		changes += max(offset-before, before-offset)
 		before = offset
