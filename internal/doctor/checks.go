@@ -200,14 +200,14 @@ func (d *Doctor) historyTrigger(ctx context.Context, tx *postgres.Tx, o Options)
 		Detail: "What becomes of jobs is not written into their runs as it should be.",
 		Examples: examples(missing, func(t postgres.MissingTrigger) string {
 			if t.Exists {
-				return t.Name + " on river_job: disabled"
+				return t.Name + " on " + t.Table + ": disabled"
 			}
-			return t.Name + " on river_job: gone"
+			return t.Name + " on " + t.Table + ": gone"
 		}),
-		Advice: "Put it back at once: meanwhile each job that starts or ends leaves its run wrong.",
+		Advice: "Put it back at once: meanwhile each job that starts or ends leaves its run wrong, and who comes to wait is not in line.",
 	}
 	if slices.ContainsFunc(missing, func(t postgres.MissingTrigger) bool { return !t.Exists }) {
-		f.Advice += " What is gone stands in migrations/003_history.sql; then use --repair."
+		f.Advice += " What is gone stands in migrations/; then use --repair."
 	}
 	return f, err
 }

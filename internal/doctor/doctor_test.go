@@ -284,6 +284,12 @@ func TestChecks(t *testing.T) {
 			repaired: "Enabled 1 trigger.",
 		},
 		{
+			name: "trigger of lines disabled", check: "history_trigger",
+			harm:   func(b *bundle) { b.exec("ALTER TABLE runs DISABLE TRIGGER riverbeat_record_line_update") },
+			status: doctor.Fail, count: 1, detail: "is not written", shows: "riverbeat_record_line_update on runs: disabled",
+			repaired: "Enabled 1 trigger.",
+		},
+		{
 			name: "trigger gone", check: "history_trigger",
 			harm:   func(b *bundle) { b.exec("DROP TRIGGER riverbeat_record_delete ON river_job") },
 			status: doctor.Fail, count: 1, detail: "is not written", shows: "riverbeat_record_delete on river_job: gone",
@@ -522,6 +528,21 @@ SELECT args, kind, max_attempts, 'running', 1, now(), ARRAY[(SELECT id FROM node
 			then: func(b *bundle) {
 				require.Equal(b.t, 1, value[int](b, "SELECT count(*) FROM runs JOIN river_job AS j ON j.id = job_id WHERE runs.state = 'queued' AND j.state = 'available'"))
 				require.Equal(b.t, 4, value[int](b, "SELECT count(*) FROM runs WHERE state = 'waiting'"))
+			},
+		},
+		{
+			name: "a line that was not written down", check: "stalled_lines",
+			harm: func(b *bundle) {
+				b.lined()
+				b.exec("UPDATE lines SET run_id = gen_random_uuid() WHERE run_id = (SELECT min(run_id::text)::uuid FROM lines)")
+				b.exec("DELETE FROM lines WHERE run_id = (SELECT max(run_id::text)::uuid FROM lines)")
+				b.exec("DELETE FROM river_job")
+			},
+			status: doctor.Fail, count: 1, detail: "1 line of 5 runs waits behind nothing.", shows: "nightly",
+			repaired: "Moved up 1 line.",
+			then: func(b *bundle) {
+				require.Equal(b.t, 4, value[int](b, "SELECT count(*) FROM runs JOIN lines ON run_id = id WHERE state = 'waiting'"))
+				require.Equal(b.t, 4, value[int](b, "SELECT count(*) FROM lines"))
 			},
 		},
 		{

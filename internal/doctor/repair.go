@@ -32,7 +32,7 @@ func (d *Doctor) enableTriggers(ctx context.Context, o Options) (string, error) 
 		if !t.Exists {
 			continue
 		}
-		if err := d.change(ctx, o, func(ctx context.Context, tx *postgres.Tx) error { return tx.EnableTrigger(ctx, t.Name) }); err != nil {
+		if err := d.change(ctx, o, func(ctx context.Context, tx *postgres.Tx) error { return tx.EnableTrigger(ctx, t) }); err != nil {
 			return did("Enabled", enabled, "trigger"), err
 		}
 		enabled++
@@ -225,7 +225,15 @@ func (d *Doctor) moveLinesUp(ctx context.Context, o Options) (string, error) {
 		return d.stalled(ctx, tx)
 	})
 	for i, line := range lines {
-		err := d.change(ctx, o, func(ctx context.Context, tx *postgres.Tx) error { return d.Ledger.Promote(ctx, tx, line.LockKey) })
+		err := d.change(ctx, o, func(ctx context.Context, tx *postgres.Tx) error {
+			if err := tx.LockKeys(ctx, []string{line.LockKey}); err != nil {
+				return err
+			}
+			if err := tx.RestoreLine(ctx, line.LockKey); err != nil {
+				return err
+			}
+			return d.Ledger.Promote(ctx, tx, line.LockKey)
+		})
 		if err != nil {
 			return did("Moved up", i, "line"), err
 		}

@@ -98,27 +98,37 @@ LIMIT @most`
 // doing so, and does not.
 type MissingTrigger struct {
 	Name   string
+	Table  string
 	Exists bool // but is disabled
 }
 
 // MissingTriggers reads which triggers of the history are disabled or gone.
 func (tx *Tx) MissingTriggers(ctx context.Context) ([]MissingTrigger, error) {
 	const missing = `
-SELECT wanted.name, t.tgname IS NOT NULL AS exists
-FROM unnest('{riverbeat_record_update, riverbeat_record_delete, riverbeat_record_truncate, riverbeat_refuse_report}'::text[]) AS wanted (name)
-LEFT JOIN pg_trigger AS t ON t.tgname = wanted.name AND t.tgrelid = 'river_job'::regclass
+SELECT wanted.name, wanted.table, t.tgname IS NOT NULL AS exists
+FROM (VALUES
+    ('riverbeat_record_update', 'river_job'),
+    ('riverbeat_record_delete', 'river_job'),
+    ('riverbeat_record_truncate', 'river_job'),
+    ('riverbeat_refuse_report', 'river_job'),
+    ('riverbeat_record_line_insert', 'runs'),
+    ('riverbeat_record_line_update', 'runs'),
+    ('riverbeat_record_line_delete', 'runs'),
+    ('riverbeat_record_line_truncate', 'runs')
+) AS wanted (name, "table")
+LEFT JOIN pg_trigger AS t ON t.tgname = wanted.name AND t.tgrelid = wanted.table::regclass
 WHERE t.tgenabled IS NULL OR t.tgenabled NOT IN ('O', 'A')
 ORDER BY wanted.name`
 	return faults[MissingTrigger](ctx, tx, missing, nil)
 }
 
-// EnableTrigger enables a trigger of the history. It needs the owner of
-// river_job, and waits two seconds at most for those who write there.
-func (tx *Tx) EnableTrigger(ctx context.Context, name string) error {
+// EnableTrigger enables a trigger of the history. It needs the owner of its
+// table, and waits two seconds at most for those who write there.
+func (tx *Tx) EnableTrigger(ctx context.Context, t MissingTrigger) error {
 	if err := tx.WaitAtMost(ctx, 2*time.Second); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, "ALTER TABLE river_job ENABLE TRIGGER "+pgx.Identifier{name}.Sanitize())
+	_, err := tx.Exec(ctx, "ALTER TABLE "+pgx.Identifier{t.Table}.Sanitize()+" ENABLE TRIGGER "+pgx.Identifier{t.Name}.Sanitize())
 	return err
 }
 
@@ -463,9 +473,9 @@ type StalledLine struct {
 	Waiting      int
 }
 
-// StalledLines reads the lines whose key has no live job. Between the end of a
-// job and the promotion of the next, a healthy line is one of them for a
-// moment.
+// StalledLines reads the lines whose key has no live job, as runs has them: what
+// waits there and is not in lines is never promoted. Between the end of a job and
+// the promotion of the next, a healthy line is one of them for a moment.
 func (tx *Tx) StalledLines(ctx context.Context, most int) ([]StalledLine, error) {
 	const stalled = `
 SELECT
@@ -483,6 +493,29 @@ WHERE line_rank IS NOT NULL
 GROUP BY lock_key
 LIMIT @most`
 	return faults[StalledLine](ctx, tx, stalled, pgx.StrictNamedArgs{"most": most})
+}
+
+// RestoreLine writes the line of a key anew, by the runs that wait. The key must
+// be locked.
+func (tx *Tx) RestoreLine(ctx context.Context, key string) error {
+	const restore = `
+WITH gone AS (
+    DELETE FROM lines AS l
+    WHERE l.lock_key = @lock_key
+        AND NOT EXISTS (
+            SELECT FROM runs AS r
+            WHERE r.lock_key = @lock_key
+                AND r.line_rank IS NOT NULL -- else all of runs would be read
+                AND (r.line_rank, r.scheduled_for, r.id) = (l.line_rank, l.scheduled_for, l.run_id)
+        )
+)
+INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
+SELECT lock_key, line_rank, scheduled_for, id, trigger
+FROM runs
+WHERE lock_key = @lock_key AND line_rank IS NOT NULL
+ON CONFLICT ON CONSTRAINT lines_pkey DO NOTHING`
+	_, err := tx.Exec(ctx, restore, pgx.StrictNamedArgs{"lock_key": key})
+	return err
 }
 
 // RunAndJob is a run and its job that contradict each other.
@@ -771,7 +804,7 @@ type Load struct {
 func (tx *Tx) Load(ctx context.Context, lives time.Duration) (Load, error) {
 	const count = `
 SELECT
-    (SELECT count(*)::int FROM runs WHERE line_rank IS NOT NULL) AS waiting,
+    (SELECT count(*)::int FROM lines) AS waiting,
     jobs.queued,
     jobs.running,
     jobs.retrying,

@@ -67,7 +67,7 @@ WHERE connamespace = to_regnamespace('riverbeat') AND conrelid::regclass::text !
 UNION ALL
 SELECT 'trigger ' || tgname
 FROM pg_trigger
-WHERE NOT tgisinternal AND tgrelid::regclass::text ~ 'river_job'
+WHERE NOT tgisinternal AND tgrelid::regclass::text ~ 'river_job|runs$'
 ORDER BY 1`)
 	require.NoError(t, err)
 	var list []string

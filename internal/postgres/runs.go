@@ -134,9 +134,31 @@ func lineRank(r *riverbeat.Run) *int16 {
 	return &rank
 }
 
-// FirstWaiting locks the head of the line of a key; nil if nobody waits.
+// FirstWaiting locks the head of the line of a key; nil if nobody waits. Only who
+// has locked the key may ask.
 func (tx *Tx) FirstWaiting(ctx context.Context, key string) (*riverbeat.Run, error) {
-	return orNone(tx.q.FirstWaiting(ctx, tx.Tx, key))
+	for {
+		head, err := tx.q.HeadOfLine(ctx, tx.Tx, key)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil, nil //nolint:nilnil // says its comment
+		}
+		if err != nil {
+			return nil, err
+		}
+		first, err := orNone(tx.q.LockWaiting(ctx, tx.Tx, &dbq.LockWaitingParams{
+			ScheduledFor: head.ScheduledFor, ID: head.RunID, LockKey: key, LineRank: head.LineRank,
+		}))
+		if err != nil || first != nil {
+			return first, err
+		}
+		// It was cancelled meanwhile, or its partition is gone.
+		err = tx.q.LeaveLine(ctx, tx.Tx, &dbq.LeaveLineParams{
+			LockKey: key, LineRank: head.LineRank, ScheduledFor: head.ScheduledFor, RunID: head.RunID,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
 }
 
 // Promote takes a waiting run out of its line: r.JobID is its job now.
@@ -203,6 +225,9 @@ type Start struct {
 // them by job id, each with its next execution. A job that is missing from the
 // answer is not its run's any more, or was ended meanwhile, and must not start.
 func (tx *Tx) StartRuns(ctx context.Context, node string, starts []Start) (map[int64]*riverbeat.Run, error) {
+	if len(starts) == 0 {
+		return nil, nil
+	}
 	params := &dbq.StartRunsParams{Node: node}
 	for _, s := range starts {
 		params.Ids = append(params.Ids, s.RunID)
@@ -269,7 +294,7 @@ func (tx *Tx) GapAround(ctx context.Context, scheduleID uuid.UUID, at, until tim
 
 // WaitingAhead counts the runs that wait in the line before a waiting run.
 func (tx *Tx) WaitingAhead(ctx context.Context, r *riverbeat.Run) (int, error) {
-	n, err := tx.q.WaitingAhead(ctx, tx.Tx, &dbq.WaitingAheadParams{LockKey: r.LockKey, ScheduledFor: r.ScheduledFor, ID: r.ID})
+	n, err := tx.q.WaitingAhead(ctx, tx.Tx, &dbq.WaitingAheadParams{LockKey: r.LockKey, ScheduledFor: r.ScheduledFor, RunID: r.ID})
 	return int(n), err
 }
 

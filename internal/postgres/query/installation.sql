@@ -29,7 +29,7 @@ WHERE d.datname = current_database();
 SELECT
     (SELECT count(*) FROM schedule_clocks WHERE due_at <= statement_timestamp()) AS due_schedules,
     (SELECT count(*) FROM river_job WHERE kind = 'run' AND finalized_at IS NULL) AS jobs,
-    (SELECT count(*) FROM runs WHERE line_rank IS NOT NULL) AS waiting_runs;
+    (SELECT count(*) FROM lines) AS waiting_runs;
 
 -- name: NextClocks :many
 SELECT c.schedule_id, s.name, s.task_name, c.due_at AS next_run_at

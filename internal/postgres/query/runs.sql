@@ -21,30 +21,44 @@ WHERE args ->> 'lock_key' = ANY(@keys::text[]) AND finalized_at IS NULL;
 -- backfill do not count.
 -- name: Lines :many
 SELECT
-    lock_key::text AS lock_key,
-    ((array_agg(id ORDER BY line_rank, scheduled_for, id))[1])::uuid AS first_id,
+    lock_key,
+    ((array_agg(run_id ORDER BY line_rank, scheduled_for, run_id))[1])::uuid AS first_id,
     count(*) FILTER (WHERE trigger IN ('schedule', 'manual'))::int AS waiting
-FROM runs
-WHERE lock_key = ANY(@keys::text[]) AND line_rank IS NOT NULL
+FROM lines
+WHERE lock_key = ANY(@keys::text[])
 GROUP BY lock_key;
 
--- name: FirstWaiting :one
+-- name: HeadOfLine :one
+SELECT line_rank, scheduled_for, run_id
+FROM lines
+WHERE lock_key = @lock_key
+ORDER BY line_rank, scheduled_for, run_id
+LIMIT 1;
+
+-- name: LockWaiting :one
 SELECT *
 FROM runs
-WHERE lock_key = @lock_key::text AND line_rank IS NOT NULL
-ORDER BY line_rank, scheduled_for, id
-LIMIT 1
+WHERE scheduled_for = @scheduled_for
+    AND id = @id
+    AND lock_key = @lock_key::text
+    AND line_rank = @line_rank::smallint
 FOR UPDATE;
+
+-- name: LeaveLine :exec
+DELETE FROM lines
+WHERE lock_key = @lock_key
+    AND line_rank = @line_rank
+    AND scheduled_for = @scheduled_for
+    AND run_id = @run_id;
 
 -- Keys whose line waits behind nothing.
 -- name: StalledKeys :many
-SELECT DISTINCT lock_key::text AS lock_key
-FROM runs
-WHERE line_rank IS NOT NULL
-    AND NOT EXISTS (
-        SELECT FROM river_job
-        WHERE river_job.args ->> 'lock_key' = runs.lock_key AND finalized_at IS NULL
-    )
+SELECT DISTINCT lock_key
+FROM lines
+WHERE NOT EXISTS (
+    SELECT FROM river_job
+    WHERE river_job.args ->> 'lock_key' = lines.lock_key AND finalized_at IS NULL
+)
 LIMIT @max_items;
 
 -- name: Promote :exec
@@ -147,14 +161,12 @@ LIMIT 1;
 -- How many runs wait in the line of a key before a run.
 -- name: WaitingAhead :one
 SELECT count(*)::int AS ahead
-FROM runs
-WHERE lock_key = @lock_key::text
-    AND line_rank IS NOT NULL
-    AND (line_rank, scheduled_for, id) < (
-        SELECT r.line_rank, r.scheduled_for, r.id
-        FROM runs AS r
-        WHERE r.scheduled_for = @scheduled_for AND r.id = @id
-    );
+FROM lines AS l
+JOIN lines AS own ON own.lock_key = l.lock_key
+WHERE own.lock_key = @lock_key
+    AND own.scheduled_for = @scheduled_for
+    AND own.run_id = @run_id
+    AND (l.line_rank, l.scheduled_for, l.run_id) < (own.line_rank, own.scheduled_for, own.run_id);
 
 -- name: HasRunsPartition :one
 SELECT EXISTS (

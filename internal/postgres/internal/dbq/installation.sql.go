@@ -198,7 +198,7 @@ const wouldFire = `-- name: WouldFire :one
 SELECT
     (SELECT count(*) FROM schedule_clocks WHERE due_at <= statement_timestamp()) AS due_schedules,
     (SELECT count(*) FROM river_job WHERE kind = 'run' AND finalized_at IS NULL) AS jobs,
-    (SELECT count(*) FROM runs WHERE line_rank IS NOT NULL) AS waiting_runs
+    (SELECT count(*) FROM lines) AS waiting_runs
 `
 
 type WouldFireRow struct {

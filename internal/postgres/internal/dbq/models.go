@@ -134,6 +134,14 @@ type Installation struct {
 	CreatedAt        time.Time
 }
 
+type Line struct {
+	LockKey      string
+	LineRank     int16
+	ScheduledFor time.Time
+	RunID        uuid.UUID
+	Trigger      string
+}
+
 type Node struct {
 	ID            uuid.UUID
 	StartedAt     time.Time

@@ -203,63 +203,6 @@ func (q *Queries) FirstTickFrom(ctx context.Context, db DBTX, arg *FirstTickFrom
 	return i, err
 }
 
-const firstWaiting = `-- name: FirstWaiting :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
-FROM runs
-WHERE lock_key = $1::text AND line_rank IS NOT NULL
-ORDER BY line_rank, scheduled_for, id
-LIMIT 1
-FOR UPDATE
-`
-
-func (q *Queries) FirstWaiting(ctx context.Context, db DBTX, lockKey string) (Run, error) {
-	row := db.QueryRow(ctx, firstWaiting, lockKey)
-	var i Run
-	err := row.Scan(
-		&i.ID,
-		&i.ScheduledFor,
-		&i.ScheduleID,
-		&i.ScheduleName,
-		&i.ScheduleVersion,
-		&i.DefinitionVersion,
-		&i.TaskName,
-		&i.Category,
-		&i.Tags,
-		&i.Args,
-		&i.TaskParams,
-		&i.LockKey,
-		&i.ExecutionPolicy,
-		&i.Trigger,
-		&i.BackfillID,
-		&i.Slot,
-		&i.State,
-		&i.Reason,
-		&i.BlockedBy,
-		&i.LineRank,
-		&i.JobID,
-		&i.Lives,
-		&i.Execution,
-		&i.Attempt,
-		&i.MaxAttempts,
-		&i.EnqueuedAt,
-		&i.StartedAt,
-		&i.FinishedAt,
-		&i.CancelRequestedAt,
-		&i.Node,
-		&i.Result,
-		&i.Error,
-		&i.Logs,
-		&i.MissedFrom,
-		&i.MissedUntil,
-		&i.MissedCount,
-		&i.RequestedBy,
-		&i.CreatedAt,
-		&i.LostLives,
-		&i.CancelRequestedBy,
-	)
-	return i, err
-}
-
 const getRun = `-- name: GetRun :one
 SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by FROM runs WHERE scheduled_for = $1 AND id = $2
 `
@@ -332,13 +275,59 @@ func (q *Queries) HasRunsPartition(ctx context.Context, db DBTX, at time.Time) (
 	return has, err
 }
 
+const headOfLine = `-- name: HeadOfLine :one
+SELECT line_rank, scheduled_for, run_id
+FROM lines
+WHERE lock_key = $1
+ORDER BY line_rank, scheduled_for, run_id
+LIMIT 1
+`
+
+type HeadOfLineRow struct {
+	LineRank     int16
+	ScheduledFor time.Time
+	RunID        uuid.UUID
+}
+
+func (q *Queries) HeadOfLine(ctx context.Context, db DBTX, lockKey string) (HeadOfLineRow, error) {
+	row := db.QueryRow(ctx, headOfLine, lockKey)
+	var i HeadOfLineRow
+	err := row.Scan(&i.LineRank, &i.ScheduledFor, &i.RunID)
+	return i, err
+}
+
+const leaveLine = `-- name: LeaveLine :exec
+DELETE FROM lines
+WHERE lock_key = $1
+    AND line_rank = $2
+    AND scheduled_for = $3
+    AND run_id = $4
+`
+
+type LeaveLineParams struct {
+	LockKey      string
+	LineRank     int16
+	ScheduledFor time.Time
+	RunID        uuid.UUID
+}
+
+func (q *Queries) LeaveLine(ctx context.Context, db DBTX, arg *LeaveLineParams) error {
+	_, err := db.Exec(ctx, leaveLine,
+		arg.LockKey,
+		arg.LineRank,
+		arg.ScheduledFor,
+		arg.RunID,
+	)
+	return err
+}
+
 const lines = `-- name: Lines :many
 SELECT
-    lock_key::text AS lock_key,
-    ((array_agg(id ORDER BY line_rank, scheduled_for, id))[1])::uuid AS first_id,
+    lock_key,
+    ((array_agg(run_id ORDER BY line_rank, scheduled_for, run_id))[1])::uuid AS first_id,
     count(*) FILTER (WHERE trigger IN ('schedule', 'manual'))::int AS waiting
-FROM runs
-WHERE lock_key = ANY($1::text[]) AND line_rank IS NOT NULL
+FROM lines
+WHERE lock_key = ANY($1::text[])
 GROUP BY lock_key
 `
 
@@ -420,6 +409,76 @@ ORDER BY place
 func (q *Queries) LockKeys(ctx context.Context, db DBTX, keys []int64) error {
 	_, err := db.Exec(ctx, lockKeys, keys)
 	return err
+}
+
+const lockWaiting = `-- name: LockWaiting :one
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
+FROM runs
+WHERE scheduled_for = $1
+    AND id = $2
+    AND lock_key = $3::text
+    AND line_rank = $4::smallint
+FOR UPDATE
+`
+
+type LockWaitingParams struct {
+	ScheduledFor time.Time
+	ID           uuid.UUID
+	LockKey      string
+	LineRank     int16
+}
+
+func (q *Queries) LockWaiting(ctx context.Context, db DBTX, arg *LockWaitingParams) (Run, error) {
+	row := db.QueryRow(ctx, lockWaiting,
+		arg.ScheduledFor,
+		arg.ID,
+		arg.LockKey,
+		arg.LineRank,
+	)
+	var i Run
+	err := row.Scan(
+		&i.ID,
+		&i.ScheduledFor,
+		&i.ScheduleID,
+		&i.ScheduleName,
+		&i.ScheduleVersion,
+		&i.DefinitionVersion,
+		&i.TaskName,
+		&i.Category,
+		&i.Tags,
+		&i.Args,
+		&i.TaskParams,
+		&i.LockKey,
+		&i.ExecutionPolicy,
+		&i.Trigger,
+		&i.BackfillID,
+		&i.Slot,
+		&i.State,
+		&i.Reason,
+		&i.BlockedBy,
+		&i.LineRank,
+		&i.JobID,
+		&i.Lives,
+		&i.Execution,
+		&i.Attempt,
+		&i.MaxAttempts,
+		&i.EnqueuedAt,
+		&i.StartedAt,
+		&i.FinishedAt,
+		&i.CancelRequestedAt,
+		&i.Node,
+		&i.Result,
+		&i.Error,
+		&i.Logs,
+		&i.MissedFrom,
+		&i.MissedUntil,
+		&i.MissedCount,
+		&i.RequestedBy,
+		&i.CreatedAt,
+		&i.LostLives,
+		&i.CancelRequestedBy,
+	)
+	return i, err
 }
 
 const now = `-- name: Now :one
@@ -611,13 +670,12 @@ func (q *Queries) RunsAt(ctx context.Context, db DBTX, arg *RunsAtParams) ([]Run
 }
 
 const stalledKeys = `-- name: StalledKeys :many
-SELECT DISTINCT lock_key::text AS lock_key
-FROM runs
-WHERE line_rank IS NOT NULL
-    AND NOT EXISTS (
-        SELECT FROM river_job
-        WHERE river_job.args ->> 'lock_key' = runs.lock_key AND finalized_at IS NULL
-    )
+SELECT DISTINCT lock_key
+FROM lines
+WHERE NOT EXISTS (
+    SELECT FROM river_job
+    WHERE river_job.args ->> 'lock_key' = lines.lock_key AND finalized_at IS NULL
+)
 LIMIT $1
 `
 
@@ -742,25 +800,23 @@ func (q *Queries) StartRuns(ctx context.Context, db DBTX, arg *StartRunsParams) 
 
 const waitingAhead = `-- name: WaitingAhead :one
 SELECT count(*)::int AS ahead
-FROM runs
-WHERE lock_key = $1::text
-    AND line_rank IS NOT NULL
-    AND (line_rank, scheduled_for, id) < (
-        SELECT r.line_rank, r.scheduled_for, r.id
-        FROM runs AS r
-        WHERE r.scheduled_for = $2 AND r.id = $3
-    )
+FROM lines AS l
+JOIN lines AS own ON own.lock_key = l.lock_key
+WHERE own.lock_key = $1
+    AND own.scheduled_for = $2
+    AND own.run_id = $3
+    AND (l.line_rank, l.scheduled_for, l.run_id) < (own.line_rank, own.scheduled_for, own.run_id)
 `
 
 type WaitingAheadParams struct {
 	LockKey      string
 	ScheduledFor time.Time
-	ID           uuid.UUID
+	RunID        uuid.UUID
 }
 
 // How many runs wait in the line of a key before a run.
 func (q *Queries) WaitingAhead(ctx context.Context, db DBTX, arg *WaitingAheadParams) (int32, error) {
-	row := db.QueryRow(ctx, waitingAhead, arg.LockKey, arg.ScheduledFor, arg.ID)
+	row := db.QueryRow(ctx, waitingAhead, arg.LockKey, arg.ScheduledFor, arg.RunID)
 	var ahead int32
 	err := row.Scan(&ahead)
 	return ahead, err
