@@ -50,6 +50,7 @@ type DB struct {
 	conn        Beginner
 	schema      string
 	environment string
+	byIndex     bool
 }
 
 // Tx is a transaction with the queries. It ends with the function that InTx
@@ -73,6 +74,16 @@ func (db *DB) In(environment string) *DB {
 	in := *db
 	in.environment = environment
 	return &in
+}
+
+// ByIndex answers a DB whose transactions find each row by an index. Their
+// statements are planned once per connection and not for their arguments, which
+// takes longer than to start a batch of runs: it is done for each partition.
+// DESIGN.md has the figures.
+func (db *DB) ByIndex() *DB {
+	by := *db
+	by.byIndex = true
+	return &by
 }
 
 // NewPool opens a pool whose connections see the schema's objects, speak UTC,
@@ -192,8 +203,24 @@ func (db *DB) Snapshot(ctx context.Context, fn func(tx *Tx) error) error {
 }
 
 func (db *DB) inTx(ctx context.Context, fn func(tx *Tx) error) error {
-	return db.begin(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, fn)
+	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted}
+	if db.byIndex {
+		options = pgx.TxOptions{BeginQuery: beginByIndex}
+	}
+	return db.begin(ctx, options, fn)
 }
+
+// A plan that is made once must do for tables that were empty then: it may read
+// none of them whole, nor all that matches in order to sort it. What is switched
+// off is expensive on paper, so expensive that it would be compiled.
+const beginByIndex = `
+BEGIN ISOLATION LEVEL READ COMMITTED;
+SET LOCAL plan_cache_mode = force_generic_plan;
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off;
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off;
+SET LOCAL jit = off`
 
 // begin runs fn in a transaction; options do not matter where that is a
 // savepoint in a test's transaction.

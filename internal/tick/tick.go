@@ -59,7 +59,7 @@ type Ticker struct {
 // New makes a Ticker. It does nothing before Run.
 func New(db *postgres.DB, l *ledger.Ledger, logger *slog.Logger) *Ticker {
 	return &Ticker{
-		db: db, ledger: l, partitions: postgres.NewPartitions(db), logger: logger,
+		db: db, ledger: l, partitions: postgres.NewPartitions(db.ByIndex()), logger: logger,
 		wake: make(chan struct{}, 1),
 	}
 }
