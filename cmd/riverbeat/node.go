@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/google/uuid"
@@ -71,10 +72,22 @@ func newNode(ctx context.Context, cfg config.Config, logger *slog.Logger) (*node
 	}, nil
 }
 
+// gcPercent is GOGC unless someone sets another: a node's heap is small and what
+// it allocates per run is gone when the run has ended, so the collector, at its
+// usual pace, takes a tenth of the node's time to save some 30 MB.
+const gcPercent = 400
+
+func collectLessOften() {
+	if usual := debug.SetGCPercent(gcPercent); usual != 100 {
+		debug.SetGCPercent(usual)
+	}
+}
+
 // run serves and works until ctx ends, then stops in order. ready is called,
 // if it is not nil, with the address served once everything runs.
 func (n *node) run(ctx context.Context, ready func(address string) error) (err error) {
 	defer n.db.Pool().Close()
+	collectLessOften()
 	// Everything that ends is ended here, by us, and not by ctx.
 	background := context.WithoutCancel(ctx)
 	if err := n.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.EnsureInstallation(ctx) }); err != nil {
