@@ -158,7 +158,7 @@ type started struct {
 // startRuns starts the runs of tasks that are registered here.
 func (e *Executor) startRuns(ctx context.Context, starts []start) ([]*started, error) {
 	answers := make([]*started, len(starts))
-	err := e.db.ByIndex().InTx(ctx, func(tx *postgres.Tx) error {
+	err := e.db.InTx(ctx, func(tx *postgres.Tx) error {
 		names := map[string]bool{}
 		for _, s := range starts {
 			names[s.taskName] = true

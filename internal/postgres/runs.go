@@ -234,6 +234,8 @@ func (tx *Tx) StartRuns(ctx context.Context, node string, starts []Start) (map[i
 		params.ScheduledFors = append(params.ScheduledFors, s.ScheduledFor)
 		params.JobIds = append(params.JobIds, s.JobID)
 	}
+	params.Since = slices.MinFunc(params.ScheduledFors, time.Time.Compare)
+	params.Until = slices.MaxFunc(params.ScheduledFors, time.Time.Compare).Add(week)
 	rows, err := tx.q.StartRuns(ctx, tx.Tx, params)
 	if err != nil {
 		return nil, err

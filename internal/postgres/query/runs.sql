@@ -113,7 +113,8 @@ RETURNING id;
 -- Starts the runs whose jobs were fetched, if each job still is its run's. The
 -- states are those of a run whose attempt may begin: looked at again when the
 -- row was locked by somebody who ended the job meanwhile. One that runs already
--- was started by a statement whose answer was lost, and nobody works it.
+-- was started by a statement whose answer was lost, and nobody works it. Why the
+-- first three conditions, which are always true: DESIGN.md, "Starts".
 -- name: StartRuns :many
 UPDATE runs AS r
 SET state = 'running',
@@ -128,7 +129,10 @@ FROM (
         unnest(@scheduled_fors::timestamptz[]) AS scheduled_for,
         unnest(@job_ids::bigint[]) AS job_id
 ) AS given
-WHERE r.scheduled_for = given.scheduled_for
+WHERE given.job_id % 1 = 0
+    AND r.scheduled_for >= runs_week(@since::timestamptz)
+    AND r.scheduled_for < runs_week(@until::timestamptz)
+    AND r.scheduled_for = given.scheduled_for
     AND r.id = given.id
     AND r.job_id = given.job_id
     AND r.state IN ('queued', 'retrying', 'running')

@@ -710,11 +710,14 @@ SET state = 'running',
     node = $1::text
 FROM (
     SELECT
-        unnest($2::uuid[]) AS id,
-        unnest($3::timestamptz[]) AS scheduled_for,
-        unnest($4::bigint[]) AS job_id
+        unnest($4::uuid[]) AS id,
+        unnest($5::timestamptz[]) AS scheduled_for,
+        unnest($6::bigint[]) AS job_id
 ) AS given
-WHERE r.scheduled_for = given.scheduled_for
+WHERE given.job_id % 1 = 0
+    AND r.scheduled_for >= runs_week($2::timestamptz)
+    AND r.scheduled_for < runs_week($3::timestamptz)
+    AND r.scheduled_for = given.scheduled_for
     AND r.id = given.id
     AND r.job_id = given.job_id
     AND r.state IN ('queued', 'retrying', 'running')
@@ -723,6 +726,8 @@ RETURNING r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_vers
 
 type StartRunsParams struct {
 	Node          string
+	Since         time.Time
+	Until         time.Time
 	Ids           []uuid.UUID
 	ScheduledFors []time.Time
 	JobIds        []int64
@@ -731,10 +736,13 @@ type StartRunsParams struct {
 // Starts the runs whose jobs were fetched, if each job still is its run's. The
 // states are those of a run whose attempt may begin: looked at again when the
 // row was locked by somebody who ended the job meanwhile. One that runs already
-// was started by a statement whose answer was lost, and nobody works it.
+// was started by a statement whose answer was lost, and nobody works it. Why the
+// first three conditions, which are always true: DESIGN.md, "Starts".
 func (q *Queries) StartRuns(ctx context.Context, db DBTX, arg *StartRunsParams) ([]Run, error) {
 	rows, err := db.Query(ctx, startRuns,
 		arg.Node,
+		arg.Since,
+		arg.Until,
 		arg.Ids,
 		arg.ScheduledFors,
 		arg.JobIds,
