@@ -11,11 +11,16 @@ CREATE TABLE lines (
     CONSTRAINT lines_pkey PRIMARY KEY (lock_key, line_rank, scheduled_for, run_id)
 );
 
--- Whoever makes a run wait or ends its waiting has it written down here.
+-- Whoever makes a run wait or ends its waiting has it written down here. A row
+-- may be there already, left behind when nobody wrote.
 CREATE FUNCTION record_line() RETURNS trigger LANGUAGE plpgsql
     SET search_path FROM CURRENT
 AS $$
 BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        DELETE FROM lines;
+        RETURN NULL;
+    END IF;
     IF TG_OP <> 'INSERT' THEN
         DELETE FROM lines
         WHERE lock_key = OLD.lock_key
@@ -25,7 +30,8 @@ BEGIN
     END IF;
     IF TG_OP <> 'DELETE' AND NEW.line_rank IS NOT NULL AND NEW.lock_key IS NOT NULL THEN
         INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
-        VALUES (NEW.lock_key, NEW.line_rank, NEW.scheduled_for, NEW.id, NEW.trigger);
+        VALUES (NEW.lock_key, NEW.line_rank, NEW.scheduled_for, NEW.id, NEW.trigger)
+        ON CONFLICT ON CONSTRAINT lines_pkey DO UPDATE SET trigger = excluded.trigger;
     END IF;
     RETURN NULL;
 END
@@ -46,60 +52,16 @@ CREATE TRIGGER riverbeat_record_line_delete
     FOR EACH ROW
     WHEN (OLD.line_rank IS NOT NULL)
     EXECUTE FUNCTION record_line();
-
-CREATE FUNCTION forget_lines() RETURNS trigger LANGUAGE plpgsql
-    SET search_path FROM CURRENT
-AS $$
-BEGIN
-    TRUNCATE lines;
-    RETURN NULL;
-END
-$$;
 CREATE TRIGGER riverbeat_record_line_truncate
     AFTER TRUNCATE ON runs
     FOR EACH STATEMENT
-    EXECUTE FUNCTION forget_lines();
-
--- The triggers keep everyone else out until this transaction ends.
-INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
-SELECT lock_key, line_rank, scheduled_for, id, trigger
-FROM runs
-WHERE line_rank IS NOT NULL AND lock_key IS NOT NULL;
-
-CREATE OR REPLACE FUNCTION announce_freed(keys text[]) RETURNS void LANGUAGE plpgsql
-    SET search_path FROM CURRENT
-    SET plan_cache_mode = force_generic_plan
-    SET enable_seqscan = off
-    SET enable_hashjoin = off
-    SET enable_mergejoin = off
-    SET jit = off
-AS $$
-BEGIN
-    PERFORM pg_notify(current_schema() || '.lines', key)
-    FROM unnest(keys) AS key
-    WHERE key IS DISTINCT FROM current_setting('riverbeat.promotes', true)
-        AND EXISTS (SELECT FROM lines WHERE lock_key = key);
-END
-$$;
+    EXECUTE FUNCTION record_line();
 
 ---- create above / drop below ----
 
-CREATE OR REPLACE FUNCTION announce_freed(keys text[]) RETURNS void LANGUAGE plpgsql
-    SET search_path FROM CURRENT
-    SET plan_cache_mode = force_generic_plan
-    SET enable_seqscan = off
-AS $$
-BEGIN
-    PERFORM pg_notify(current_schema() || '.lines', key)
-    FROM unnest(keys) AS key
-    WHERE key IS DISTINCT FROM current_setting('riverbeat.promotes', true)
-        AND EXISTS (SELECT FROM runs WHERE lock_key = key AND line_rank IS NOT NULL);
-END
-$$;
 DROP TRIGGER riverbeat_record_line_truncate ON runs;
 DROP TRIGGER riverbeat_record_line_delete ON runs;
 DROP TRIGGER riverbeat_record_line_update ON runs;
 DROP TRIGGER riverbeat_record_line_insert ON runs;
-DROP FUNCTION forget_lines();
 DROP FUNCTION record_line();
 DROP TABLE lines;

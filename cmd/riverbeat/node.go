@@ -72,9 +72,9 @@ func newNode(ctx context.Context, cfg config.Config, logger *slog.Logger) (*node
 	}, nil
 }
 
-// gcPercent is GOGC unless someone sets another: a node's heap is small and what
-// it allocates per run is gone when the run has ended, so the collector, at its
-// usual pace, takes a tenth of the node's time to save some 30 MB.
+// gcPercent is GOGC, unless someone sets another than Go's own 100. A node's heap
+// is small, and what it allocates for a run is gone when the run has ended: at its
+// usual pace the collector takes a tenth of the node's time to save some 30 MB.
 const gcPercent = 400
 
 func collectLessOften() {

@@ -70,6 +70,10 @@ var checks = []check{
 		repair: (*Doctor).cancelJobs, repairs: "cancels the jobs; a run that has ended before its job follows the job",
 	},
 	{
+		name: "runs_without_line", look: (*Doctor).runsWithoutLine,
+		repair: (*Doctor).restoreLines, repairs: "puts them in line",
+	},
+	{
 		name: "stalled_lines", look: (*Doctor).stalledLines,
 		repair: (*Doctor).moveLinesUp, repairs: "gives the first run of each line its job",
 	},
@@ -192,19 +196,19 @@ func (d *Doctor) nodes(ctx context.Context, tx *postgres.Tx, o Options) (f Findi
 func (d *Doctor) historyTrigger(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
 	missing, err := tx.MissingTriggers(ctx)
 	if len(missing) == 0 {
-		f = healthy("What becomes of jobs is written into their runs.")
+		f = healthy("What becomes of jobs is written into their runs, and who waits is in line.")
 		return f, err
 	}
 	f = Finding{
 		Status: Fail, Count: len(missing),
-		Detail: "What becomes of jobs is not written into their runs as it should be.",
+		Detail: "What becomes of jobs is not written into their runs as it should be, or who waits is not put in line.",
 		Examples: examples(missing, func(t postgres.MissingTrigger) string {
 			if t.Exists {
 				return t.Name + " on " + t.Table + ": disabled"
 			}
 			return t.Name + " on " + t.Table + ": gone"
 		}),
-		Advice: "Put it back at once: meanwhile each job that starts or ends leaves its run wrong, and who comes to wait is not in line.",
+		Advice: "Put it back at once: meanwhile each job that starts or ends leaves its run wrong, or runs that wait are forgotten.",
 	}
 	if slices.ContainsFunc(missing, func(t postgres.MissingTrigger) bool { return !t.Exists }) {
 		f.Advice += " What is gone stands in migrations/; then use --repair."
@@ -443,6 +447,22 @@ func (d *Doctor) jobsWithoutRun(ctx context.Context, tx *postgres.Tx, o Options)
 		Advice: "Someone changed or deleted runs by hand. Such a job holds its key, and others wait behind it.",
 	}
 	return f, err
+}
+
+func (d *Doctor) runsWithoutLine(ctx context.Context, tx *postgres.Tx, _ Options) (Finding, error) {
+	without, err := tx.RunsWithoutLine(ctx, Most+1)
+	if len(without) == 0 {
+		return healthy("Every run that waits is in line."), err
+	}
+	return Finding{
+		Status: Fail, Count: len(without),
+		Detail: sentence("%s %s and %s in no line: nobody promotes %s.", many(len(without), "run"),
+			be(len(without), "waits", "wait"), be(len(without), "is", "are"), be(len(without), "it", "them")),
+		Examples: examples(without, func(r postgres.RunWithoutLine) string {
+			return fmt.Sprintf("%s: since %s", name(r.ScheduleName, r.RunID), stamp(r.ScheduledFor))
+		}),
+		Advice: "Triggers were off, or a partition was away for a while. Nodes look for such runs when they start, and once an hour.",
+	}, nil
 }
 
 func (d *Doctor) stalledLines(ctx context.Context, tx *postgres.Tx, _ Options) (Finding, error) {

@@ -200,7 +200,7 @@ func TestAHealthyInstallation(t *testing.T) {
 	require.Equal(t, []string{
 		"schema", "installation", "nodes", "history_trigger", "partitions", "indexes", "long_transactions",
 		"overdue_clocks", "stopped_clocks", "idle_clocks", "unaccounted_ticks", "doubled_ticks",
-		"runs_without_job", "jobs_without_run", "stalled_lines", "lost_jobs",
+		"runs_without_job", "jobs_without_run", "runs_without_line", "stalled_lines", "lost_jobs",
 		"unserved_queues", "unregistered_tasks",
 	}, names)
 	require.Contains(t, of(t, report, "unaccounted_ticks").Detail, "of 5 schedules in the last 24h")
@@ -221,6 +221,7 @@ func (b *bundle) dump() string {
 	return value[string](b, `SELECT concat(
 	(SELECT jsonb_agg(to_jsonb(r) ORDER BY r.id) FROM runs AS r),
 	(SELECT jsonb_agg(to_jsonb(j) ORDER BY j.id) FROM river_job AS j),
+	(SELECT jsonb_agg(to_jsonb(l) ORDER BY l.lock_key, l.run_id) FROM lines AS l),
 	(SELECT jsonb_agg(to_jsonb(c) ORDER BY c.schedule_id) FROM schedule_clocks AS c))`)
 }
 
@@ -274,25 +275,33 @@ func TestChecks(t *testing.T) {
 		{
 			name: "trigger disabled", check: "history_trigger",
 			harm:   func(b *bundle) { b.exec("ALTER TABLE river_job DISABLE TRIGGER riverbeat_record_update") },
-			status: doctor.Fail, count: 1, detail: "is not written", shows: "riverbeat_record_update on river_job: disabled",
+			status: doctor.Fail, count: 1, detail: "is not written into their runs", shows: "riverbeat_record_update on river_job: disabled",
 			repaired: "Enabled 1 trigger.",
 		},
 		{
 			name: "trigger for replicas only", check: "history_trigger",
 			harm:   func(b *bundle) { b.exec("ALTER TABLE river_job ENABLE REPLICA TRIGGER riverbeat_record_delete") },
-			status: doctor.Fail, count: 1, detail: "is not written", shows: "riverbeat_record_delete on river_job: disabled",
+			status: doctor.Fail, count: 1, detail: "is not written into their runs", shows: "riverbeat_record_delete on river_job: disabled",
 			repaired: "Enabled 1 trigger.",
 		},
 		{
 			name: "trigger of lines disabled", check: "history_trigger",
 			harm:   func(b *bundle) { b.exec("ALTER TABLE runs DISABLE TRIGGER riverbeat_record_line_update") },
-			status: doctor.Fail, count: 1, detail: "is not written", shows: "riverbeat_record_line_update on runs: disabled",
+			status: doctor.Fail, count: 1, detail: "is not written into their runs", shows: "riverbeat_record_line_update on runs: disabled",
 			repaired: "Enabled 1 trigger.",
+		},
+		{
+			name: "trigger of lines disabled in one partition", check: "history_trigger",
+			harm: func(b *bundle) {
+				b.exec("DO $$ BEGIN EXECUTE format('ALTER TABLE %I DISABLE TRIGGER USER', 'runs_p' || to_char(runs_week(now()) AT TIME ZONE 'UTC', 'YYYYMMDD')); END $$")
+			},
+			status: doctor.Fail, count: 3, detail: "is not written into their runs", shows: "riverbeat_record_line_delete on runs_p",
+			repaired: "Enabled 3 triggers.",
 		},
 		{
 			name: "trigger gone", check: "history_trigger",
 			harm:   func(b *bundle) { b.exec("DROP TRIGGER riverbeat_record_delete ON river_job") },
-			status: doctor.Fail, count: 1, detail: "is not written", shows: "riverbeat_record_delete on river_job: gone",
+			status: doctor.Fail, count: 1, detail: "is not written into their runs", shows: "riverbeat_record_delete on river_job: gone",
 			after: doctor.Fail,
 		},
 		{
@@ -531,18 +540,16 @@ SELECT args, kind, max_attempts, 'running', 1, now(), ARRAY[(SELECT id FROM node
 			},
 		},
 		{
-			name: "a line that was not written down", check: "stalled_lines",
+			name: "runs that came to wait without the trigger", check: "runs_without_line",
 			harm: func(b *bundle) {
+				b.exec("ALTER TABLE runs DISABLE TRIGGER riverbeat_record_line_insert")
 				b.lined()
-				b.exec("UPDATE lines SET run_id = gen_random_uuid() WHERE run_id = (SELECT min(run_id::text)::uuid FROM lines)")
-				b.exec("DELETE FROM lines WHERE run_id = (SELECT max(run_id::text)::uuid FROM lines)")
-				b.exec("DELETE FROM river_job")
+				b.exec("ALTER TABLE runs ENABLE TRIGGER riverbeat_record_line_insert")
 			},
-			status: doctor.Fail, count: 1, detail: "1 line of 5 runs waits behind nothing.", shows: "nightly",
-			repaired: "Moved up 1 line.",
+			status: doctor.Fail, count: 5, detail: "5 runs wait and are in no line: nobody promotes them.", shows: "nightly (",
+			repaired: "Put 5 runs in line.",
 			then: func(b *bundle) {
-				require.Equal(b.t, 4, value[int](b, "SELECT count(*) FROM runs JOIN lines ON run_id = id WHERE state = 'waiting'"))
-				require.Equal(b.t, 4, value[int](b, "SELECT count(*) FROM lines"))
+				require.Equal(b.t, 5, value[int](b, "SELECT count(*) FROM runs JOIN lines ON run_id = id WHERE state = 'waiting'"))
 			},
 		},
 		{

@@ -220,20 +220,22 @@ func (d *Doctor) cancelJob(ctx context.Context, tx *postgres.Tx, found postgres.
 	return 1, 0, err
 }
 
+func (d *Doctor) restoreLines(ctx context.Context, o Options) (string, error) {
+	restored := 0
+	err := d.change(ctx, o, func(ctx context.Context, tx *postgres.Tx) error {
+		var err error
+		restored, err = tx.RestoreLines(ctx)
+		return err
+	})
+	return did("Put", restored, "run", "in line"), err
+}
+
 func (d *Doctor) moveLinesUp(ctx context.Context, o Options) (string, error) {
 	lines, err := collect(ctx, d, o, func(tx *postgres.Tx) ([]postgres.StalledLine, error) {
 		return d.stalled(ctx, tx)
 	})
 	for i, line := range lines {
-		err := d.change(ctx, o, func(ctx context.Context, tx *postgres.Tx) error {
-			if err := tx.LockKeys(ctx, []string{line.LockKey}); err != nil {
-				return err
-			}
-			if err := tx.RestoreLine(ctx, line.LockKey); err != nil {
-				return err
-			}
-			return d.Ledger.Promote(ctx, tx, line.LockKey)
-		})
+		err := d.change(ctx, o, func(ctx context.Context, tx *postgres.Tx) error { return d.Ledger.Promote(ctx, tx, line.LockKey) })
 		if err != nil {
 			return did("Moved up", i, "line"), err
 		}

@@ -105,20 +105,31 @@ type MissingTrigger struct {
 // MissingTriggers reads which triggers of the history are disabled or gone.
 func (tx *Tx) MissingTriggers(ctx context.Context) ([]MissingTrigger, error) {
 	const missing = `
-SELECT wanted.name, wanted.table, t.tgname IS NOT NULL AS exists
-FROM (VALUES
-    ('riverbeat_record_update', 'river_job'),
-    ('riverbeat_record_delete', 'river_job'),
-    ('riverbeat_record_truncate', 'river_job'),
-    ('riverbeat_refuse_report', 'river_job'),
-    ('riverbeat_record_line_insert', 'runs'),
-    ('riverbeat_record_line_update', 'runs'),
-    ('riverbeat_record_line_delete', 'runs'),
-    ('riverbeat_record_line_truncate', 'runs')
-) AS wanted (name, "table")
-LEFT JOIN pg_trigger AS t ON t.tgname = wanted.name AND t.tgrelid = wanted.table::regclass
-WHERE t.tgenabled IS NULL OR t.tgenabled NOT IN ('O', 'A')
-ORDER BY wanted.name`
+WITH wanted AS (
+    SELECT name, 'river_job'::regclass AS "table"
+    FROM unnest('{riverbeat_record_update, riverbeat_record_delete, riverbeat_record_truncate, riverbeat_refuse_report}'::text[]) AS name
+    UNION ALL
+    SELECT name, "table"
+    FROM unnest('{riverbeat_record_line_insert, riverbeat_record_line_update, riverbeat_record_line_delete}'::text[]) AS name
+    CROSS JOIN (
+        SELECT 'runs'::regclass
+        UNION ALL
+        SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'runs'::regclass
+    ) AS tables ("table")
+    UNION ALL
+    SELECT 'riverbeat_record_line_truncate', 'runs'::regclass
+),
+missing AS (
+    SELECT wanted.name, wanted.table, t.tgname IS NOT NULL AS exists
+    FROM wanted
+    LEFT JOIN pg_trigger AS t ON t.tgname = wanted.name AND t.tgrelid = wanted.table
+    WHERE t.tgenabled IS NULL OR t.tgenabled NOT IN ('O', 'A')
+)
+SELECT name, "table"::text AS "table", exists
+FROM missing
+WHERE "table" IN ('river_job'::regclass, 'runs'::regclass) -- its partitions follow runs
+    OR NOT EXISTS (SELECT FROM missing AS m WHERE m.name = missing.name AND m.table = 'runs'::regclass)
+ORDER BY 2, 1`
 	return faults[MissingTrigger](ctx, tx, missing, nil)
 }
 
@@ -178,7 +189,7 @@ ORDER BY name
 LIMIT @most`
 	return faults[BadIndex](ctx, tx, bad, pgx.StrictNamedArgs{"most": most, "wanted": []string{
 		"river_job_lock_key_idx", "river_job_prioritized_fetching_index", "river_job_unique_idx",
-		"runs_line_idx", "runs_task_idx",
+		"lines_pkey", "runs_line_idx", "runs_task_idx",
 		"schedule_clocks_due_idx", "schedule_clocks_retry_at_idx",
 		"schedules_recurrence_idx", "schedules_task_name_idx",
 	}})
@@ -473,9 +484,35 @@ type StalledLine struct {
 	Waiting      int
 }
 
-// StalledLines reads the lines whose key has no live job, as runs has them: what
-// waits there and is not in lines is never promoted. Between the end of a job and
-// the promotion of the next, a healthy line is one of them for a moment.
+// RunWithoutLine is a run that waits and that nobody will promote.
+type RunWithoutLine struct {
+	RunID        uuid.UUID
+	ScheduleName string
+	ScheduledFor time.Time
+}
+
+// RunsWithoutLine reads the runs that wait and are in no line.
+func (tx *Tx) RunsWithoutLine(ctx context.Context, most int) ([]RunWithoutLine, error) {
+	const without = `
+SELECT r.id AS run_id, r.schedule_name, r.scheduled_for
+FROM runs AS r
+WHERE r.line_rank IS NOT NULL
+    AND r.lock_key IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM lines AS l
+        WHERE l.lock_key = r.lock_key
+            AND l.line_rank = r.line_rank
+            AND l.scheduled_for = r.scheduled_for
+            AND l.run_id = r.id
+    )
+ORDER BY r.scheduled_for, r.id
+LIMIT @most`
+	return faults[RunWithoutLine](ctx, tx, without, pgx.StrictNamedArgs{"most": most})
+}
+
+// StalledLines reads the lines whose key has no live job. Between the end of a
+// job and the promotion of the next, a healthy line is one of them for a
+// moment.
 func (tx *Tx) StalledLines(ctx context.Context, most int) ([]StalledLine, error) {
 	const stalled = `
 SELECT
@@ -493,29 +530,6 @@ WHERE line_rank IS NOT NULL
 GROUP BY lock_key
 LIMIT @most`
 	return faults[StalledLine](ctx, tx, stalled, pgx.StrictNamedArgs{"most": most})
-}
-
-// RestoreLine writes the line of a key anew, by the runs that wait. The key must
-// be locked.
-func (tx *Tx) RestoreLine(ctx context.Context, key string) error {
-	const restore = `
-WITH gone AS (
-    DELETE FROM lines AS l
-    WHERE l.lock_key = @lock_key
-        AND NOT EXISTS (
-            SELECT FROM runs AS r
-            WHERE r.lock_key = @lock_key
-                AND r.line_rank IS NOT NULL -- else all of runs would be read
-                AND (r.line_rank, r.scheduled_for, r.id) = (l.line_rank, l.scheduled_for, l.run_id)
-        )
-)
-INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
-SELECT lock_key, line_rank, scheduled_for, id, trigger
-FROM runs
-WHERE lock_key = @lock_key AND line_rank IS NOT NULL
-ON CONFLICT ON CONSTRAINT lines_pkey DO NOTHING`
-	_, err := tx.Exec(ctx, restore, pgx.StrictNamedArgs{"lock_key": key})
-	return err
 }
 
 // RunAndJob is a run and its job that contradict each other.

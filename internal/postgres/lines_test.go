@@ -69,8 +69,53 @@ func TestLinesFollowRuns(t *testing.T) {
 		exec(t, d, step.statement, ids[2])
 		requireLinesAreThoseOfRuns(t, d, step.waiting)
 	}
+
+	// A week that goes and comes back, by hand.
+	exec(t, d, "ALTER TABLE runs DETACH PARTITION runs_p20260302")
+	exec(t, d, "ALTER TABLE runs ATTACH PARTITION runs_p20260302 FOR VALUES FROM ('2026-03-02 00:00Z') TO ('2026-03-09 00:00Z')")
+	requireLinesAreThoseOfRuns(t, d, 4)
+	exec(t, d, "CREATE TABLE kept AS TABLE runs")
+	exec(t, d, "TRUNCATE runs_p20260302") // no trigger of runs is called
+	exec(t, d, "INSERT INTO runs SELECT * FROM kept")
+	requireLinesAreThoseOfRuns(t, d, 4)
+
+	exec(t, d, "TRUNCATE runs, lines")
+	requireLinesAreThoseOfRuns(t, d, 0)
+	waits(t, d, "key", 1)
 	exec(t, d, "TRUNCATE runs")
 	requireLinesAreThoseOfRuns(t, d, 0)
+}
+
+func TestWhoWaitsInNoLineIsPutInLine(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	ids := []uuid.UUID{waits(t, d, "key", 1), waits(t, d, "key", 2), waits(t, d, "other", 3)}
+	exec(t, d, "DELETE FROM lines WHERE run_id <> $1", ids[1])
+	require.NoError(t, d.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+		restored, err := tx.RestoreLines(t.Context())
+		require.Equal(t, 2, restored)
+		return err
+	}))
+	requireLinesAreThoseOfRuns(t, d, 3)
+}
+
+func TestStalledKeysAndLines(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	for key, n := range map[string]int{"busy": 3, "stalled": 4, "also stalled": 1} {
+		for second := range n {
+			waits(t, d, key, second)
+		}
+	}
+	exec(t, d, `INSERT INTO river_job (args, kind, max_attempts, state) VALUES ('{"lock_key": "busy"}', 'run', 1, 'available')`)
+	require.NoError(t, d.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+		keys, err := tx.StalledKeys(t.Context(), 10)
+		require.NoError(t, err)
+		require.Equal(t, []string{"also stalled", "stalled"}, keys)
+		keys, err = tx.StalledKeys(t.Context(), 1)
+		require.Len(t, keys, 1)
+		return err
+	}))
 }
 
 func TestRunsThatWaitedBeforeAreInLine(t *testing.T) {
@@ -81,6 +126,8 @@ func TestRunsThatWaitedBeforeAreInLine(t *testing.T) {
 	waits(t, d, "other", 2)
 	require.NoError(t, postgres.MigrateUp(t.Context(), d.Config(), slog.New(slog.DiscardHandler)))
 	requireLinesAreThoseOfRuns(t, d, 2)
+	exec(t, d, "UPDATE runs SET state = 'cancelled', line_rank = NULL WHERE lock_key = 'key'")
+	requireLinesAreThoseOfRuns(t, d, 1)
 }
 
 func TestTheHeadOfALine(t *testing.T) {

@@ -209,13 +209,14 @@ func (m *migrator) loadOwn(ctx context.Context) error {
 }
 
 // patiently runs a migration that gives up a lock it does not get at once, so
-// that nobody queues up behind it, and tries again.
+// that nobody queues up behind it, or that somebody else and it wait for each
+// other's, and tries again.
 func patiently(ctx context.Context, migration func() error) error {
 	const tries = 30
 	for try := 1; ; try++ {
 		err := migration()
 		pgErr, ok := errors.AsType[*pgconn.PgError](err)
-		if err == nil || !ok || pgErr.Code != "55P03" || try == tries {
+		if err == nil || !ok || pgErr.Code != "55P03" && pgErr.Code != "40P01" || try == tries {
 			return err
 		}
 		select {

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestNothingReadsMoreThanItIsAskedFor(t *testing.T) {
 			t.Parallel()
 			d := pgtest.DB(t)
 			exec(t, d, "SELECT create_runs_partition(now() - i * interval '1 week') FROM generate_series(0, 120) AS i")
-			exec(t, d, "ANALYZE")
+			exec(t, d, "VACUUM ANALYZE")
 			cfg := d.Config()
 			cfg.MaxConns = 1 // all on one connection
 			pool, err := postgres.NewPool(t.Context(), cfg)
@@ -54,6 +55,12 @@ func TestNothingReadsMoreThanItIsAskedFor(t *testing.T) {
 					}
 					started, err := tx.StartRuns(t.Context(), "node", starts)
 					require.Len(t, started, to-from)
+					if err != nil {
+						return err
+					}
+					var partitions int
+					err = tx.QueryRow(t.Context(), "SELECT count(DISTINCT relation) FROM pg_locks WHERE pid = pg_backend_pid() AND relation::regclass::text ~ '^runs_p[0-9]+$'").Scan(&partitions)
+					require.Equal(t, 1, partitions)
 					return err
 				}},
 				{"end jobs", db, "^runs_p", func(tx *postgres.Tx, from, to int) error {
@@ -99,6 +106,34 @@ func TestNothingReadsMoreThanItIsAskedFor(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A batch may be of several weeks, up to their last millisecond.
+func TestRunsOfSeveralWeeksStartTogether(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	var starts []postgres.Start
+	for i, at := range []time.Time{
+		time.Date(2025, time.December, 28, 23, 59, 59, 999e6, time.UTC), // a Sunday
+		time.Date(2025, time.December, 29, 0, 0, 0, 0, time.UTC),
+		time.Date(2026, time.January, 4, 23, 59, 59, 999e6, time.UTC),
+		time.Date(2026, time.January, 5, 0, 0, 0, 0, time.UTC),
+		time.Date(2026, time.November, 26, 12, 0, 0, 0, time.UTC),
+	} {
+		random := uuid.New()
+		s := postgres.Start{RunID: riverbeat.NewRunID(at, random[:]), ScheduledFor: at, JobID: int64(i + 1)}
+		exec(t, d, "SELECT create_runs_partition($1)", at)
+		exec(t, d, `
+INSERT INTO runs (id, scheduled_for, schedule_name, task_name, execution_policy, trigger, slot, state, job_id)
+VALUES ($1, $2, 'nightly', 'echo', 'allow', 'manual', $1, 'queued', $3)`, s.RunID, at, s.JobID)
+		starts = append(starts, s)
+	}
+	rand.Shuffle(len(starts), func(i, k int) { starts[i], starts[k] = starts[k], starts[i] })
+	require.NoError(t, d.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+		started, err := tx.StartRuns(t.Context(), "node", starts)
+		require.Len(t, started, len(starts))
+		return err
+	}))
 }
 
 // readOf is how many rows the connection has read in tables whose names match.

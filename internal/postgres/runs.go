@@ -67,7 +67,7 @@ func (tx *Tx) Busy(ctx context.Context, keys []string) (map[string]*riverbeat.Bu
 		id, _ := uuid.Parse(job.RunID)
 		b.Job, b.JobState = &id, riverbeat.State(job.RunState)
 	}
-	lines, err := tx.q.Lines(ctx, tx.Tx, keys)
+	lines, err := tx.q.Lines(ctx, tx.Tx, &dbq.LinesParams{Keys: keys, Most: riverbeat.MaxWaitingLimit})
 	if err != nil {
 		return nil, err
 	}
@@ -151,14 +151,18 @@ func (tx *Tx) FirstWaiting(ctx context.Context, key string) (*riverbeat.Run, err
 		if err != nil || first != nil {
 			return first, err
 		}
-		// It was cancelled meanwhile, or its partition is gone.
-		err = tx.q.LeaveLine(ctx, tx.Tx, &dbq.LeaveLineParams{
-			LockKey: key, LineRank: head.LineRank, ScheduledFor: head.ScheduledFor, RunID: head.RunID,
-		})
-		if err != nil {
+		// It was cancelled meanwhile, or its end was not written down here.
+		if err := tx.q.RestoreLine(ctx, tx.Tx, key); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// RestoreLines puts in line who waits and is in none, because triggers were off
+// or a partition was away for a while, and says how many.
+func (tx *Tx) RestoreLines(ctx context.Context) (int, error) {
+	n, err := tx.q.RestoreLines(ctx, tx.Tx)
+	return int(n), err
 }
 
 // Promote takes a waiting run out of its line: r.JobID is its job now.

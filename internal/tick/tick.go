@@ -214,6 +214,9 @@ func (t *Ticker) upkeep(ctx context.Context) error {
 		if now, err = tx.Now(ctx); err != nil {
 			return err
 		}
+		if _, err := tx.RestoreLines(ctx); err != nil {
+			return err
+		}
 		return tx.ForgetNodes(ctx)
 	})
 	if err != nil {

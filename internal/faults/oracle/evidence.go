@@ -283,8 +283,8 @@ func (ev *Evidence) Sample(ctx context.Context, conn *pgx.Conn, product string) 
 	})
 }
 
-// disagreements reads runs and river_job in one statement. A state of ours
-// stands for a set of River's.
+// disagreements reads runs with river_job and with lines, in one statement. A
+// state of ours stands for a set of River's.
 func (ev *Evidence) disagreements(ctx context.Context, tx pgx.Tx) error {
 	const disagreements = `
 SELECT clock_timestamp(), format('run %s is %s (job %s); job %s is %s (of run %s)',
@@ -302,7 +302,13 @@ WHERE NOT coalesce(CASE
     WHEN r.state = 'succeeded' THEN j.state = 'completed'
     WHEN r.state = 'failed' THEN j.state IN ('discarded', 'cancelled')
     WHEN r.state = 'cancelled' THEN j.state = 'cancelled'
-END, false)`
+END, false)
+UNION ALL
+SELECT clock_timestamp(), format('run %s waits behind %s; run %s is in line behind %s',
+    coalesce(r.id::text, '-'), coalesce(r.lock_key, '-'), coalesce(l.run_id::text, '-'), coalesce(l.lock_key, '-'))
+FROM (SELECT * FROM runs WHERE state = 'waiting') AS r
+FULL JOIN lines AS l ON l.run_id = r.id
+WHERE (r.lock_key, r.line_rank, r.scheduled_for) IS DISTINCT FROM (l.lock_key, l.line_rank, l.scheduled_for)`
 	rows, err := tx.Query(ctx, disagreements)
 	if err != nil {
 		return err

@@ -17,16 +17,29 @@ SELECT
 FROM river_job
 WHERE args ->> 'lock_key' = ANY(@keys::text[]) AND finalized_at IS NULL;
 
--- The head and the length of the line of each key that has one; catch-up and
--- backfill do not count.
+-- The head and the length of the line of each key that has one. Catch-up and
+-- backfill do not count, nor does anybody beyond the longest line allowed.
 -- name: Lines :many
 SELECT
-    lock_key,
-    ((array_agg(run_id ORDER BY line_rank, scheduled_for, run_id))[1])::uuid AS first_id,
-    count(*) FILTER (WHERE trigger IN ('schedule', 'manual'))::int AS waiting
-FROM lines
-WHERE lock_key = ANY(@keys::text[])
-GROUP BY lock_key;
+    head.lock_key,
+    head.run_id AS first_id,
+    (
+        SELECT count(*)
+        FROM (
+            SELECT
+            FROM lines
+            WHERE lines.lock_key = head.lock_key AND trigger IN ('schedule', 'manual')
+            LIMIT @most
+        ) AS counted
+    )::int AS waiting
+FROM unnest(@keys::text[]) AS key
+CROSS JOIN LATERAL (
+    SELECT lock_key, run_id
+    FROM lines
+    WHERE lock_key = key
+    ORDER BY line_rank, scheduled_for, run_id
+    LIMIT 1
+) AS head;
 
 -- name: HeadOfLine :one
 SELECT line_rank, scheduled_for, run_id
@@ -44,21 +57,49 @@ WHERE scheduled_for = @scheduled_for
     AND line_rank = @line_rank::smallint
 FOR UPDATE;
 
--- name: LeaveLine :exec
-DELETE FROM lines
-WHERE lock_key = @lock_key
-    AND line_rank = @line_rank
-    AND scheduled_for = @scheduled_for
-    AND run_id = @run_id;
-
--- Keys whose line waits behind nothing.
--- name: StalledKeys :many
-SELECT DISTINCT lock_key
-FROM lines
-WHERE NOT EXISTS (
-    SELECT FROM river_job
-    WHERE river_job.args ->> 'lock_key' = lines.lock_key AND finalized_at IS NULL
+-- Writes the line of a key anew, by the runs that wait.
+-- name: RestoreLine :exec
+WITH gone AS (
+    DELETE FROM lines AS l
+    WHERE l.lock_key = @lock_key
+        AND NOT EXISTS (
+            SELECT FROM runs AS r
+            WHERE r.lock_key = @lock_key
+                AND r.line_rank IS NOT NULL -- else all of runs would be read
+                AND (r.line_rank, r.scheduled_for, r.id) = (l.line_rank, l.scheduled_for, l.run_id)
+        )
 )
+INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
+SELECT lock_key, line_rank, scheduled_for, id, trigger
+FROM runs
+WHERE lock_key = @lock_key::text AND line_rank IS NOT NULL
+ON CONFLICT ON CONSTRAINT lines_pkey DO NOTHING;
+
+-- Puts in line who waits and is in none.
+-- name: RestoreLines :execrows
+INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
+SELECT lock_key, line_rank, scheduled_for, id, trigger
+FROM runs
+WHERE line_rank IS NOT NULL AND lock_key IS NOT NULL
+ON CONFLICT ON CONSTRAINT lines_pkey DO NOTHING;
+
+-- Keys whose line waits behind nothing. It goes from key to key: a line of a
+-- million is one step.
+-- name: StalledKeys :many
+WITH RECURSIVE keys AS (
+    SELECT min(lock_key) AS lock_key FROM lines
+    UNION ALL
+    SELECT (SELECT min(lines.lock_key) FROM lines WHERE lines.lock_key > keys.lock_key)
+    FROM keys
+    WHERE keys.lock_key IS NOT NULL
+)
+SELECT lock_key::text AS lock_key
+FROM keys
+WHERE lock_key IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM river_job
+        WHERE river_job.args ->> 'lock_key' = keys.lock_key AND finalized_at IS NULL
+    )
 LIMIT @max_items;
 
 -- name: Promote :exec

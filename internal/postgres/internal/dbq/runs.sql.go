@@ -296,40 +296,33 @@ func (q *Queries) HeadOfLine(ctx context.Context, db DBTX, lockKey string) (Head
 	return i, err
 }
 
-const leaveLine = `-- name: LeaveLine :exec
-DELETE FROM lines
-WHERE lock_key = $1
-    AND line_rank = $2
-    AND scheduled_for = $3
-    AND run_id = $4
-`
-
-type LeaveLineParams struct {
-	LockKey      string
-	LineRank     int16
-	ScheduledFor time.Time
-	RunID        uuid.UUID
-}
-
-func (q *Queries) LeaveLine(ctx context.Context, db DBTX, arg *LeaveLineParams) error {
-	_, err := db.Exec(ctx, leaveLine,
-		arg.LockKey,
-		arg.LineRank,
-		arg.ScheduledFor,
-		arg.RunID,
-	)
-	return err
-}
-
 const lines = `-- name: Lines :many
 SELECT
-    lock_key,
-    ((array_agg(run_id ORDER BY line_rank, scheduled_for, run_id))[1])::uuid AS first_id,
-    count(*) FILTER (WHERE trigger IN ('schedule', 'manual'))::int AS waiting
-FROM lines
-WHERE lock_key = ANY($1::text[])
-GROUP BY lock_key
+    head.lock_key,
+    head.run_id AS first_id,
+    (
+        SELECT count(*)
+        FROM (
+            SELECT
+            FROM lines
+            WHERE lines.lock_key = head.lock_key AND trigger IN ('schedule', 'manual')
+            LIMIT $1
+        ) AS counted
+    )::int AS waiting
+FROM unnest($2::text[]) AS key
+CROSS JOIN LATERAL (
+    SELECT lock_key, run_id
+    FROM lines
+    WHERE lock_key = key
+    ORDER BY line_rank, scheduled_for, run_id
+    LIMIT 1
+) AS head
 `
+
+type LinesParams struct {
+	Most int32
+	Keys []string
+}
 
 type LinesRow struct {
 	LockKey string
@@ -337,10 +330,10 @@ type LinesRow struct {
 	Waiting int32
 }
 
-// The head and the length of the line of each key that has one; catch-up and
-// backfill do not count.
-func (q *Queries) Lines(ctx context.Context, db DBTX, keys []string) ([]LinesRow, error) {
-	rows, err := db.Query(ctx, lines, keys)
+// The head and the length of the line of each key that has one. Catch-up and
+// backfill do not count, nor does anybody beyond the longest line allowed.
+func (q *Queries) Lines(ctx context.Context, db DBTX, arg *LinesParams) ([]LinesRow, error) {
+	rows, err := db.Query(ctx, lines, arg.Most, arg.Keys)
 	if err != nil {
 		return nil, err
 	}
@@ -593,6 +586,47 @@ func (q *Queries) Requeue(ctx context.Context, db DBTX, arg *RequeueParams) (Run
 	return i, err
 }
 
+const restoreLine = `-- name: RestoreLine :exec
+WITH gone AS (
+    DELETE FROM lines AS l
+    WHERE l.lock_key = $1
+        AND NOT EXISTS (
+            SELECT FROM runs AS r
+            WHERE r.lock_key = $1
+                AND r.line_rank IS NOT NULL -- else all of runs would be read
+                AND (r.line_rank, r.scheduled_for, r.id) = (l.line_rank, l.scheduled_for, l.run_id)
+        )
+)
+INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
+SELECT lock_key, line_rank, scheduled_for, id, trigger
+FROM runs
+WHERE lock_key = $1::text AND line_rank IS NOT NULL
+ON CONFLICT ON CONSTRAINT lines_pkey DO NOTHING
+`
+
+// Writes the line of a key anew, by the runs that wait.
+func (q *Queries) RestoreLine(ctx context.Context, db DBTX, lockKey string) error {
+	_, err := db.Exec(ctx, restoreLine, lockKey)
+	return err
+}
+
+const restoreLines = `-- name: RestoreLines :execrows
+INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
+SELECT lock_key, line_rank, scheduled_for, id, trigger
+FROM runs
+WHERE line_rank IS NOT NULL AND lock_key IS NOT NULL
+ON CONFLICT ON CONSTRAINT lines_pkey DO NOTHING
+`
+
+// Puts in line who waits and is in none.
+func (q *Queries) RestoreLines(ctx context.Context, db DBTX) (int64, error) {
+	result, err := db.Exec(ctx, restoreLines)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const runsAt = `-- name: RunsAt :many
 SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
 FROM runs
@@ -670,16 +704,25 @@ func (q *Queries) RunsAt(ctx context.Context, db DBTX, arg *RunsAtParams) ([]Run
 }
 
 const stalledKeys = `-- name: StalledKeys :many
-SELECT DISTINCT lock_key
-FROM lines
-WHERE NOT EXISTS (
-    SELECT FROM river_job
-    WHERE river_job.args ->> 'lock_key' = lines.lock_key AND finalized_at IS NULL
+WITH RECURSIVE keys AS (
+    SELECT min(lock_key) AS lock_key FROM lines
+    UNION ALL
+    SELECT (SELECT min(lines.lock_key) FROM lines WHERE lines.lock_key > keys.lock_key)
+    FROM keys
+    WHERE keys.lock_key IS NOT NULL
 )
+SELECT lock_key::text AS lock_key
+FROM keys
+WHERE lock_key IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM river_job
+        WHERE river_job.args ->> 'lock_key' = keys.lock_key AND finalized_at IS NULL
+    )
 LIMIT $1
 `
 
-// Keys whose line waits behind nothing.
+// Keys whose line waits behind nothing. It goes from key to key: a line of a
+// million is one step.
 func (q *Queries) StalledKeys(ctx context.Context, db DBTX, maxItems int32) ([]string, error) {
 	rows, err := db.Query(ctx, stalledKeys, maxItems)
 	if err != nil {
