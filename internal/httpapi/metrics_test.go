@@ -81,7 +81,7 @@ VALUES (gen_random_uuid(), '1', '["echo"]', '{"default": 1}', now() + interval '
 	var got map[string]map[string]float64
 	require.Eventually(t, func() bool {
 		got = c.scrape()
-		return len(got["riverbeat_check_status"]) == 18
+		return len(got["riverbeat_check_status"]) == 19
 	}, 30*time.Second, 10*time.Millisecond)
 
 	require.Equal(t, map[string]float64{"1.2.3": 1}, got["riverbeat_build_info"])
@@ -104,8 +104,8 @@ VALUES (gen_random_uuid(), '1', '["echo"]', '{"default": 1}', now() + interval '
 	require.Equal(t, map[string]float64{
 		"overdue_clocks": 3, "stopped_clocks": 1, "idle_clocks": 1, "unserved_queues": 1, "unregistered_tasks": 1,
 	}, faults)
-	require.Len(t, got["riverbeat_check_age_seconds"], 18)
-	require.Len(t, got["riverbeat_check_errors_total"], 18)
+	require.Len(t, got["riverbeat_check_age_seconds"], 19)
+	require.Len(t, got["riverbeat_check_errors_total"], 19)
 	require.NotEmpty(t, got["go_goroutines"])
 	require.NotEmpty(t, got["process_resident_memory_bytes"])
 
