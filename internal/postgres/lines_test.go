@@ -99,6 +99,51 @@ func TestWhoWaitsInNoLineIsPutInLine(t *testing.T) {
 	requireLinesAreThoseOfRuns(t, d, 3)
 }
 
+// Whoever is promoted or cancelled at this moment is not put back in line.
+func TestWhoLeavesHisLineIsNotPutBack(t *testing.T) {
+	t.Parallel()
+	for _, listed := range []bool{true, false} {
+		d := pgtest.DB(t)
+		id := waits(t, d, "key", 1)
+		if !listed {
+			exec(t, d, "DELETE FROM lines")
+		}
+		promotes, err := d.Pool.Begin(t.Context())
+		require.NoError(t, err)
+		defer func() { _ = promotes.Rollback(context.Background()) }()
+		_, err = promotes.Exec(t.Context(), "UPDATE runs SET state = 'queued', line_rank = NULL, job_id = 1 WHERE id = $1", id)
+		require.NoError(t, err)
+		done := make(chan int, 1)
+		go func() {
+			restored := -1
+			_ = d.DB.InTx(t.Context(), func(tx *postgres.Tx) (err error) {
+				restored, err = tx.RestoreLines(t.Context())
+				return err
+			})
+			done <- restored
+		}()
+		if listed { // nobody need be waited for
+			require.Zero(t, <-done)
+			require.NoError(t, promotes.Commit(t.Context()))
+		} else {
+			requireOneWaitsForALock(t, d)
+			require.NoError(t, promotes.Commit(t.Context()))
+			require.Zero(t, <-done)
+		}
+		requireLinesAreThoseOfRuns(t, d, 0)
+	}
+}
+
+func requireOneWaitsForALock(t *testing.T, d *pgtest.Database) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		var n int
+		require.NoError(t, d.Pool.QueryRow(t.Context(),
+			"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&n))
+		return n == 1
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
 func TestStalledKeysAndLines(t *testing.T) {
 	t.Parallel()
 	d := pgtest.DB(t)
@@ -165,12 +210,7 @@ func TestTheHeadOfALine(t *testing.T) {
 	require.NoError(t, err)
 	found := make(chan *riverbeat.Run, 1)
 	go func() { found <- first() }()
-	require.Eventually(t, func() bool {
-		var n int
-		require.NoError(t, d.Pool.QueryRow(t.Context(),
-			"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&n))
-		return n == 1
-	}, 10*time.Second, 5*time.Millisecond)
+	requireOneWaitsForALock(t, d)
 	require.NoError(t, cancels.Commit(t.Context()))
 	require.Equal(t, ids[0], (<-found).ID)
 }

@@ -152,7 +152,7 @@ func (tx *Tx) FirstWaiting(ctx context.Context, key string) (*riverbeat.Run, err
 			return first, err
 		}
 		// It was cancelled meanwhile, or its end was not written down here.
-		if err := tx.q.RestoreLine(ctx, tx.Tx, key); err != nil {
+		if err := tx.q.ForgetStaleLine(ctx, tx.Tx, key); err != nil {
 			return nil, err
 		}
 	}

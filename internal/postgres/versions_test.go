@@ -217,12 +217,7 @@ func TestAChangeWhileVersionsAreWritten(t *testing.T) {
 				_, err := d.Pool.Exec(t.Context(), statement)
 				done <- err
 			}()
-			require.Eventually(t, func() bool {
-				var n int
-				require.NoError(t, d.Pool.QueryRow(t.Context(),
-					"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&n))
-				return n == 1
-			}, 10*time.Second, 5*time.Millisecond)
+			requireOneWaitsForALock(t, d)
 			require.NoError(t, migration.Commit(t.Context()))
 			require.NoError(t, <-done)
 			got := versions(t, d, s.ID)

@@ -57,30 +57,35 @@ WHERE scheduled_for = @scheduled_for
     AND line_rank = @line_rank::smallint
 FOR UPDATE;
 
--- Writes the line of a key anew, by the runs that wait.
--- name: RestoreLine :exec
-WITH gone AS (
-    DELETE FROM lines AS l
-    WHERE l.lock_key = @lock_key
-        AND NOT EXISTS (
-            SELECT FROM runs AS r
-            WHERE r.lock_key = @lock_key
-                AND r.line_rank IS NOT NULL -- else all of runs would be read
-                AND (r.line_rank, r.scheduled_for, r.id) = (l.line_rank, l.scheduled_for, l.run_id)
-        )
-)
-INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
-SELECT lock_key, line_rank, scheduled_for, id, trigger
-FROM runs
-WHERE lock_key = @lock_key::text AND line_rank IS NOT NULL
-ON CONFLICT ON CONSTRAINT lines_pkey DO NOTHING;
+-- Forgets who is in the line of a key and does not wait.
+-- name: ForgetStaleLine :exec
+DELETE FROM lines AS l
+WHERE l.lock_key = @lock_key
+    AND NOT EXISTS (
+        SELECT FROM runs AS r
+        WHERE r.lock_key = l.lock_key
+            AND r.line_rank IS NOT NULL -- else all of runs would be read
+            AND r.line_rank = l.line_rank
+            AND r.scheduled_for = l.scheduled_for
+            AND r.id = l.run_id
+    );
 
--- Puts in line who waits and is in none.
+-- Puts in line who waits and is in none. The lock is for whoever leaves his line
+-- at this moment: he is looked at again, and not put back.
 -- name: RestoreLines :execrows
 INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
-SELECT lock_key, line_rank, scheduled_for, id, trigger
-FROM runs
-WHERE line_rank IS NOT NULL AND lock_key IS NOT NULL
+SELECT r.lock_key, r.line_rank, r.scheduled_for, r.id, r.trigger
+FROM runs AS r
+WHERE r.line_rank IS NOT NULL
+    AND r.lock_key IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM lines AS l
+        WHERE l.lock_key = r.lock_key
+            AND l.line_rank = r.line_rank
+            AND l.scheduled_for = r.scheduled_for
+            AND l.run_id = r.id
+    )
+FOR SHARE OF r
 ON CONFLICT ON CONSTRAINT lines_pkey DO NOTHING;
 
 -- Keys whose line waits behind nothing. It goes from key to key: a line of a

@@ -203,6 +203,25 @@ func (q *Queries) FirstTickFrom(ctx context.Context, db DBTX, arg *FirstTickFrom
 	return i, err
 }
 
+const forgetStaleLine = `-- name: ForgetStaleLine :exec
+DELETE FROM lines AS l
+WHERE l.lock_key = $1
+    AND NOT EXISTS (
+        SELECT FROM runs AS r
+        WHERE r.lock_key = l.lock_key
+            AND r.line_rank IS NOT NULL -- else all of runs would be read
+            AND r.line_rank = l.line_rank
+            AND r.scheduled_for = l.scheduled_for
+            AND r.id = l.run_id
+    )
+`
+
+// Forgets who is in the line of a key and does not wait.
+func (q *Queries) ForgetStaleLine(ctx context.Context, db DBTX, lockKey string) error {
+	_, err := db.Exec(ctx, forgetStaleLine, lockKey)
+	return err
+}
+
 const getRun = `-- name: GetRun :one
 SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by FROM runs WHERE scheduled_for = $1 AND id = $2
 `
@@ -586,39 +605,25 @@ func (q *Queries) Requeue(ctx context.Context, db DBTX, arg *RequeueParams) (Run
 	return i, err
 }
 
-const restoreLine = `-- name: RestoreLine :exec
-WITH gone AS (
-    DELETE FROM lines AS l
-    WHERE l.lock_key = $1
-        AND NOT EXISTS (
-            SELECT FROM runs AS r
-            WHERE r.lock_key = $1
-                AND r.line_rank IS NOT NULL -- else all of runs would be read
-                AND (r.line_rank, r.scheduled_for, r.id) = (l.line_rank, l.scheduled_for, l.run_id)
-        )
-)
-INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
-SELECT lock_key, line_rank, scheduled_for, id, trigger
-FROM runs
-WHERE lock_key = $1::text AND line_rank IS NOT NULL
-ON CONFLICT ON CONSTRAINT lines_pkey DO NOTHING
-`
-
-// Writes the line of a key anew, by the runs that wait.
-func (q *Queries) RestoreLine(ctx context.Context, db DBTX, lockKey string) error {
-	_, err := db.Exec(ctx, restoreLine, lockKey)
-	return err
-}
-
 const restoreLines = `-- name: RestoreLines :execrows
 INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
-SELECT lock_key, line_rank, scheduled_for, id, trigger
-FROM runs
-WHERE line_rank IS NOT NULL AND lock_key IS NOT NULL
+SELECT r.lock_key, r.line_rank, r.scheduled_for, r.id, r.trigger
+FROM runs AS r
+WHERE r.line_rank IS NOT NULL
+    AND r.lock_key IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM lines AS l
+        WHERE l.lock_key = r.lock_key
+            AND l.line_rank = r.line_rank
+            AND l.scheduled_for = r.scheduled_for
+            AND l.run_id = r.id
+    )
+FOR SHARE OF r
 ON CONFLICT ON CONSTRAINT lines_pkey DO NOTHING
 `
 
-// Puts in line who waits and is in none.
+// Puts in line who waits and is in none. The lock is for whoever leaves his line
+// at this moment: he is looked at again, and not put back.
 func (q *Queries) RestoreLines(ctx context.Context, db DBTX) (int64, error) {
 	result, err := db.Exec(ctx, restoreLines)
 	if err != nil {
