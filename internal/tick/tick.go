@@ -214,15 +214,18 @@ func (t *Ticker) upkeep(ctx context.Context) error {
 		if now, err = tx.Now(ctx); err != nil {
 			return err
 		}
-		if _, err := tx.RestoreLines(ctx); err != nil {
-			return err
-		}
 		return tx.ForgetNodes(ctx)
 	})
 	if err != nil {
 		return err
 	}
-	return t.partitions.EnsureAhead(ctx, now, weeksAhead)
+	if err := t.partitions.EnsureAhead(ctx, now, weeksAhead); err != nil {
+		return err
+	}
+	return t.db.InTx(ctx, func(tx *postgres.Tx) error {
+		_, err := tx.RestoreLines(ctx)
+		return err
+	})
 }
 
 // decision is what becomes of one claimed clock.
