@@ -11,6 +11,21 @@ CREATE TABLE lines (
     CONSTRAINT lines_pkey PRIMARY KEY (lock_key, line_rank, scheduled_for, run_id)
 );
 
+-- Who waits and is in no line, because triggers were off or a partition was away
+-- for a while: nobody promotes him.
+CREATE VIEW runs_without_line AS
+SELECT r.id, r.scheduled_for, r.schedule_name, r.lock_key, r.line_rank, r.trigger
+FROM runs AS r
+WHERE r.line_rank IS NOT NULL
+    AND r.lock_key IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM lines AS l
+        WHERE l.lock_key = r.lock_key
+            AND l.line_rank = r.line_rank
+            AND l.scheduled_for = r.scheduled_for
+            AND l.run_id = r.id
+    );
+
 -- Whoever makes a run wait or ends its waiting has it written down here. A row
 -- may be there already, left behind when nobody wrote.
 CREATE FUNCTION record_line() RETURNS trigger LANGUAGE plpgsql
@@ -64,4 +79,5 @@ DROP TRIGGER riverbeat_record_line_delete ON runs;
 DROP TRIGGER riverbeat_record_line_update ON runs;
 DROP TRIGGER riverbeat_record_line_insert ON runs;
 DROP FUNCTION record_line();
+DROP VIEW runs_without_line;
 DROP TABLE lines;

@@ -1,18 +1,9 @@
 -- Those who waited before 014, which holds a strong lock and so does no more
 -- than that. Who leaves his line at this moment is looked at again.
 INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
-SELECT r.lock_key, r.line_rank, r.scheduled_for, r.id, r.trigger
-FROM runs AS r
-WHERE r.line_rank IS NOT NULL
-    AND r.lock_key IS NOT NULL
-    AND NOT EXISTS (
-        SELECT FROM lines AS l
-        WHERE l.lock_key = r.lock_key
-            AND l.line_rank = r.line_rank
-            AND l.scheduled_for = r.scheduled_for
-            AND l.run_id = r.id
-    )
-FOR SHARE OF r
+SELECT lock_key, line_rank, scheduled_for, id, trigger
+FROM runs_without_line
+FOR SHARE
 ON CONFLICT ON CONSTRAINT lines_pkey DO NOTHING;
 
 -- The look at a key's line is a scalar, so that it stays a look per key. As a

@@ -127,8 +127,10 @@ missing AS (
 )
 SELECT name, "table"::text AS "table", exists
 FROM missing
-WHERE "table" IN ('river_job'::regclass, 'runs'::regclass) -- its partitions follow runs
-    OR NOT EXISTS (SELECT FROM missing AS m WHERE m.name = missing.name AND m.table = 'runs'::regclass)
+WHERE "table" = 'runs'::regclass
+    OR NOT EXISTS ( -- a partition follows runs
+        SELECT FROM missing AS m WHERE m.name = missing.name AND m.table = 'runs'::regclass
+    )
 ORDER BY 2, 1`
 	return faults[MissingTrigger](ctx, tx, missing, nil)
 }
@@ -475,15 +477,6 @@ WHERE i.inhparent = 'runs'::regclass AND c.relname ~ '^runs_p\d{8}$'`
 	return at.UTC(), err
 }
 
-// StalledLine is a line that waits behind nothing, by its first run.
-type StalledLine struct {
-	LockKey      string
-	FirstID      uuid.UUID
-	ScheduleName string
-	ScheduledFor time.Time
-	Waiting      int
-}
-
 // RunWithoutLine is a run that waits and that nobody will promote.
 type RunWithoutLine struct {
 	RunID        uuid.UUID
@@ -494,20 +487,20 @@ type RunWithoutLine struct {
 // RunsWithoutLine reads the runs that wait and are in no line.
 func (tx *Tx) RunsWithoutLine(ctx context.Context, most int) ([]RunWithoutLine, error) {
 	const without = `
-SELECT r.id AS run_id, r.schedule_name, r.scheduled_for
-FROM runs AS r
-WHERE r.line_rank IS NOT NULL
-    AND r.lock_key IS NOT NULL
-    AND NOT EXISTS (
-        SELECT FROM lines AS l
-        WHERE l.lock_key = r.lock_key
-            AND l.line_rank = r.line_rank
-            AND l.scheduled_for = r.scheduled_for
-            AND l.run_id = r.id
-    )
-ORDER BY r.scheduled_for, r.id
+SELECT id AS run_id, schedule_name, scheduled_for
+FROM runs_without_line
+ORDER BY scheduled_for, id
 LIMIT @most`
 	return faults[RunWithoutLine](ctx, tx, without, pgx.StrictNamedArgs{"most": most})
+}
+
+// StalledLine is a line that waits behind nothing, by its first run.
+type StalledLine struct {
+	LockKey      string
+	FirstID      uuid.UUID
+	ScheduleName string
+	ScheduledFor time.Time
+	Waiting      int
 }
 
 // StalledLines reads the lines whose key has no live job. Between the end of a

@@ -74,18 +74,9 @@ WHERE l.lock_key = @lock_key
 -- at this moment: he is looked at again, and not put back.
 -- name: RestoreLines :execrows
 INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
-SELECT r.lock_key, r.line_rank, r.scheduled_for, r.id, r.trigger
-FROM runs AS r
-WHERE r.line_rank IS NOT NULL
-    AND r.lock_key IS NOT NULL
-    AND NOT EXISTS (
-        SELECT FROM lines AS l
-        WHERE l.lock_key = r.lock_key
-            AND l.line_rank = r.line_rank
-            AND l.scheduled_for = r.scheduled_for
-            AND l.run_id = r.id
-    )
-FOR SHARE OF r
+SELECT lock_key, line_rank, scheduled_for, id, trigger
+FROM runs_without_line
+FOR SHARE
 ON CONFLICT ON CONSTRAINT lines_pkey DO NOTHING;
 
 -- Keys whose line waits behind nothing. It goes from key to key: a line of a

@@ -362,6 +362,15 @@ type Run struct {
 	CancelRequestedBy *string
 }
 
+type RunsWithoutLine struct {
+	ID           uuid.UUID
+	ScheduledFor time.Time
+	ScheduleName string
+	LockKey      *string
+	LineRank     *int16
+	Trigger      string
+}
+
 type Schedule struct {
 	ID                uuid.UUID
 	Name              string

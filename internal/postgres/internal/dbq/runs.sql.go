@@ -607,18 +607,9 @@ func (q *Queries) Requeue(ctx context.Context, db DBTX, arg *RequeueParams) (Run
 
 const restoreLines = `-- name: RestoreLines :execrows
 INSERT INTO lines (lock_key, line_rank, scheduled_for, run_id, trigger)
-SELECT r.lock_key, r.line_rank, r.scheduled_for, r.id, r.trigger
-FROM runs AS r
-WHERE r.line_rank IS NOT NULL
-    AND r.lock_key IS NOT NULL
-    AND NOT EXISTS (
-        SELECT FROM lines AS l
-        WHERE l.lock_key = r.lock_key
-            AND l.line_rank = r.line_rank
-            AND l.scheduled_for = r.scheduled_for
-            AND l.run_id = r.id
-    )
-FOR SHARE OF r
+SELECT lock_key, line_rank, scheduled_for, id, trigger
+FROM runs_without_line
+FOR SHARE
 ON CONFLICT ON CONSTRAINT lines_pkey DO NOTHING
 `
 
