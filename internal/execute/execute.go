@@ -287,6 +287,8 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 		return river.JobCancel(errors.New("this job is not its run's any more; the run goes on under another job, or is gone"))
 	case !e.session.alive():
 		return e.notStarted(ctx, errNoSession)
+	case ctx.Err() != nil: // told to stop while it asked; the node may have a session again
+		return e.notStarted(ctx, context.Cause(ctx))
 	}
 	return e.attempt(ctx, job, started)
 }

@@ -331,31 +331,42 @@ func TestAJobThatCannotBeTakenOverIsAlone(t *testing.T) {
 }
 
 // The database does not answer whether an attempt may begin; the node gives up,
-// and the answer is yes.
+// and the answer is yes. By then it may have its session again, or not.
 func TestARunWhoseStartWasNotHeardOfRunsOnce(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
-	g := newGate(b)
-	run := b.runNow(t, b.schedule(t, gated(riverbeat.Allow)))
-	letGo := b.hold(t, "SELECT FROM runs WHERE id = $1 FOR UPDATE", run.ID)
-	b.start()
-	other := b.runNow(t, b.schedule(t, gated(riverbeat.Allow)))
-	require.Eventually(t, func() bool {
-		var running int
-		require.NoError(t, b.Pool.QueryRow(t.Context(), "SELECT count(*) FROM river_job WHERE state = 'running'").Scan(&running))
-		return running == 2
-	}, 10*time.Second, 10*time.Millisecond)
-	// The first question is under way, the second one waits behind it.
-	b.exec(t, "ALTER TABLE nodes RENAME TO away")
-	b.said.await(t, "gives its runs up", 1)
-	letGo()
-	b.exec(t, "ALTER TABLE away RENAME TO nodes")
-	close(g.open)
-	for _, id := range []uuid.UUID{run.ID, other.ID} {
-		ended := b.until(t, id, in(riverbeat.Succeeded))
-		require.Equal(t, 1, ended.Attempt)
+	for name, again := range map[string]bool{"before its session": false, "after its session": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			g := newGate(b)
+			run := b.runNow(t, b.schedule(t, gated(riverbeat.Allow)))
+			letGo := b.hold(t, "SELECT FROM runs WHERE id = $1 FOR UPDATE", run.ID)
+			b.start()
+			other := b.runNow(t, b.schedule(t, gated(riverbeat.Allow)))
+			require.Eventually(t, func() bool {
+				var running int
+				require.NoError(t, b.Pool.QueryRow(t.Context(), "SELECT count(*) FROM river_job WHERE state = 'running'").Scan(&running))
+				return running == 2
+			}, 10*time.Second, 10*time.Millisecond)
+			// The first question is under way, the second one waits behind it.
+			b.exec(t, "ALTER TABLE nodes RENAME TO away")
+			b.said.await(t, "gives its runs up", 1)
+			if !again {
+				letGo()
+			}
+			b.exec(t, "ALTER TABLE away RENAME TO nodes")
+			if again {
+				b.said.await(t, "has a session with the database again", 1)
+				letGo()
+			}
+			close(g.open)
+			for _, id := range []uuid.UUID{run.ID, other.ID} {
+				ended := b.until(t, id, in(riverbeat.Succeeded))
+				require.Equal(t, 1, ended.Attempt)
+			}
+			require.EqualValues(t, 2, g.begun.Load())
+		})
 	}
-	require.EqualValues(t, 2, g.begun.Load())
 }
 
 // River reports again and again what the database has refused to hear, and in
