@@ -63,12 +63,11 @@ func (h *History) ListRuns(ctx context.Context, f *postgres.RunFilter) (page []*
 type Overrides struct {
 	TaskParams      json.RawMessage   // nil: the schedule's
 	ExecutionPolicy *riverbeat.Policy // nil: the schedule's
-	RequestedBy     string
 }
 
 // RunNow runs a schedule now, enabled or not, through the same door as its
 // ticks: the answer may be a run that was skipped or waits. On a node on hold
-// it is Unavailable.
+// it is Unavailable. It is the actor of ctx who asks.
 func (h *History) RunNow(ctx context.Context, scheduleID uuid.UUID, o Overrides) (*riverbeat.Run, error) {
 	var run *riverbeat.Run
 	err := h.partitions.InTx(ctx, func(tx *postgres.Tx) error {
@@ -101,42 +100,54 @@ func (h *History) RunNow(ctx context.Context, scheduleID uuid.UUID, o Overrides)
 		if _, err := h.ledger.Schemas().Effective(d, s.TaskParams); err != nil {
 			return err
 		}
+		actor, _ := postgres.ActorOf(ctx)
 		entry, err := h.ledger.Entry(ledger.Request{
-			Schedule: s, Definition: d, Trigger: riverbeat.TriggerManual, At: now, RequestedBy: o.RequestedBy,
+			Schedule: s, Definition: d, Trigger: riverbeat.TriggerManual, At: now, RequestedBy: actor.Name,
 		}, now)
 		if err != nil {
 			return err
 		}
 		run = entry.Run
-		return h.ledger.Record(ctx, tx, now, []*ledger.Entry{entry})
+		if err := h.ledger.Record(ctx, tx, now, []*ledger.Entry{entry}); err != nil {
+			return err
+		}
+		return audit(ctx, tx, "run.create", nil, run)
 	})
 	return run, err
 }
 
 // Cancel cancels a run that has not ended; Conflict if it has. A running one is
-// asked to stop, and may be asked again; it ends when its task obeys. by is who
-// asks; it may be "".
-func (h *History) Cancel(ctx context.Context, id uuid.UUID, by string) (*riverbeat.Run, error) {
-	var run *riverbeat.Run
-	err := h.db.InTx(ctx, func(tx *postgres.Tx) error {
-		var err error
-		run, err = h.ledger.Cancel(ctx, tx, id, by)
-		return err
+// asked to stop, and may be asked again; it ends when its task obeys.
+func (h *History) Cancel(ctx context.Context, id uuid.UUID) (*riverbeat.Run, error) {
+	return h.act(ctx, id, "run.cancel", func(tx *postgres.Tx) (*riverbeat.Run, error) {
+		return h.ledger.Cancel(ctx, tx, id)
 	})
-	return run, err
 }
 
 // Retry runs an ended run once more, as the same run. It is a Conflict if the
 // run has not ended or never ran, or if others of its key are in the way, and
 // Unavailable on a node on hold.
 func (h *History) Retry(ctx context.Context, id uuid.UUID) (*riverbeat.Run, error) {
-	var run *riverbeat.Run
-	err := h.db.InTx(ctx, func(tx *postgres.Tx) error {
-		err := tx.AtHome(ctx)
-		if err == nil {
-			run, err = h.ledger.Retry(ctx, tx, id)
+	return h.act(ctx, id, "run.retry", func(tx *postgres.Tx) (*riverbeat.Run, error) {
+		if err := tx.AtHome(ctx); err != nil {
+			return nil, err
 		}
-		return err
+		return h.ledger.Retry(ctx, tx, id)
 	})
-	return run, err
+}
+
+// act does something to a run, and writes down who has done it.
+func (h *History) act(ctx context.Context, id uuid.UUID, action string, do func(*postgres.Tx) (*riverbeat.Run, error)) (*riverbeat.Run, error) {
+	var after *riverbeat.Run
+	err := h.db.InTx(ctx, func(tx *postgres.Tx) error {
+		before, err := tx.Run(ctx, id)
+		if err != nil {
+			return err
+		}
+		if after, err = do(tx); err != nil {
+			return err
+		}
+		return audit(ctx, tx, action, before, after)
+	})
+	return after, err
 }

@@ -42,7 +42,7 @@ func TestRunNow_NeedsOneConnection(t *testing.T) {
 	done := make(chan error, 8)
 	for range cap(done) {
 		go func() {
-			run, err := h.RunNow(t.Context(), s.ID, history.Overrides{RequestedBy: "me"})
+			run, err := h.RunNow(pgtest.As(t.Context(), "me"), s.ID, history.Overrides{})
 			if err == nil && run.State != riverbeat.Queued {
 				err = riverbeat.Errorf(riverbeat.Internal, "state", "the run is %s", run.State)
 			}

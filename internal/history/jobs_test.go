@@ -165,7 +165,7 @@ func TestCancel(t *testing.T) {
 			require.NoError(t, err)
 			conn.Release()
 
-			cancelled, err := b.history.Cancel(t.Context(), first.ID, "me")
+			cancelled, err := b.history.Cancel(pgtest.As(t.Context(), "me"), first.ID)
 			require.NoError(t, err)
 			require.Equal(t, b.read(t, first.ID), cancelled, "as it is stored")
 			require.Equal(t, tt.state, cancelled.State)
@@ -175,7 +175,7 @@ func TestCancel(t *testing.T) {
 			if tt.state == riverbeat.Running {
 				require.Empty(t, cancelled.Reason)
 				require.Nil(t, cancelled.FinishedAt)
-				again, err := b.history.Cancel(t.Context(), first.ID, "another")
+				again, err := b.history.Cancel(pgtest.As(t.Context(), "another"), first.ID)
 				require.NoError(t, err)
 				require.Equal(t, cancelled, again, "asked for once is asked for")
 				require.Equal(t, next, waits, "the key is held as long as it runs")
@@ -189,7 +189,7 @@ func TestCancel(t *testing.T) {
 				require.NotNil(t, cancelled.FinishedAt)
 				require.Equal(t, riverbeat.Queued, waits.State, "the line has moved up in the same transaction")
 			}
-			_, err = b.history.Cancel(t.Context(), first.ID, "me")
+			_, err = b.history.Cancel(pgtest.As(t.Context(), "me"), first.ID)
 			require.Equal(t, "run_ended", codeOf(err))
 			require.Equal(t, riverbeat.Conflict, riverbeat.KindOf(err))
 		})
@@ -201,7 +201,7 @@ func TestCancel_LeavesTheLine(t *testing.T) {
 	b := setup(t)
 	s := b.schedule(t, riverbeat.Queue)
 	first, second, third := b.runNow(t, s), b.runNow(t, s), b.runNow(t, s)
-	cancelled, err := b.history.Cancel(t.Context(), second.ID, "")
+	cancelled, err := b.history.Cancel(t.Context(), second.ID)
 	require.NoError(t, err)
 	require.Equal(t, b.read(t, second.ID), cancelled)
 	require.Equal(t, riverbeat.Cancelled, cancelled.State)
@@ -210,11 +210,11 @@ func TestCancel_LeavesTheLine(t *testing.T) {
 	require.NotNil(t, cancelled.CancelRequestedAt)
 	require.Equal(t, first, b.read(t, first.ID))
 	require.Equal(t, third, b.read(t, third.ID))
-	_, err = b.history.Cancel(t.Context(), first.ID, "")
+	_, err = b.history.Cancel(t.Context(), first.ID)
 	require.NoError(t, err)
 	require.Equal(t, riverbeat.Queued, b.read(t, third.ID).State)
 
-	_, err = b.history.Cancel(t.Context(), uuid.New(), "")
+	_, err = b.history.Cancel(t.Context(), uuid.New())
 	require.Equal(t, riverbeat.NotFound, riverbeat.KindOf(err))
 }
 
@@ -230,7 +230,7 @@ func TestCancel_DoesNotNeedTheLineToMove(t *testing.T) {
 	first, next := b.runNow(t, s), b.runNow(t, s)
 	b.psql(t, "UPDATE task_definitions SET queue = 'no queue'")
 	heard := b.lines(t)
-	cancelled, err := b.history.Cancel(t.Context(), first.ID, "")
+	cancelled, err := b.history.Cancel(t.Context(), first.ID)
 	require.NoError(t, err)
 	require.Equal(t, riverbeat.Cancelled, cancelled.State)
 	require.Equal(t, riverbeat.Waiting, b.read(t, next.ID).State)
@@ -360,7 +360,7 @@ func TestRetry_OvertakesNobody(t *testing.T) {
 	refused(second.ID)
 	b.psql(t, completeJob, *second.JobID)
 	refused(third.ID)
-	_, err = b.history.Cancel(t.Context(), third.ID, "")
+	_, err = b.history.Cancel(t.Context(), third.ID)
 	require.NoError(t, err)
 	again, err := b.history.Retry(t.Context(), first.ID)
 	require.NoError(t, err)
@@ -676,7 +676,7 @@ func TestJobsWhoseRunsAreDeleted(t *testing.T) {
 		require.NoError(t, err)
 		waits = b.read(t, waits.ID)
 		require.Equal(t, riverbeat.Queued, waits.State)
-		_, err = b.history.Cancel(t.Context(), waits.ID, "")
+		_, err = b.history.Cancel(t.Context(), waits.ID)
 		require.NoError(t, err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/internal/history"
+	"riverbeat/internal/pgtest"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
 )
@@ -107,7 +108,7 @@ func everybodyAtOneKey(t *testing.T, unique bool) {
 		"cancels": func() error {
 			id, err := pickRun("'waiting', 'queued', 'running', 'retrying'")
 			if err == nil {
-				_, err = b.history.Cancel(ctx, id, "")
+				_, err = b.history.Cancel(ctx, id)
 			}
 			return err
 		},
@@ -269,7 +270,7 @@ func TestTwoAtOneRun(t *testing.T) {
 			if n > 0 {
 				return nil
 			}
-			_, err := b.history.Cancel(ctx, run.ID, "")
+			_, err := b.history.Cancel(ctx, run.ID)
 			return err
 		}) {
 			require.NoError(t, err)
@@ -309,7 +310,7 @@ func TestCancel_MeetsTheJobThatTheRunHas(t *testing.T) {
 		exec("SELECT FROM river_job WHERE id = $1 FOR UPDATE", *run.JobID)
 		done := make(chan error, 1)
 		go func() {
-			_, err := b.history.Cancel(t.Context(), run.ID, "me")
+			_, err := b.history.Cancel(pgtest.As(t.Context(), "me"), run.ID)
 			done <- err
 		}()
 		// It waits for the job.

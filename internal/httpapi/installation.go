@@ -74,11 +74,11 @@ func (in *pauseInput) check() error {
 }
 
 func (a *api) pause(ctx context.Context, req *pauseRequest) (*answer[*installationState], error) {
-	return installationAnswer(a.Installation.Pause(ctx, valueOr(req.Body.Reason, ""), ""))
+	return installationAnswer(a.Installation.Pause(ctx, valueOr(req.Body.Reason, "")))
 }
 
 func (a *api) resume(ctx context.Context, _ *installationRequest) (*answer[*installationState], error) {
-	return installationAnswer(a.Installation.Resume(ctx, ""))
+	return installationAnswer(a.Installation.Resume(ctx))
 }
 
 func installationAnswer(i *riverbeat.Installation, err error) (*answer[*installationState], error) {

@@ -146,7 +146,7 @@ func (a *api) getRun(ctx context.Context, req *runRequest) (*answer[*run], error
 }
 
 func (a *api) cancelRun(ctx context.Context, req *runRequest) (*answer[*run], error) {
-	r, err := a.History.Cancel(ctx, req.ID, "")
+	r, err := a.History.Cancel(ctx, req.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -31,27 +31,22 @@ func (i *Installation) Read(ctx context.Context) (*riverbeat.Installation, error
 // Resume; what is queued, lines and requests are not held. Ticks are not lost:
 // on resuming, the rules for late ones apply. If there is a pause, it stands as
 // it is.
-func (i *Installation) Pause(ctx context.Context, reason, by string) (*riverbeat.Installation, error) {
+func (i *Installation) Pause(ctx context.Context, reason string) (*riverbeat.Installation, error) {
 	if err := riverbeat.ValidatePauseReason(reason); err != nil {
 		return nil, err
 	}
 	// First the pause is written, so that no claim begins any more, and then
 	// those that have begun are waited for. In one transaction it could not be
 	// seen before they have ended, and there would always be new ones.
-	if err := i.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.Pause(ctx, reason, by) }); err != nil {
+	if err := i.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.Pause(ctx, reason) }); err != nil {
 		return nil, err
 	}
 	return i.read(ctx, func(tx *postgres.Tx) error { return tx.AwaitClaims(ctx) })
 }
 
 // Resume ends the pause, if there is one.
-func (i *Installation) Resume(ctx context.Context, by string) (*riverbeat.Installation, error) {
-	return i.read(ctx, func(tx *postgres.Tx) error {
-		if err := tx.ActAs(ctx, by); err != nil {
-			return err
-		}
-		return tx.Resume(ctx)
-	})
+func (i *Installation) Resume(ctx context.Context) (*riverbeat.Installation, error) {
+	return i.read(ctx, func(tx *postgres.Tx) error { return tx.Resume(ctx) })
 }
 
 // read tells the state of the installation after the change.

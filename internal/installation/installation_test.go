@@ -109,28 +109,28 @@ ORDER BY paused_at`)
 func TestPauseAndResumeAnswerTheState(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	running, err := b.installation.Resume(t.Context(), "nobody")
+	running, err := b.installation.Resume(pgtest.As(t.Context(), "nobody"))
 	require.NoError(t, err)
 	require.Equal(t, &riverbeat.Installation{Environment: "default"}, running)
 
-	first, err := b.installation.Pause(t.Context(), "database upgrade", "ada")
+	first, err := b.installation.Pause(pgtest.As(t.Context(), "ada"), "database upgrade")
 	require.NoError(t, err)
 	require.NotNil(t, first.PausedAt)
 	require.Equal(t, "ada", first.PausedBy)
 	require.Equal(t, "database upgrade", first.PauseReason)
-	again, err := b.installation.Pause(t.Context(), "another reason", "bob")
+	again, err := b.installation.Pause(pgtest.As(t.Context(), "bob"), "another reason")
 	require.NoError(t, err)
 	require.Equal(t, first, again, "the pause that there is stands")
 	read, err := b.installation.Read(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, first, read)
 
-	resumed, err := b.installation.Resume(t.Context(), "bob")
+	resumed, err := b.installation.Resume(pgtest.As(t.Context(), "bob"))
 	require.NoError(t, err)
 	require.Equal(t, running, resumed)
-	_, err = b.installation.Resume(t.Context(), "carol")
+	_, err = b.installation.Resume(pgtest.As(t.Context(), "carol"))
 	require.NoError(t, err)
-	_, err = b.installation.Pause(t.Context(), "once more", "")
+	_, err = b.installation.Pause(t.Context(), "once more")
 	require.NoError(t, err)
 
 	pauses := b.pauses(t)
@@ -163,7 +163,7 @@ func TestAPauseNeedsAReason(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, reason := range []string{"", " \n", "\xff", "\x00", string(make([]rune, riverbeat.MaxPauseReasonLength+1))} {
-		_, err := b.installation.Pause(t.Context(), reason, "")
+		_, err := b.installation.Pause(t.Context(), reason)
 		require.Equal(t, riverbeat.Invalid, riverbeat.KindOf(err), "%q", reason)
 	}
 	state, err := b.installation.Read(t.Context())
@@ -199,7 +199,7 @@ func TestAPauseAnswersWhenTheClaimsHaveEnded(t *testing.T) {
 	require.True(t, ok)
 	answered := make(chan error, 1)
 	go func() {
-		_, err := b.installation.Pause(t.Context(), "test", "")
+		_, err := b.installation.Pause(t.Context(), "test")
 		answered <- err
 	}()
 	// The pause is seen at once, and waits.
@@ -218,7 +218,7 @@ func TestAPauseAnswersWhenTheClaimsHaveEnded(t *testing.T) {
 	// One that pauses the paused waits as well: its answer promises the same.
 	again := make(chan error, 1)
 	go func() {
-		_, err := b.installation.Pause(t.Context(), "again", "")
+		_, err := b.installation.Pause(t.Context(), "again")
 		again <- err
 	}()
 	require.NoError(t, end())
@@ -235,7 +235,7 @@ func TestAPauseIsNotHeldOffByClaimsThatOverlapForEver(t *testing.T) {
 	ok, end := b.claim(ctx)
 	require.True(t, ok)
 	go func() {
-		_, err := b.installation.Pause(ctx, "test", "")
+		_, err := b.installation.Pause(ctx, "test")
 		answered <- err
 	}()
 	for ok && ctx.Err() == nil {
@@ -255,7 +255,7 @@ func TestNoTickIsLostByAPause(t *testing.T) {
 	const slept = 10 * time.Minute
 	late := b.schedule(t, "* * * * *", slept)
 	created := b.now(t)
-	_, err := b.installation.Pause(t.Context(), "test", "")
+	_, err := b.installation.Pause(t.Context(), "test")
 	require.NoError(t, err)
 	second := b.schedule(t, "* * * * * *", 0)
 
@@ -276,10 +276,10 @@ func TestNoTickIsLostByAPause(t *testing.T) {
 	require.Empty(t, b.runs(t, second))
 	require.Empty(t, b.runs(t, late))
 
-	_, err = b.installation.Resume(t.Context(), "")
+	_, err = b.installation.Resume(t.Context())
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return len(b.runs(t, second)) >= 4 && len(b.runs(t, late)) >= 3 }, 30*time.Second, 10*time.Millisecond)
-	_, err = b.installation.Pause(t.Context(), "so that nothing is added", "")
+	_, err = b.installation.Pause(t.Context(), "so that nothing is added")
 	require.NoError(t, err)
 
 	// On time is what is at most a minute old: each ran, one second after the other.

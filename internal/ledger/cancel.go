@@ -11,14 +11,14 @@ import (
 
 // Cancel cancels a run that has not ended. One that waits, or whose job does,
 // ends at once, and its line moves up; a running one is asked to stop, and ends
-// when its task obeys. by is who asks; it may be "".
-func (l *Ledger) Cancel(ctx context.Context, tx *postgres.Tx, id uuid.UUID, by string) (*riverbeat.Run, error) {
+// when its task obeys.
+func (l *Ledger) Cancel(ctx context.Context, tx *postgres.Tx, id uuid.UUID) (*riverbeat.Run, error) {
 	run, err := hold(ctx, tx, id)
 	if err != nil {
 		return nil, err
 	}
 	for {
-		cancelled, err := l.cancel(ctx, tx, run, by)
+		cancelled, err := l.cancel(ctx, tx, run)
 		if err != nil || cancelled != nil {
 			return cancelled, err
 		}
@@ -30,7 +30,7 @@ func (l *Ledger) Cancel(ctx context.Context, tx *postgres.Tx, id uuid.UUID, by s
 
 // cancel cancels run as it was read. It is nil if the run has ended, or has got
 // another job, since then.
-func (l *Ledger) cancel(ctx context.Context, tx *postgres.Tx, run *riverbeat.Run, by string) (*riverbeat.Run, error) {
+func (l *Ledger) cancel(ctx context.Context, tx *postgres.Tx, run *riverbeat.Run) (*riverbeat.Run, error) {
 	if run.State.Ended() {
 		return nil, riverbeat.Errorf(riverbeat.Conflict, "run_ended", "The run has ended already (%s).", run.State)
 	}
@@ -41,7 +41,7 @@ func (l *Ledger) cancel(ctx context.Context, tx *postgres.Tx, run *riverbeat.Run
 			return nil, err
 		}
 	}
-	cancelled, err := tx.CancelRun(ctx, run, running, by)
+	cancelled, err := tx.CancelRun(ctx, run, running)
 	if err == nil && cancelled != nil && !running && run.LockKey != "" {
 		l.tryPromote(ctx, tx, run.LockKey)
 	}

@@ -27,6 +27,7 @@ import (
 
 	"riverbeat/internal/localpg"
 	"riverbeat/internal/postgres"
+	"riverbeat/internal/riverbeat"
 )
 
 const environment = "default"
@@ -210,4 +211,9 @@ func databaseURL(t testing.TB, name string) string {
 	require.NoError(t, err)
 	u.Path = "/" + strings.TrimPrefix(name, "/")
 	return u.String()
+}
+
+// As is a context in which someone of the given name acts.
+func As(ctx context.Context, name string) context.Context {
+	return postgres.WithActor(ctx, riverbeat.Actor{Name: name})
 }

@@ -176,7 +176,7 @@ func (db *DB) Pool() *pgxpool.Pool {
 }
 
 // InTx runs fn in a transaction (READ COMMITTED) and commits it if fn returns
-// nil. It runs fn again, up to five times, when Postgres ends the transaction
+// nil. Its changes are those of the actor of ctx (WithActor). It runs fn again, up to five times, when Postgres ends the transaction
 // for a deadlock (40P01) or a serialization failure (40001), so fn must do
 // nothing that a rollback does not undo.
 func (db *DB) InTx(ctx context.Context, fn func(tx *Tx) error) error {
@@ -220,7 +220,16 @@ SET LOCAL jit = off`
 // begin runs fn in a transaction; options do not matter where that is a
 // savepoint in a test's transaction.
 func (db *DB) begin(ctx context.Context, options pgx.TxOptions, fn func(tx *Tx) error) error {
-	run := func(tx pgx.Tx) error { return fn(db.tx(tx)) }
+	actor, acts := ActorOf(ctx)
+	run := func(tx pgx.Tx) error {
+		t := db.tx(tx)
+		if acts {
+			if err := t.actAs(ctx, actor); err != nil {
+				return err
+			}
+		}
+		return fn(t)
+	}
 	if pool, ok := db.conn.(*pgxpool.Pool); ok {
 		return pgx.BeginTxFunc(ctx, pool, options, run)
 	}

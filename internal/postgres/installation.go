@@ -109,8 +109,8 @@ func (tx *Tx) Installation(ctx context.Context) (*riverbeat.Installation, error)
 
 // Pause pauses the installation, unless it is paused. Claims that are under way
 // may still commit: see AwaitClaims.
-func (tx *Tx) Pause(ctx context.Context, reason, by string) error {
-	return tx.q.Pause(ctx, tx.Tx, &dbq.PauseParams{PauseReason: orNull(reason), PausedBy: orNull(by)})
+func (tx *Tx) Pause(ctx context.Context, reason string) error {
+	return tx.q.Pause(ctx, tx.Tx, &dbq.PauseParams{PauseReason: orNull(reason), PausedBy: orNull(nameOf(ctx))})
 }
 
 // Resume ends the pause, if there is one.
@@ -141,14 +141,4 @@ func (tx *Tx) PauseAt(ctx context.Context, at time.Time) (*riverbeat.Pause, erro
 		return nil, nil //nolint:nilnil // no pause is no error
 	}
 	return p, nil
-}
-
-// ActAs says who makes the changes of this transaction, for the history that
-// triggers keep. "" is nobody known.
-func (tx *Tx) ActAs(ctx context.Context, actor string) error {
-	if actor == "" {
-		return nil
-	}
-	_, err := tx.Exec(ctx, "SELECT set_config('riverbeat.actor', $1, true)", actor)
-	return err
 }

@@ -182,12 +182,12 @@ func (tx *Tx) StalledKeys(ctx context.Context, limit int) ([]string, error) {
 	return tx.q.StalledKeys(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
 }
 
-// CancelRun cancels r, whose job is not live any more, or notes that someone
-// has asked for it while an attempt is running. It is nil when r has ended, or
-// has got another job, since it was read.
-func (tx *Tx) CancelRun(ctx context.Context, r *riverbeat.Run, running bool, by string) (*riverbeat.Run, error) {
+// CancelRun cancels r, whose job is not live any more, or notes that the actor
+// of ctx has asked for it while an attempt is running. It is nil when r has
+// ended, or has got another job, since it was read.
+func (tx *Tx) CancelRun(ctx context.Context, r *riverbeat.Run, running bool) (*riverbeat.Run, error) {
 	return orNone(tx.q.CancelRun(ctx, tx.Tx, &dbq.CancelRunParams{
-		ScheduledFor: r.ScheduledFor, ID: r.ID, JobID: r.JobID, Running: running, RequestedBy: orNull(by),
+		ScheduledFor: r.ScheduledFor, ID: r.ID, JobID: r.JobID, Running: running, RequestedBy: orNull(nameOf(ctx)),
 	}))
 }
 

@@ -78,8 +78,7 @@ func TestEachDefinitionOfAScheduleIsKept(t *testing.T) {
 	require.Equal(t, version{ValidFrom: made[0].ValidFrom, Version: 1, Name: "first", Enabled: true}, made[0])
 
 	var settled time.Time
-	require.NoError(t, d.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
-		require.NoError(t, tx.ActAs(t.Context(), "ada"))
+	require.NoError(t, d.DB.InTx(pgtest.As(t.Context(), "ada"), func(tx *postgres.Tx) error {
 		locked, clock, err := tx.LockSchedule(t.Context(), s.ID)
 		require.NoError(t, err)
 		settled = clock.Now

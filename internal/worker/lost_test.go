@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/internal/execute"
+	"riverbeat/internal/pgtest"
 	"riverbeat/internal/riverbeat"
 	"riverbeat/internal/worker"
 )
@@ -231,7 +232,7 @@ func TestCancellingARunEndsTheContextOfItsTask(t *testing.T) {
 	b.start()
 	run := b.runNow(t, b.schedule(t, gated(riverbeat.Queue)))
 	b.until(t, run.ID, in(riverbeat.Running))
-	_, err := b.history.Cancel(t.Context(), run.ID, "me")
+	_, err := b.history.Cancel(pgtest.As(t.Context(), "me"), run.ID)
 	require.NoError(t, err)
 	require.ErrorIs(t, <-g.stopped, rivertype.ErrJobCancelledRemotely)
 	require.Equal(t, riverbeat.CancelledByUser, b.until(t, run.ID, in(riverbeat.Cancelled)).Reason)

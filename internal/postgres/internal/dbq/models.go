@@ -75,9 +75,11 @@ type ApiKey struct {
 	RotatedFrom *string
 }
 
+// Each change by people, written in its transaction; nobody changes or deletes a row.
 type AuditLog struct {
-	ID         int64
-	At         time.Time
+	ID int64
+	At time.Time
+	// The name of the key that was shown, or role: and the database role where none was.
 	Actor      string
 	Address    string
 	RequestID  string
@@ -86,6 +88,8 @@ type AuditLog struct {
 	ObjectID   string
 	Before     json.RawMessage
 	After      json.RawMessage
+	// The id of the key that was shown; empty: none was.
+	KeyID string
 }
 
 type Backfill struct {

@@ -1,0 +1,208 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"riverbeat/internal/postgres/internal/dbq"
+	"riverbeat/internal/riverbeat"
+)
+
+type actorKey struct{}
+
+// WithActor answers a context whose transactions act on behalf of a: the audit
+// trail and the other histories that the database keeps name it.
+func WithActor(ctx context.Context, a riverbeat.Actor) context.Context {
+	return context.WithValue(ctx, actorKey{}, a)
+}
+
+// ActorOf is the actor of WithActor; false if there is none.
+func ActorOf(ctx context.Context) (riverbeat.Actor, bool) {
+	a, ok := ctx.Value(actorKey{}).(riverbeat.Actor)
+	return a, ok
+}
+
+// nameOf is the name of the actor of ctx; "" if there is none.
+func nameOf(ctx context.Context) string {
+	a, _ := ActorOf(ctx)
+	return a.Name
+}
+
+// actAs tells the transaction who makes its changes.
+func (tx *Tx) actAs(ctx context.Context, a riverbeat.Actor) error {
+	const act = `
+SELECT
+    set_config('riverbeat.actor', @name, true),
+    set_config('riverbeat.key_id', @key_id, true),
+    set_config('riverbeat.address', @address, true),
+    set_config('riverbeat.request_id', @request_id, true)`
+	_, err := tx.Exec(ctx, act, pgx.StrictNamedArgs{
+		"name": a.Name, "key_id": a.KeyID, "address": a.Address, "request_id": a.RequestID,
+	})
+	return err
+}
+
+// Audit writes down what the actor of ctx did to something that is not audited
+// by its table (migration 016). before and after are marshalled; nil is nothing,
+// and two that are equal are no change and leave no entry.
+func (tx *Tx) Audit(ctx context.Context, action string, object riverbeat.AuditObject, before, after any) error {
+	params := &dbq.AuditParams{Action: action, ObjectType: object.Type, ObjectID: object.ID}
+	for to, value := range map[*json.RawMessage]any{&params.Before: before, &params.After: after} {
+		if value == nil {
+			continue
+		}
+		raw, err := json.Marshal(value)
+		if err != nil {
+			return fmt.Errorf("write the audit trail: %w", err)
+		}
+		*to = raw
+	}
+	return tx.q.Audit(ctx, tx.Tx, params)
+}
+
+// AuditFilter picks a page of the audit trail, newest first. A nil or zero field
+// picks all.
+type AuditFilter struct {
+	Actor      *string
+	KeyID      *string
+	Action     *string
+	ObjectType *string
+	ObjectID   *string
+	From       *time.Time // at or after it
+	To         *time.Time // before it
+	Before     *int64     // the id of the last entry of the page before
+	Limit      int        // items, at least 1
+}
+
+// ListAudit reads a page of the audit trail.
+func (tx *Tx) ListAudit(ctx context.Context, f *AuditFilter) ([]*riverbeat.AuditEntry, error) {
+	const list = `
+SELECT id, at, actor, key_id, address, request_id, action, object_type, object_id, before, after
+FROM audit_log
+WHERE %s
+ORDER BY id DESC
+LIMIT @limit`
+	args := pgx.StrictNamedArgs{"limit": f.Limit}
+	where := []string{"true"}
+	filter := func(condition, name string, value any) {
+		where = append(where, condition)
+		args[name] = value
+	}
+	for column, value := range map[string]*string{
+		"actor": f.Actor, "key_id": f.KeyID, "action": f.Action, "object_type": f.ObjectType, "object_id": f.ObjectID,
+	} {
+		if value != nil {
+			filter(column+" = @"+column, column, *value)
+		}
+	}
+	if f.From != nil {
+		filter("at >= @from", "from", *f.From)
+	}
+	if f.To != nil {
+		filter("at < @to", "to", *f.To)
+	}
+	if f.Before != nil {
+		filter("id < @before", "before", *f.Before)
+	}
+	rows, err := tx.Query(ctx, fmt.Sprintf(list, strings.Join(where, "\n    AND ")), args)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*riverbeat.AuditEntry, error) {
+		e := &riverbeat.AuditEntry{}
+		err := row.Scan(&e.ID, &e.At, &e.Actor.Name, &e.Actor.KeyID, &e.Actor.Address, &e.Actor.RequestID,
+			&e.Action, &e.Object.Type, &e.Object.ID, &e.Before, &e.After)
+		e.At = e.At.UTC()
+		return e, err
+	})
+}
+
+// APIKey reads a key; NotFound if there is none.
+func (tx *Tx) APIKey(ctx context.Context, id string) (*riverbeat.APIKey, error) {
+	return apiKeyOr404(id)(tx.q.GetAPIKey(ctx, tx.Tx, id))
+}
+
+// LockAPIKey reads a key and holds it until the transaction ends.
+func (tx *Tx) LockAPIKey(ctx context.Context, id string) (*riverbeat.APIKey, error) {
+	return apiKeyOr404(id)(tx.q.LockAPIKey(ctx, tx.Tx, id))
+}
+
+func apiKeyOr404(id string) func(dbq.ApiKey, error) (*riverbeat.APIKey, error) {
+	return func(row dbq.ApiKey, err error) (*riverbeat.APIKey, error) {
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil, riverbeat.Errorf(riverbeat.NotFound, "api_key_not_found", "There is no API key %q.", id)
+		}
+		return apiKey(row), err
+	}
+}
+
+// HasAPIKeys tells whether there has ever been a key, and whether one is valid
+// now that may do everything.
+func (tx *Tx) HasAPIKeys(ctx context.Context) (ever, validAdmin bool, err error) {
+	row, err := tx.q.CountAPIKeys(ctx, tx.Tx)
+	return row.AnyKey, row.ValidAdmin, err
+}
+
+// LockAPIKeys keeps others from making keys until the transaction ends, if they
+// ask for the same.
+func (tx *Tx) LockAPIKeys(ctx context.Context) error {
+	return tx.q.LockKeys(ctx, tx.Tx, advisoryLocks(tx.schema, "api_keys", []string{""}))
+}
+
+// InsertAPIKey writes a new key.
+func (tx *Tx) InsertAPIKey(ctx context.Context, k *riverbeat.APIKey) (*riverbeat.APIKey, error) {
+	row, err := tx.q.InsertAPIKey(ctx, tx.Tx, &dbq.InsertAPIKeyParams{
+		ID: k.ID, Name: k.Name, Role: string(k.Role), Digest: k.Digest, CreatedBy: nameOf(ctx),
+		ExpiresAt: k.ExpiresAt, RotatedFrom: orNull(k.RotatedFrom),
+	})
+	return apiKey(row), err
+}
+
+// UpdateAPIKey writes when a key ends: ExpiresAt and RevokedAt.
+func (tx *Tx) UpdateAPIKey(ctx context.Context, k *riverbeat.APIKey) (*riverbeat.APIKey, error) {
+	row, err := tx.q.UpdateAPIKey(ctx, tx.Tx, &dbq.UpdateAPIKeyParams{ID: k.ID, ExpiresAt: k.ExpiresAt, RevokedAt: k.RevokedAt})
+	return apiKey(row), err
+}
+
+// UseAPIKey notes that a key is used, unless that was noted a minute ago.
+func (tx *Tx) UseAPIKey(ctx context.Context, id string) error {
+	return tx.q.UseAPIKey(ctx, tx.Tx, id)
+}
+
+// ListAPIKeys reads a page of keys, newest first: those after the key that is
+// given, nil for the first page.
+func (tx *Tx) ListAPIKeys(ctx context.Context, after *APIKeyCursor, limit int) ([]*riverbeat.APIKey, error) {
+	params := &dbq.ListAPIKeysParams{MaxItems: int32(limit)} //nolint:gosec // a page
+	if after != nil {
+		params.BeforeTime, params.BeforeID = &after.CreatedAt, after.ID
+	}
+	rows, err := tx.q.ListAPIKeys(ctx, tx.Tx, params)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]*riverbeat.APIKey, len(rows))
+	for i, row := range rows {
+		keys[i] = apiKey(row)
+	}
+	return keys, nil
+}
+
+// APIKeyCursor is a place in the list of keys.
+type APIKeyCursor struct {
+	CreatedAt time.Time `json:"t"`
+	ID        string    `json:"i"`
+}
+
+func apiKey(row dbq.ApiKey) *riverbeat.APIKey {
+	return &riverbeat.APIKey{
+		ID: row.ID, Name: row.Name, Role: riverbeat.Role(row.Role), Digest: row.Digest,
+		CreatedBy: row.CreatedBy, CreatedAt: row.CreatedAt.UTC(), ExpiresAt: utc(row.ExpiresAt), RevokedAt: utc(row.RevokedAt),
+		LastUsedAt: utc(row.LastUsedAt), RotatedFrom: deref(row.RotatedFrom),
+	}
+}
