@@ -80,6 +80,7 @@ var libraries = map[string][]string{
 	"github.com/jackc/tern/v2":                           {"internal/postgres"},
 	"github.com/kaptinlin/jsonschema":                    {"internal/riverbeat"},
 	"github.com/prometheus/client_golang":                {"internal/httpapi"},
+	"github.com/riverqueue/apiframe":                     {"riverui"}, // River UI's
 	"github.com/riverqueue/river":                        {"internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
 	"github.com/riverqueue/river/riverdriver/riverpgxv5": {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
 	"github.com/riverqueue/river/rivermigrate":           {"internal/postgres", "internal/bench"},
@@ -89,6 +90,7 @@ var libraries = map[string][]string{
 	"github.com/swaggest/swgui":                          {"internal/httpapi"},
 	"github.com/vgarvardt/pgx-google-uuid/v5":            {"internal/postgres"},
 	"golang.org/x/sys":                                   {"internal/execute"}, // the clock that processes share
+	"golang.org/x/time":                                  {"internal/access"},
 	"riverqueue.com/riverui":                             {"riverui"},
 
 	"github.com/prometheus/common": {inTests},

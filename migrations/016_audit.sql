@@ -13,8 +13,7 @@ COMMENT ON COLUMN audit_log.key_id IS 'The id of the key that was shown; empty: 
 CREATE FUNCTION acting() RETURNS text LANGUAGE sql STABLE
     RETURN coalesce(nullif(current_setting('riverbeat.actor', true), ''), 'role:' || session_user);
 
--- Writes an entry for the transaction's actor. A change that changes nothing is
--- none.
+-- Writes an entry for the transaction's actor. What changed nothing is no change.
 CREATE FUNCTION audit(action text, object_type text, object_id text, before jsonb, after jsonb)
     RETURNS void LANGUAGE sql
     SET search_path FROM CURRENT

@@ -8,10 +8,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"riverbeat/internal/access"
 	"riverbeat/internal/ledger"
 	"riverbeat/internal/pgtest"
 	"riverbeat/internal/postgres"
@@ -29,15 +32,15 @@ func TestPeopleTouchJobs(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	q, err := queue.New(d.Pool, pgtest.Schema, quiet)
 	require.NoError(t, err)
-	ui, err := riverui.New(t.Context(), q.Client(), quiet)
+	handlers, err := riverui.New(t.Context(), q.Client(), access.New(access.Config{DB: d.DB, Now: time.Now}), quiet)
 	require.NoError(t, err)
 	do := func(what string, job int64) (status int, message string) {
 		t.Helper()
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, riverui.Prefix+"/api/jobs/"+what,
+		r := httptest.NewRequestWithContext(pgtest.As(t.Context(), "ada"), http.MethodPost, riverui.Prefix+"/api/jobs/"+what,
 			strings.NewReader(`{"ids": ["`+strconv.FormatInt(job, 10)+`"]}`))
 		r.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
-		ui.ServeHTTP(w, r)
+		handlers["POST "+riverui.Prefix+"/api/jobs/"+what].ServeHTTP(w, r)
 		var answer struct{ Message string }
 		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &answer), "%s", w.Body)
 		return w.Code, answer.Message
@@ -90,4 +93,39 @@ func TestPeopleTouchJobs(t *testing.T) {
 	require.Contains(t, message, "another active job has the same unique properties")
 	require.Equal(t, riverbeat.Cancelled, stateOf(second))
 	require.Equal(t, riverbeat.Queued, stateOf(third))
+
+	// Who did it is written down, but not what was refused.
+	rows, err := d.Pool.Query(t.Context(), `
+SELECT concat_ws(' ', actor, action, object_id, before ->> 'state', after ->> 'state')
+FROM audit_log
+WHERE object_type = 'job'
+ORDER BY id`)
+	require.NoError(t, err)
+	trail, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	one, two := strconv.FormatInt(*first.JobID, 10), strconv.FormatInt(*second.JobID, 10)
+	require.Equal(t, []string{
+		"ada job.cancel " + one + " available cancelled",
+		"ada job.retry " + one + " cancelled available",
+		"ada job.delete " + one + " available",
+		"ada job.cancel " + two + " available cancelled",
+	}, trail)
+}
+
+// Whatever River UI can change needs a role; what it cannot is refused before it
+// sees it.
+func TestEveryClickNeedsARole(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	quiet := slog.New(slog.DiscardHandler)
+	q, err := queue.New(d.Pool, pgtest.Schema, quiet)
+	require.NoError(t, err)
+	handlers, err := riverui.New(t.Context(), q.Client(), access.New(access.Config{DB: d.DB, Now: time.Now}), quiet)
+	require.NoError(t, err)
+	require.Len(t, handlers, 7)
+	for pattern := range handlers {
+		role, err := access.Needed(pattern)
+		require.NoError(t, err)
+		require.NotEqual(t, access.Anyone, role)
+	}
 }

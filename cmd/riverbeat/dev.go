@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/netip"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"riverbeat/internal/access"
 	"riverbeat/internal/config"
 	"riverbeat/internal/localpg"
 	"riverbeat/internal/postgres"
@@ -18,9 +21,11 @@ func newDev() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "dev",
 		Short: "Run everything on this machine, with a private Postgres if need be",
-		Long: "Runs API, River UI and workers in one process, without keys. It uses the\n" +
-			"database of DATABASE_URL if that is set, else starts a private Postgres from\n" +
-			"the server binaries of this machine. The data stays in --data-dir.",
+		Long: "Runs API, River UI and workers in one process. It uses the database of\n" +
+			"DATABASE_URL if that is set, else starts a private Postgres from the server\n" +
+			"binaries of this machine. The data stays in --data-dir.\n\n" +
+			"On a loopback address it asks for no keys until the first is made\n" +
+			"('riverbeat keys create'); on any other it does from the beginning.",
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, logger, err := loadConfig(c)
@@ -54,12 +59,25 @@ func newDev() *cobra.Command {
 					return err
 				}
 			}
-			n, err := newNode(c.Context(), cfg, logger)
+			open := access.Closed
+			if onLoopback(cfg.Listen) {
+				open = access.OpenUntilAKey
+			}
+			n, err := newNode(c.Context(), cfg, open, logger)
 			if err != nil {
 				return err
 			}
+			if open == access.Closed {
+				if err := firstKey(c.Context(), c.OutOrStdout(), n.access); err != nil {
+					return err
+				}
+			}
 			return n.run(c.Context(), func(address string) error {
-				return banner(c.OutOrStdout(), "http://"+address, cfg.DatabaseURL)
+				unlocked, err := n.access.OnlyLoopback(c.Context())
+				if err != nil {
+					return err
+				}
+				return banner(c.OutOrStdout(), "http://"+address, cfg.DatabaseURL, unlocked)
 			})
 		},
 	}
@@ -98,16 +116,31 @@ func keepRunning(ctx context.Context, server *localpg.Server, logger *slog.Logge
 	}
 }
 
-// banner says where everything is, once it is there.
-func banner(w io.Writer, base string, database config.DatabaseURL) error {
+// onLoopback tells whether an address to listen on is reached from this machine
+// alone.
+func onLoopback(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false
+	}
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
+}
+
+// banner says where everything is, once it is there, and who may come in.
+func banner(w io.Writer, base string, database config.DatabaseURL, unlocked bool) error {
+	who := "API keys are needed; 'riverbeat keys create' makes more."
+	if unlocked {
+		who = "There are no keys: whoever reaches the address may do everything, until the first is made."
+	}
 	_, err := fmt.Fprintf(w, `
-Riverbeat is ready. There are no keys: whoever reaches the address may do everything.
+Riverbeat is ready. %[3]s
 
   API       %[1]s/api/v1
   API docs  %[1]s/docs
   River UI  %[1]s/riverui/
   Database  %[2]s
 
-`, base, database)
+`, base, database, who)
 	return err
 }

@@ -36,7 +36,7 @@ func main() {
 // does, and says the exit code. What a command was asked for goes to stdout,
 // logs and errors to stderr.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRoot()
+	root := newRoot() //nolint:contextcheck // a command has its own, which is ctx
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -73,7 +73,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().Var(&word{kind: "file"}, "config", "Settings, as KEY=value lines. (RIVERBEAT_CONFIG)")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return badCall(c, "%w", err) })
 	root.SetUsageFunc(usage)
-	group(root, newDev(), newServe(), newMigrate(), newResume(), newDoctorCommand(), newVersion())
+	group(root, newDev(), newServe(), newMigrate(), newKeys(), newResume(), newDoctorCommand(), newVersion())
 	return root
 }
 
@@ -185,12 +185,16 @@ func addSettings(c *cobra.Command, flags ...string) {
 			doc := strings.ReplaceAll(s.Doc, "`", "") + " (" + s.Name + ")"
 			if s.Bool {
 				c.Flags().Bool(flag, s.Default == "true", doc)
-				continue
+			} else {
+				c.Flags().Var(&word{value: s.Default, kind: s.Unit}, flag, doc)
 			}
-			c.Flags().Var(&word{value: s.Default, kind: s.Unit}, flag, doc)
+			c.Flags().Lookup(flag).Annotations = map[string][]string{settingFlag: nil}
 		}
 	}
 }
+
+// settingFlag marks the flags of settings: keys create has a --role that is none.
+const settingFlag = "riverbeat_setting"
 
 // loadConfig reads the settings for a command: its flags, the environment, the
 // file.
@@ -200,7 +204,11 @@ func loadConfig(c *cobra.Command) (config.Config, *slog.Logger, error) {
 		if s.Flag == "" {
 			continue
 		}
-		if f := c.Flags().Lookup(s.Flag); f != nil && f.Changed {
+		f := c.Flags().Lookup(s.Flag)
+		if f == nil || !f.Changed {
+			continue
+		}
+		if _, ok := f.Annotations[settingFlag]; ok {
 			flags[s.Flag] = f.Value.String()
 		}
 	}

@@ -208,15 +208,12 @@ func TestServeAndMigrate(t *testing.T) {
 		code := run(t.Context(), args, &out, &out)
 		return code, out.String()
 	}
-	code, out := call("serve", "--database-url", d.URL)
-	require.Equal(t, 2, code)
-	require.Contains(t, out, "--insecure-no-auth")
-
-	code, out = call("serve", "--database-url", d.URL, "--insecure-no-auth")
-	require.Equal(t, 1, code)
-	require.Contains(t, out, "riverbeat migrate up")
-
-	code, out = call("migrate", "status", "--database-url", d.URL)
+	for _, args := range [][]string{{"serve", "--insecure-no-auth"}, {"keys", "list"}} {
+		code, out := call(append(args, "--database-url", d.URL)...)
+		require.Equal(t, 1, code)
+		require.Contains(t, out, "riverbeat migrate up")
+	}
+	code, out := call("migrate", "status", "--database-url", d.URL)
 	require.Zero(t, code, out)
 	require.Contains(t, out, "0 of ")
 	require.Contains(t, out, "behind")
@@ -257,6 +254,9 @@ func TestBadCallsSayWhatIsWrong(t *testing.T) {
 		{[]string{"dve"}, `unknown command "dve"`},
 		{[]string{"migrate", "upp"}, `unknown command "upp"`},
 		{[]string{"serve", "now"}, `unexpected "now"`},
+		{[]string{"keys", "revoke"}, "the id of one key"},
+		{[]string{"keys", "list", "-o", "yaml"}, "neither text nor json"},
+		{[]string{"keys", "create", "--expires-at", "soon", "--database-url", "postgres://127.0.0.1:1/none"}, "expires-at"},
 		{[]string{"migrate", "up", "--schema", "No Schema", "--database-url", "postgres://x"}, "schema"},
 	} {
 		var out bytes.Buffer
@@ -273,7 +273,7 @@ func TestBadCallsSayWhatIsWrong(t *testing.T) {
 
 func TestHelpFitsTheScreen(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{}, {"dev"}, {"serve"}, {"migrate"}, {"migrate", "up"}, {"migrate", "down"}, {"migrate", "status"}, {"doctor"}, {"version"}} {
+	for _, args := range [][]string{{}, {"dev"}, {"serve"}, {"migrate"}, {"migrate", "up"}, {"migrate", "down"}, {"migrate", "status"}, {"keys"}, {"keys", "create"}, {"keys", "list"}, {"keys", "rotate"}, {"keys", "revoke"}, {"doctor"}, {"version"}} {
 		var out bytes.Buffer
 		require.Zero(t, run(t.Context(), append(args, "--help"), &out, &out), args)
 		require.NotContains(t, out.String(), "`", args)

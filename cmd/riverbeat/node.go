@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"riverbeat/internal/access"
 	"riverbeat/internal/catalog"
 	"riverbeat/internal/config"
 	"riverbeat/internal/doctor"
@@ -42,18 +43,14 @@ type node struct {
 	db     *postgres.DB
 	queue  *queue.Queue
 	ledger *ledger.Ledger
+	access *access.Access
 }
 
-// newNode reaches the database and checks that it is migrated.
-func newNode(ctx context.Context, cfg config.Config, logger *slog.Logger) (*node, error) {
-	status, err := postgres.Status(ctx, databaseConfig(cfg))
-	if err != nil {
+// newNode reaches the database and checks that it is migrated. open says when a
+// request without a key is let in.
+func newNode(ctx context.Context, cfg config.Config, open access.Openness, logger *slog.Logger) (*node, error) {
+	if err := needCurrentSchema(ctx, cfg); err != nil {
 		return nil, err
-	}
-	if !status.Current() {
-		return nil, riverbeat.Errorf(riverbeat.Unavailable, "schema_not_current",
-			"The schema %s is at version %d of %d. Run 'riverbeat migrate up', or start with --migrate.",
-			cfg.Schema, status.Version, status.Latest)
 	}
 	id := uuid.New()
 	database := databaseConfig(cfg)
@@ -67,9 +64,24 @@ func newNode(ctx context.Context, cfg config.Config, logger *slog.Logger) (*node
 		pool.Close()
 		return nil, err
 	}
+	db := postgres.New(pool, cfg.Schema).In(cfg.Environment)
 	return &node{
-		cfg: cfg, logger: logger, id: id, db: postgres.New(pool, cfg.Schema).In(cfg.Environment), queue: q, ledger: ledger.New(q),
+		cfg: cfg, logger: logger, id: id, db: db, queue: q, ledger: ledger.New(q),
+		access: access.New(access.Config{
+			DB: db, AdminKey: string(cfg.AdminKey), Open: open, RequestsPerSecond: cfg.RequestsPerSecond, Now: time.Now,
+		}),
 	}, nil
+}
+
+// needCurrentSchema fails when the database is not migrated.
+func needCurrentSchema(ctx context.Context, cfg config.Config) error {
+	status, err := postgres.Status(ctx, databaseConfig(cfg))
+	if err != nil || status.Current() {
+		return err
+	}
+	return riverbeat.Errorf(riverbeat.Unavailable, "schema_not_current",
+		"The schema %s is at version %d of %d. Run 'riverbeat migrate up', or start with --migrate.",
+		cfg.Schema, status.Version, status.Latest)
 }
 
 // gcPercent is GOGC, unless someone sets another than Go's own 100. A node's heap
@@ -83,8 +95,8 @@ func collectLessOften() {
 	}
 }
 
-// run serves and works until ctx ends, then stops in order. ready is called,
-// if it is not nil, with the address served once everything runs.
+// run serves and works until ctx ends, then stops in order. ready is called with
+// the address served once everything runs.
 func (n *node) run(ctx context.Context, ready func(address string) error) (err error) {
 	defer n.db.Pool().Close()
 	collectLessOften()
@@ -130,10 +142,8 @@ func (n *node) run(ctx context.Context, ready func(address string) error) (err e
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	n.logger.InfoContext(ctx, "serving", "address", listener.Addr().String(), "node", n.id, "role", string(n.cfg.Role), "version", version)
-	if ready != nil {
-		if err := ready(listener.Addr().String()); err != nil {
-			return err
-		}
+	if err := ready(listener.Addr().String()); err != nil {
+		return err
 	}
 
 	select {
@@ -161,6 +171,7 @@ func (n *node) run(ctx context.Context, ready func(address string) error) (err e
 // handler is everything that answers HTTP.
 func (n *node) handler(ctx context.Context, monitor *doctor.Monitor) (http.Handler, error) {
 	api := httpapi.Config{
+		Access:          n.access,
 		Catalog:         catalog.New(n.db, n.ledger),
 		History:         history.New(n.db, n.ledger),
 		Installation:    installation.New(n.db),
@@ -172,15 +183,15 @@ func (n *node) handler(ctx context.Context, monitor *doctor.Monitor) (http.Handl
 		Ready:           n.ready,
 		Monitor:         monitor,
 		HealthOnly:      !n.cfg.Role.ServesAPI(),
+		TrustedProxies:  n.cfg.TrustedProxies,
 	}
 	if n.cfg.Role.ServesAPI() {
-		ui, err := riverui.New(ctx, n.queue.Client(), n.logger)
-		if err != nil {
+		var err error
+		if api.Mounts, err = riverui.New(ctx, n.queue.Client(), n.access, n.logger); err != nil {
 			return nil, err
 		}
-		api.Mounts = map[string]http.Handler{riverui.Prefix: ui}
 	}
-	return httpapi.New(api), nil //nolint:contextcheck // each request brings its own
+	return httpapi.New(api) //nolint:contextcheck // each request brings its own
 }
 
 // ready tells whether this node can do its work.

@@ -1,10 +1,13 @@
 package main
 
 import (
-	"errors"
+	"context"
+	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
+	"riverbeat/internal/access"
 	"riverbeat/internal/postgres"
 )
 
@@ -14,16 +17,18 @@ func newServe() *cobra.Command {
 		Short: "Serve the API and work, on one node of many",
 		Long: "Serves the API, River UI and the workers of one node (or, by --role, a part\n" +
 			"of it) on the database of DATABASE_URL. Any number of nodes may share a\n" +
-			"database. SIGTERM ends it gracefully.",
+			"database. SIGTERM ends it gracefully.\n\n" +
+			"It asks for API keys. At the first start, unless RIVERBEAT_ADMIN_KEY is\n" +
+			"set, it makes one of an admin and prints it; 'riverbeat keys' makes more.",
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, logger, err := loadDatabaseConfig(c)
 			if err != nil {
 				return err
 			}
-			if !cfg.InsecureNoAuth {
-				return usageError{errors.New("this version has no keys yet, so whoever reaches the address may do everything; " +
-					"say --insecure-no-auth if that is what you want")}
+			open := access.Closed
+			if cfg.InsecureNoAuth {
+				open = access.Open
 			}
 			logger.InfoContext(c.Context(), "starting", "version", version, "settings", cfg)
 			if cfg.Migrate {
@@ -31,14 +36,31 @@ func newServe() *cobra.Command {
 					return err
 				}
 			}
-			n, err := newNode(c.Context(), cfg, logger)
+			n, err := newNode(c.Context(), cfg, open, logger)
 			if err != nil {
 				return err
 			}
-			return n.run(c.Context(), nil)
+			if cfg.Role.ServesAPI() {
+				if err := firstKey(c.Context(), c.OutOrStdout(), n.access); err != nil {
+					return err
+				}
+			}
+			return n.run(c.Context(), func(string) error { return nil })
 		},
 	}
 	addSettings(c, "database-url", "schema", "listen", "role", "migrate", "insecure-no-auth", "timezone",
-		"environment", "queues", "shutdown-grace", "log-level", "log-format", "max-connections", "body-limit")
+		"environment", "queues", "shutdown-grace", "log-level", "log-format", "max-connections", "body-limit",
+		"requests-per-second", "trusted-proxies")
 	return c
+}
+
+// firstKey sees to it that somebody can come in, and prints the key if it has
+// made one.
+func firstKey(ctx context.Context, w io.Writer, a *access.Access) error {
+	text, err := a.EnsureKey(ctx)
+	if err != nil || text == "" {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "The first API key, of an admin. It is shown only now:\n\n  %s\n\n", text)
+	return err
 }

@@ -12,6 +12,7 @@ package config
 
 import (
 	"log/slog"
+	"net/netip"
 	"time"
 )
 
@@ -48,8 +49,8 @@ type Config struct {
 	// everyone who reaches the address is an admin. Default false.
 	InsecureNoAuth bool
 
-	// AdminKey is RIVERBEAT_ADMIN_KEY: the first admin's API key, for machines
-	// that cannot read the one printed at the first start. Default none.
+	// AdminKey is RIVERBEAT_ADMIN_KEY: an admin's API key that is not in the
+	// database, at least 16 characters. Default none.
 	AdminKey Secret
 
 	// Timezone is RIVERBEAT_TIMEZONE: the zone, by its IANA name, of schedules
@@ -86,6 +87,14 @@ type Config struct {
 	// BodyLimit is RIVERBEAT_BODY_LIMIT: the largest request body that is read, in
 	// bytes, 1KiB to 1GiB. Default 1MiB.
 	BodyLimit int64
+
+	// RequestsPerSecond is RIVERBEAT_REQUESTS_PER_SECOND: how many requests a key is
+	// allowed, 0 to 1000000; 0 is no limit. Default 500.
+	RequestsPerSecond int
+
+	// TrustedProxies is RIVERBEAT_TRUSTED_PROXIES: the networks of proxies whose
+	// X-Forwarded-For is believed. Default none.
+	TrustedProxies []netip.Prefix
 }
 
 // Role says which parts of the program run in a process.

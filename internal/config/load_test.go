@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -27,17 +28,18 @@ func TestLoadDefaults(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, warnings)
 	require.Equal(t, config.Config{
-		Schema:         "riverbeat",
-		Listen:         "127.0.0.1:8080",
-		Role:           config.RoleAll,
-		Timezone:       "UTC",
-		Environment:    "default",
-		Queues:         map[string]int{"default": 200},
-		ShutdownGrace:  10 * time.Second,
-		LogLevel:       slog.LevelInfo,
-		LogFormat:      config.LogText,
-		MaxConnections: 20,
-		BodyLimit:      1 << 20,
+		Schema:            "riverbeat",
+		Listen:            "127.0.0.1:8080",
+		Role:              config.RoleAll,
+		Timezone:          "UTC",
+		Environment:       "default",
+		Queues:            map[string]int{"default": 200},
+		ShutdownGrace:     10 * time.Second,
+		LogLevel:          slog.LevelInfo,
+		LogFormat:         config.LogText,
+		MaxConnections:    20,
+		BodyLimit:         1 << 20,
+		RequestsPerSecond: 500,
 	}, c)
 	require.NoError(t, c.Validate())
 }
@@ -85,7 +87,7 @@ func TestLoadValues(t *testing.T) {
 		"RIVERBEAT_ROLE=worker",
 		"RIVERBEAT_MIGRATE=true",
 		"RIVERBEAT_INSECURE_NO_AUTH=1",
-		"RIVERBEAT_ADMIN_KEY=rb_key",
+		"RIVERBEAT_ADMIN_KEY=a-key-of-twenty-chars",
 		"RIVERBEAT_TIMEZONE=Asia/Tokyo",
 		"RIVERBEAT_ENVIRONMENT=prod-1",
 		"RIVERBEAT_QUEUES=default=100, slow=5",
@@ -94,28 +96,32 @@ func TestLoadValues(t *testing.T) {
 		"RIVERBEAT_LOG_FORMAT=json",
 		"RIVERBEAT_MAX_CONNECTIONS=4",
 		"RIVERBEAT_BODY_LIMIT=512KiB",
+		"RIVERBEAT_REQUESTS_PER_SECOND=50",
+		"RIVERBEAT_TRUSTED_PROXIES=10.1.2.3/8, ::1",
 		"PATH=/bin",
 		"no equals sign",
 	}, "", nil)
 	require.NoError(t, err)
 	require.Empty(t, warnings)
 	require.Equal(t, config.Config{
-		DatabaseURL:    "postgres://app:secret@a:5432,b:5433/app?target_session_attrs=primary",
-		Schema:         "_beat2",
-		Listen:         "[::1]:0",
-		DataDir:        "/srv/beat",
-		Role:           config.RoleWorker,
-		Migrate:        true,
-		InsecureNoAuth: true,
-		AdminKey:       "rb_key",
-		Timezone:       "Asia/Tokyo",
-		Environment:    "prod-1",
-		Queues:         map[string]int{"default": 100, "slow": 5},
-		ShutdownGrace:  90 * time.Second,
-		LogLevel:       slog.LevelWarn,
-		LogFormat:      config.LogJSON,
-		MaxConnections: 4,
-		BodyLimit:      512 << 10,
+		DatabaseURL:       "postgres://app:secret@a:5432,b:5433/app?target_session_attrs=primary",
+		Schema:            "_beat2",
+		Listen:            "[::1]:0",
+		DataDir:           "/srv/beat",
+		Role:              config.RoleWorker,
+		Migrate:           true,
+		InsecureNoAuth:    true,
+		AdminKey:          "a-key-of-twenty-chars",
+		Timezone:          "Asia/Tokyo",
+		Environment:       "prod-1",
+		Queues:            map[string]int{"default": 100, "slow": 5},
+		ShutdownGrace:     90 * time.Second,
+		LogLevel:          slog.LevelWarn,
+		LogFormat:         config.LogJSON,
+		MaxConnections:    4,
+		BodyLimit:         512 << 10,
+		RequestsPerSecond: 50,
+		TrustedProxies:    []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 	}, c)
 }
 
@@ -213,7 +219,7 @@ func TestLoadRefuses(t *testing.T) {
 	t.Run("KeyHasNoFlag", func(t *testing.T) {
 		t.Parallel()
 
-		_, _, err := config.Load(nil, "", map[string]string{"": "rb_key"})
+		_, _, err := config.Load(nil, "", map[string]string{"": "a-key-of-twenty-chars"})
 		require.Error(t, err)
 	})
 }

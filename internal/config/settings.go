@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -43,6 +44,7 @@ func Settings() []Setting { return slices.Clone(settings) }
 
 const (
 	databaseURLName = "DATABASE_URL"
+	adminKeyName    = "RIVERBEAT_ADMIN_KEY"
 	fileName        = "RIVERBEAT_CONFIG"
 	prefix          = "RIVERBEAT_"
 )
@@ -139,10 +141,17 @@ var settings = []Setting{
 		get: func(c *Config) string { return strconv.FormatBool(c.InsecureNoAuth) },
 	},
 	{
-		Name: "RIVERBEAT_ADMIN_KEY", Unit: "API key",
-		Doc: "The first admin's API key, for machines that cannot read the one printed at the first start. It has no flag, because a command line can be read by every user of the machine.",
+		Name: adminKeyName, Unit: "API key",
+		Doc: "An API key whose role is admin and that is not in the database, for machines that cannot read the one printed at the first start: at least 16 printable characters without spaces, such as `openssl rand -hex 20` makes them. It ends when it is not set any more. It has no flag, because a command line can be read by every user of the machine.",
 		set: func(c *Config, v string) string {
 			c.AdminKey = Secret(v)
+			return ""
+		},
+		check: func(c *Config) string {
+			odd := func(r rune) bool { return r <= ' ' || r > '~' }
+			if key := string(c.AdminKey); key != "" && (len(key) < 16 || strings.ContainsFunc(key, odd)) {
+				return "a key of at least 16 printable characters without spaces"
+			}
 			return ""
 		},
 		get: func(c *Config) string { return c.AdminKey.String() },
@@ -275,6 +284,31 @@ var settings = []Setting{
 		},
 		get: func(c *Config) string { return showBytes(c.BodyLimit) },
 	},
+	{
+		Name: "RIVERBEAT_REQUESTS_PER_SECOND", Flag: "requests-per-second", Default: "500", Unit: "number",
+		Doc: "How many requests a second one API key may make to this process, at most 1000000; after a pause twice as many at once. What is more is answered with 429. 0 is no limit.",
+		set: func(c *Config, v string) string {
+			n, err := strconv.Atoi(v)
+			if err != nil {
+				return "a whole number such as 500"
+			}
+			c.RequestsPerSecond = n
+			return ""
+		},
+		check: func(c *Config) string {
+			if c.RequestsPerSecond < 0 || c.RequestsPerSecond > 1_000_000 {
+				return "a number from 0 to 1000000"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return strconv.Itoa(c.RequestsPerSecond) },
+	},
+	{
+		Name: "RIVERBEAT_TRUSTED_PROXIES", Flag: "trusted-proxies", Unit: "address or network, …",
+		Doc: "The proxies in front of this process, as in `10.0.0.0/8,192.0.2.1`. Where a request came from, which the audit trail keeps and failed attempts are counted by, is read from the `X-Forwarded-For` of these alone.",
+		set: func(c *Config, v string) string { return setNetworks(&c.TrustedProxies, v) },
+		get: func(c *Config) string { return showNetworks(c.TrustedProxies) },
+	},
 }
 
 var (
@@ -289,7 +323,7 @@ const queuesWant = "a list such as default=100,slow=5 of queue names and numbers
 // problem is the error of a bad value. where says which of its sources it came
 // from; a value that may hold a secret is not repeated.
 func (s *Setting) problem(where, value, want string) error {
-	if s.Name == databaseURLName {
+	if s.Name == databaseURLName || s.Name == adminKeyName {
 		return fmt.Errorf("%s: is not %s", where, want)
 	}
 	return fmt.Errorf("%s: %q is not %s", where, value, want)
@@ -325,6 +359,31 @@ func showQueues(queues map[string]int) string {
 		pairs = append(pairs, name+"="+strconv.Itoa(queues[name]))
 	}
 	return strings.Join(pairs, ",")
+}
+
+func setNetworks(to *[]netip.Prefix, v string) string {
+	var networks []netip.Prefix
+	for text := range strings.SplitSeq(v, ",") {
+		text = strings.TrimSpace(text)
+		network, err := netip.ParsePrefix(text)
+		if address, notOne := netip.ParseAddr(text); err != nil && notOne == nil {
+			network, err = address.Prefix(address.BitLen())
+		}
+		if err != nil {
+			return "a list such as 10.0.0.0/8,192.0.2.1 of addresses and networks"
+		}
+		networks = append(networks, network.Masked())
+	}
+	*to = networks
+	return ""
+}
+
+func showNetworks(networks []netip.Prefix) string {
+	texts := make([]string, len(networks))
+	for i, n := range networks {
+		texts[i] = n.String()
+	}
+	return strings.Join(texts, ",")
 }
 
 var byteUnits = []struct {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"riverbeat/internal/access"
 	"riverbeat/internal/catalog"
 	"riverbeat/internal/history"
 	"riverbeat/internal/httpapi"
@@ -36,6 +37,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 type client struct {
 	t       *testing.T
 	handler http.Handler
+	config  httpapi.Config
 	db      *postgres.DB
 	log     *bytes.Buffer
 }
@@ -56,13 +58,16 @@ func serve(t *testing.T, db *postgres.DB, options ...func(*httpapi.Config)) *cli
 	require.NoError(t, err)
 	l := ledger.New(q)
 	cfg := httpapi.Config{
+		Access:  access.New(access.Config{DB: db, Open: access.Open, Now: time.Now}),
 		Catalog: catalog.New(db, l), History: history.New(db, l), Installation: installation.New(db),
 		Now: time.Now, DefaultTimezone: "Asia/Tokyo", Logger: logger, Version: "1.2.3",
 	}
 	for _, option := range options {
 		option(&cfg)
 	}
-	return &client{t: t, handler: httpapi.New(cfg), db: db, log: logged}
+	handler, err := httpapi.New(cfg)
+	require.NoError(t, err)
+	return &client{t: t, handler: handler, config: cfg, db: db, log: logged}
 }
 
 // response is an answer of the API.
@@ -84,6 +89,19 @@ func (c *client) do(method, path, body string, headers ...string) *response {
 
 func (c *client) send(ctx context.Context, method, path, body string, headers ...string) *response {
 	c.t.Helper()
+	return c.serve(c.request(ctx, method, path, body, headers...))
+}
+
+// sendFrom is send from an address.
+func (c *client) sendFrom(address, method, path, body string, headers ...string) *response {
+	c.t.Helper()
+	r := c.request(c.t.Context(), method, path, body, headers...)
+	r.RemoteAddr = address
+	return c.serve(r)
+}
+
+func (c *client) request(ctx context.Context, method, path, body string, headers ...string) *http.Request {
+	c.t.Helper()
 	r := httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(body))
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")
@@ -95,6 +113,11 @@ func (c *client) send(ctx context.Context, method, path, body string, headers ..
 			r.Header.Del(name)
 		}
 	}
+	return r
+}
+
+func (c *client) serve(r *http.Request) *response {
+	c.t.Helper()
 	w := httptest.NewRecorder()
 	c.handler.ServeHTTP(w, r)
 	result := w.Result()

@@ -255,12 +255,9 @@ func (a *api) listTaskDefinitions(ctx context.Context, req *listTaskDefinitionsR
 	if err != nil {
 		return nil, err
 	}
-	found := list[*taskDefinition]{Items: make([]*taskDefinition, len(page))}
-	for i, d := range page {
-		found.Items[i] = taskDefinitionOf(d)
-	}
+	var next *string
 	if more {
-		found.NextPageToken, err = writeToken(asked, page[len(page)-1].TaskName)
+		next = &page[len(page)-1].TaskName
 	}
-	return ok(found), err
+	return pageOf(asked, page, taskDefinitionOf, next)
 }

@@ -42,8 +42,6 @@ func (a *api) serveDocs(engine *gin.Engine) {
 		page.ServeHTTP(c.Writer, c.Request)
 	}
 	get(docsPath, show)
-	if a.Mounts["/"] == nil {
-		get("/", func(c *gin.Context) { c.Redirect(http.StatusFound, docsPath) })
-	}
-	get(docsPath+"/*asset", show)
+	get("/", func(c *gin.Context) { c.Redirect(http.StatusFound, docsPath) })
+	get(docsPath+"/*file", show)
 }

@@ -12,8 +12,8 @@ import (
 	"riverbeat/internal/riverbeat"
 )
 
-// metricsPath is open, like the health pages: it tells numbers, and no names of
-// schedules or tasks. docs/operations.md says what they mean.
+// metricsPath tells numbers, and no names of schedules or tasks. docs/operations.md
+// says what they mean.
 const metricsPath = "/metrics"
 
 // scrapes is how many may be answered at once; the rest is told to come again.

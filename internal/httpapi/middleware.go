@@ -72,29 +72,10 @@ func (a *api) recoverPanic(c *gin.Context) {
 }
 
 func (a *api) limitBody(c *gin.Context) {
-	if c.FullPath() != "" && c.Request.Body != nil {
+	if c.Request.Body != nil {
 		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, a.BodyLimit)
 	}
 	c.Next()
-}
-
-// elsewhere serves what is no route: the mounted handlers, or a 404.
-func (a *api) elsewhere(c *gin.Context) {
-	path := c.Request.URL.Path
-	mounted, longest := http.Handler(nil), -1
-	for at, handler := range a.Mounts {
-		at = strings.TrimSuffix(at, "/")
-		if len(at) > longest && (path == at || strings.HasPrefix(path, at+"/")) {
-			mounted, longest = handler, len(at)
-		}
-	}
-	if mounted == nil || path == "/api" || strings.HasPrefix(path, "/api/") {
-		a.fail(c, riverbeat.Errorf(riverbeat.NotFound, "no_such_path", "There is nothing at this path. GET /openapi.json lists what there is."))
-		return
-	}
-	c.Writer.Header().Del("Cache-Control") // theirs to say
-	c.Status(http.StatusOK)                // gin has set 404
-	mounted.ServeHTTP(c.Writer, c.Request)
 }
 
 // wrongMethod answers a method that the path does not have. gin has set Allow.

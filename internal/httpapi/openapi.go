@@ -10,6 +10,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"riverbeat/internal/access"
 	"riverbeat/internal/riverbeat"
 )
 
@@ -27,11 +28,16 @@ func newOpenAPI(version string) *huma.OpenAPI {
 			{Name: tagTaskDefinitions, Description: "What can be run: parameters, executor, retries."},
 			{Name: tagRuns, Description: "What became of each tick and request."},
 			{Name: tagInstallation, Description: "All nodes of one database together."},
+			{Name: tagAccess, Description: "Keys, and who changed what."},
 			{Name: tagProcess, Description: "Whether this process lives and can serve."},
 		},
 		Components: &huma.Components{
 			Schemas: huma.NewMapRegistry("#/components/schemas/", schemaName),
+			SecuritySchemes: map[string]*huma.SecurityScheme{
+				"key": {Type: "http", Scheme: "bearer", Description: "An API key: Authorization: Bearer rb_…"},
+			},
 		},
+		Security: []map[string][]string{{"key": {}}},
 	}
 }
 
@@ -82,6 +88,13 @@ func (a *api) document(method, path string, op operation, in reader, response re
 	}
 	for _, status := range op.successes {
 		d.Responses[strconv.Itoa(status)] = a.success(status, response)
+	}
+	if role, err := access.Needed(method + " " + path); err == nil && role == access.Anyone {
+		d.Security = []map[string][]string{{}}
+	} else {
+		op.failures = append([]riverbeat.Kind{riverbeat.Unauthenticated, riverbeat.Forbidden, riverbeat.TooMany}, op.failures...)
+		op.description = strings.TrimSpace(op.description + "\n\nTakes the role " + string(role) + ".")
+		d.Description = op.description
 	}
 	for _, f := range failuresOf(op, in) {
 		d.Responses[strconv.Itoa(f.status)] = a.failure(f)

@@ -69,3 +69,18 @@ func readToken[C any](filter any, token string) (*C, error) {
 	}
 	return &t.Cursor, nil
 }
+
+// pageOf answers a page of a list whose filter is asked; next is nil on the last
+// one.
+func pageOf[N, T, C any](asked any, page []N, show func(N) T, next *C) (*answer[list[T]], error) {
+	found := list[T]{Items: make([]T, len(page))}
+	for i, n := range page {
+		found.Items[i] = show(n)
+	}
+	if next == nil {
+		return ok(found), nil
+	}
+	var err error
+	found.NextPageToken, err = writeToken(asked, *next)
+	return ok(found), err
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 
@@ -115,8 +116,8 @@ func (a *api) writeProblem(c *gin.Context, f form, e *riverbeat.Error) {
 	for _, field := range e.Fields {
 		p.Errors = append(p.Errors, problemField(field))
 	}
-	if f.retryAfter > 0 {
-		c.Header("Retry-After", strconv.Itoa(f.retryAfter))
+	if after := max(f.retryAfter, int(math.Ceil(e.RetryAfter.Seconds()))); after > 0 {
+		c.Header("Retry-After", strconv.Itoa(after))
 	}
 	body, err := encode(p)
 	if err != nil {

@@ -293,16 +293,16 @@ func TestPanic(t *testing.T) {
 
 	c := setup(t, func(cfg *httpapi.Config) {
 		cfg.Mounts = map[string]http.Handler{
-			"/bad":  http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a secret") }),
-			"/late": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, "half"); panic("late") }),
+			"GET /riverui/{page...}":       http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a secret") }),
+			"POST /riverui/api/jobs/retry": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, "half"); panic("late") }),
 		}
 	})
-	r := c.do("GET", "/bad", "", "X-Request-Id: the-request")
+	r := c.do("GET", "/riverui/bad", "", "X-Request-Id: the-request")
 	require.Equal(t, http.StatusInternalServerError, r.StatusCode)
 	golden(t, "problems/internal", r.body, strings.NewReplacer())
 	require.Contains(t, c.log.String(), "a secret")
 
-	require.PanicsWithValue(t, http.ErrAbortHandler, func() { c.do("GET", "/late", "") })
+	require.PanicsWithValue(t, http.ErrAbortHandler, func() { c.do("POST", "/riverui/api/jobs/retry", "{}") })
 }
 
 func TestClientGoneIsNoError(t *testing.T) {
@@ -344,26 +344,30 @@ func TestMounts(t *testing.T) {
 		})
 	}
 	c := setup(t, func(cfg *httpapi.Config) {
-		cfg.Mounts = map[string]http.Handler{"/ui": say("ui"), "/ui/inner/": say("inner"), "/": say("root")}
+		cfg.Mounts = map[string]http.Handler{"GET /riverui/{page...}": say("reads"), "POST /riverui/api/jobs/cancel": say("writes")}
 	})
-	for target, want := range map[string]string{
-		"/ui":           "ui GET /ui",
-		"/ui/":          "ui GET /ui/",
-		"/ui/a/b":       "ui GET /ui/a/b",
-		"/uix":          "root GET /uix",
-		"/ui/inner/a":   "inner GET /ui/inner/a",
-		"/":             "root GET /",
-		"/somewhere":    "root GET /somewhere",
-		"/openapi.yaml": "root GET /openapi.yaml",
+	for request, want := range map[string]string{
+		"GET /riverui/":                     "reads GET /riverui/",
+		"GET /riverui/a/b":                  "reads GET /riverui/a/b",
+		"GET /riverui/api/jobs/cancel":      "reads GET /riverui/api/jobs/cancel",
+		"POST /riverui/api/jobs/cancel":     "writes POST /riverui/api/jobs/cancel",
+		"POST /riverui/api/jobs/%63%61ncel": "writes POST /riverui/api/jobs/cancel",
 	} {
-		r := c.do("GET", target, "")
+		method, target, _ := strings.Cut(request, " ")
+		r := c.do(method, target, "")
 		require.Equal(t, http.StatusOK, r.StatusCode, target)
 		require.Equal(t, want, string(r.body))
 		require.Empty(t, r.Header.Get("Cache-Control"))
 	}
-	require.Equal(t, "ui POST /ui/a", string(c.do("POST", "/ui/a", "{}").body))
-	require.Equal(t, http.StatusNotFound, c.do("GET", "/api/v2", "").StatusCode)
-	require.Equal(t, http.StatusNotFound, c.do("GET", "/api", "").StatusCode)
+	require.Equal(t, "/riverui/", c.do("GET", "/riverui", "").Header.Get("Location"))
+	r := c.do("POST", "/riverui/api/jobs/delete", "{}")
+	require.Equal(t, http.StatusMethodNotAllowed, r.StatusCode, "what nobody has mounted")
+	require.Equal(t, "GET", r.Header.Get("Allow"))
+	r = c.do("PUT", "/riverui/api/jobs/cancel", "{}")
+	require.Equal(t, "GET, POST", r.Header.Get("Allow"))
+	for _, target := range []string{"/riveruix", "/api/v2", "/api", "/somewhere"} {
+		require.Equal(t, http.StatusNotFound, c.do("GET", target, "").StatusCode, target)
+	}
 }
 
 func TestHeadIsGetWithoutBody(t *testing.T) {

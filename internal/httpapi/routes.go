@@ -13,6 +13,7 @@ const (
 	taskDefinitionsPath = apiPath + "/task-definitions"
 	runsPath            = apiPath + "/runs"
 	installationPath    = apiPath + "/installation"
+	apiKeysPath         = apiPath + "/api-keys"
 )
 
 // The headings of the OpenAPI document.
@@ -21,6 +22,7 @@ const (
 	tagTaskDefinitions = "Task definitions"
 	tagRuns            = "Runs"
 	tagInstallation    = "Installation"
+	tagAccess          = "Access"
 	tagProcess         = "Process"
 )
 
@@ -151,6 +153,32 @@ func (a *api) routes() {
 		id: "resume", tag: tagInstallation, summary: "Resume the installation",
 		description: "Of the ticks since the pause, those that are at most a minute old run, older ones by the catch_up of their schedules.",
 	}, a.resume)
+
+	handle(a, get, apiKeysPath, operation{
+		id: "list-api-keys", tag: tagAccess, summary: "List the keys",
+		description: "Newest first, those that have ended included. The keys themselves are not kept.",
+	}, a.listAPIKeys)
+	handle(a, post, apiKeysPath, operation{
+		id: "create-api-key", tag: tagAccess, summary: "Make a key", successes: made,
+		description: "The answer is the only one that has the key.",
+		example:     `{"name": "deploy pipeline", "role": "editor", "expires_at": "2199-01-01T00:00:00Z"}`,
+	}, a.createAPIKey)
+	handle(a, get, apiKeysPath+"/{id}", operation{
+		id: "get-api-key", tag: tagAccess, summary: "Read what is kept of a key", failures: notFound,
+	}, a.getAPIKey)
+	handle(a, post, apiKeysPath+"/{id}/rotate", operation{
+		id: "rotate-api-key", tag: tagAccess, summary: "Put another key in the place of one", successes: made, failures: both,
+		description: "With the same name, role and end. The old one stays valid for the overlap. 409 if it has ended.",
+		example:     `{"overlap": "1h"}`,
+	}, a.rotateAPIKey)
+	handle(a, remove, apiKeysPath+"/{id}", operation{
+		id: "revoke-api-key", tag: tagAccess, summary: "End a key at once", successes: gone, failures: both,
+		description: "What is kept of it stays in the list. 409 for the last valid one of an admin.",
+	}, a.revokeAPIKey)
+	handle(a, get, apiPath+"/audit", operation{
+		id: "list-audit", tag: tagAccess, summary: "Who changed what",
+		description: "The newest first. Changes that were made in psql are there, too, by the database role.",
+	}, a.listAudit)
 }
 
 // healthRoutes are the open pages of every node, whatever its role.

@@ -211,12 +211,5 @@ func (a *api) pageOfRuns(ctx context.Context, scheduleID *uuid.UUID, req *runFil
 	if err != nil {
 		return nil, err
 	}
-	found := list[*run]{Items: make([]*run, len(page))}
-	for i, r := range page {
-		found.Items[i] = runOf(r)
-	}
-	if next != nil {
-		found.NextPageToken, err = writeToken(asked, *next)
-	}
-	return ok(found), err
+	return pageOf(asked, page, runOf, next)
 }

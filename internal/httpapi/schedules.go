@@ -260,12 +260,5 @@ func (a *api) listSchedules(ctx context.Context, req *listSchedulesRequest) (*an
 	if err != nil {
 		return nil, err
 	}
-	found := list[*schedule]{Items: make([]*schedule, len(page))}
-	for i, s := range page {
-		found.Items[i] = scheduleOf(s)
-	}
-	if next != nil {
-		found.NextPageToken, err = writeToken(asked, *next)
-	}
-	return ok(found), err
+	return pageOf(asked, page, scheduleOf, next)
 }

@@ -10,16 +10,19 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
 	"github.com/gin-gonic/gin"
 
+	"riverbeat/internal/access"
 	"riverbeat/internal/catalog"
 	"riverbeat/internal/doctor"
 	"riverbeat/internal/history"
 	"riverbeat/internal/installation"
+	"riverbeat/internal/riverbeat"
 )
 
 // DefaultBodyLimit is how many bytes of a request's body are read by default.
@@ -27,7 +30,9 @@ const DefaultBodyLimit = 1 << 20
 
 // Config is what the API needs.
 type Config struct {
-	// Catalog, History and Installation do what is asked. Required.
+	// Access says who may, and Catalog, History and Installation do what is asked.
+	// Required.
+	Access       *access.Access
 	Catalog      *catalog.Catalog
 	History      *history.History
 	Installation *installation.Installation
@@ -51,14 +56,16 @@ type Config struct {
 	// HealthOnly leaves out the API and its docs: a node that only works has
 	// just the health pages and its metrics.
 	HealthOnly bool
-	// Mounts are other handlers by the path they and all below them stand at:
-	// "/riverui", or "/" for whatever is left. They never get a path below /api.
+	// Mounts are other handlers, by the patterns of their routes: what is not one
+	// of these never gets to them.
 	Mounts map[string]http.Handler
+	// TrustedProxies are those whose X-Forwarded-For is believed. Defaults to none.
+	TrustedProxies []netip.Prefix
 }
 
 func (cfg Config) withDefaults() Config {
-	if cfg.Catalog == nil || cfg.History == nil || cfg.Installation == nil || cfg.Now == nil {
-		panic("httpapi: Catalog, History, Installation and Now are required")
+	if cfg.Access == nil || cfg.Catalog == nil || cfg.History == nil || cfg.Installation == nil || cfg.Now == nil {
+		panic("httpapi: Access, Catalog, History, Installation and Now are required")
 	}
 	if cfg.DefaultTimezone == "" {
 		cfg.DefaultTimezone = "UTC"
@@ -80,16 +87,22 @@ type api struct {
 	Config
 	openAPI *huma.OpenAPI
 	adapter huma.Adapter
+
+	needed      map[string]riverbeat.Role // by the patterns of all routes
+	crossOrigin *http.CrossOriginProtection
+	mounts      *http.ServeMux
 }
 
-// New makes the handler of everything that is served.
-func New(cfg Config) http.Handler {
+// New makes the handler of everything that is served. A route that is not in the
+// table of routes and roles is an error.
+func New(cfg Config) (http.Handler, error) {
 	engine := newEngine()
-	a := &api{Config: cfg.withDefaults()}
+	a := &api{Config: cfg.withDefaults(), crossOrigin: http.NewCrossOriginProtection()}
+	a.mounts = a.mounted()
 	h := humagin.New(engine, huma.Config{OpenAPI: newOpenAPI(a.Version)})
 	a.openAPI, a.adapter = h.OpenAPI(), h.Adapter()
 
-	engine.Use(a.observe, a.recoverPanic, a.limitBody)
+	engine.Use(a.observe, a.recoverPanic, a.guard, a.limitBody)
 	engine.NoRoute(a.elsewhere)
 	engine.NoMethod(a.wrongMethod)
 	a.healthRoutes()
@@ -98,7 +111,7 @@ func New(cfg Config) http.Handler {
 		a.routes()
 		a.serveDocs(engine)
 	}
-	return engine
+	return engine, a.findRoles(engine)
 }
 
 func newEngine() *gin.Engine {

@@ -140,6 +140,7 @@ type (
 	runState        string
 	runTrigger      string
 	scheduleSort    string
+	role            string
 	verdict         string
 )
 
@@ -164,6 +165,8 @@ func (scheduleSort) choices() []string {
 	return []string{"-created_at", "created_at", "name", "-name", "next_run_at", "-next_run_at"}
 }
 
+func (role) choices() []string { return texts(riverbeat.Roles...) }
+
 func (verdict) choices() []string { return texts(riverbeat.Verdicts()...) }
 
 // Schema describes the type in the OpenAPI document.
@@ -180,6 +183,9 @@ func (c runTrigger) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) 
 
 // Schema describes the type in the OpenAPI document.
 func (c scheduleSort) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
+
+// Schema describes the type in the OpenAPI document.
+func (c role) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
 
 // Schema describes the type in the OpenAPI document.
 func (c verdict) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }

@@ -66,6 +66,45 @@ func (tx *Tx) Audit(ctx context.Context, action string, object riverbeat.AuditOb
 	return tx.q.Audit(ctx, tx.Tx, params)
 }
 
+// ShowObjects is what the audit trail shows of jobs and queues of River, in their
+// order; nil for one that is not there.
+func (tx *Tx) ShowObjects(ctx context.Context, objects []riverbeat.AuditObject) ([]any, error) {
+	const show = `
+SELECT
+    CASE type
+        WHEN 'job' THEN (
+            SELECT jsonb_build_object(
+                'run_id', args -> 'run_id', 'queue', queue, 'state', state, 'attempt', attempt,
+                'cancel_attempted_at', metadata -> 'cancel_attempted_at'
+            )
+            FROM river_job
+            WHERE river_job.id = given.id::bigint
+        )
+        WHEN 'queue' THEN (
+            SELECT jsonb_build_object('paused_at', paused_at, 'metadata', metadata)
+            FROM river_queue
+            WHERE name = given.id
+        )
+    END AS shown
+FROM unnest(@types::text[], @ids::text[]) WITH ORDINALITY AS given (type, id, place)
+ORDER BY place`
+	types, ids := make([]string, len(objects)), make([]string, len(objects))
+	for i, o := range objects {
+		types[i], ids[i] = o.Type, o.ID
+	}
+	rows, err := tx.Query(ctx, show, pgx.StrictNamedArgs{"types": types, "ids": ids})
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (any, error) {
+		var shown json.RawMessage
+		if err := row.Scan(&shown); err != nil || shown == nil {
+			return nil, err
+		}
+		return shown, nil
+	})
+}
+
 // AuditFilter picks a page of the audit trail, newest first. A nil or zero field
 // picks all.
 type AuditFilter struct {

@@ -3,6 +3,7 @@ package riverbeat
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -37,6 +38,9 @@ type Error struct {
 	Fields []FieldError
 	// BlockedBy is the run that is in the way, of a Conflict that has one.
 	BlockedBy *uuid.UUID
+	// RetryAfter is when it may work, of a TooMany or an Unavailable that knows; 0:
+	// in a moment.
+	RetryAfter time.Duration
 	// Cause is what lies behind it; logged, never shown. May be nil.
 	Cause error
 }
