@@ -147,12 +147,16 @@ func (c *Catalog) ChangeSchedule(ctx context.Context, id uuid.UUID, change func(
 	return changed, err
 }
 
-// DeleteSchedule deletes a schedule. Its undecided ticks are settled and its
-// line is cancelled; what runs goes on, and its history stays.
-func (c *Catalog) DeleteSchedule(ctx context.Context, id uuid.UUID) error {
+// DeleteSchedule deletes a schedule of the version that is expected. Its undecided
+// ticks are settled and its line is cancelled; what runs goes on, and its history
+// stays.
+func (c *Catalog) DeleteSchedule(ctx context.Context, id uuid.UUID, expected riverbeat.Expected) error {
 	return c.partitions.InTx(ctx, func(tx *postgres.Tx) error {
 		s, clock, err := tx.LockSchedule(ctx, id)
 		if err != nil {
+			return err
+		}
+		if err := expected.Check(s.Version); err != nil {
 			return err
 		}
 		if err := c.settle(ctx, tx, s, clock); err != nil {

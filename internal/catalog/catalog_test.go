@@ -125,7 +125,7 @@ func TestADeletedScheduleLeavesItsHistory(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	s := b.slept(t, func(s *riverbeat.Schedule) { s.ExecutionPolicy = riverbeat.Queue })
-	require.NoError(t, b.catalog.DeleteSchedule(t.Context(), s.ID))
+	require.NoError(t, b.catalog.DeleteSchedule(t.Context(), s.ID, riverbeat.Expected{}))
 	runs := b.runs(t, s.ID)
 	require.GreaterOrEqual(t, len(runs), 10)
 	for _, run := range runs[:len(runs)-1] {
@@ -172,7 +172,7 @@ func TestAStoppedScheduleCanBeChangedDisabledAndDeleted(t *testing.T) {
 			}},
 			{"delete", func(t *testing.T, b *bundle, id uuid.UUID) error {
 				t.Helper()
-				return b.catalog.DeleteSchedule(t.Context(), id)
+				return b.catalog.DeleteSchedule(t.Context(), id, riverbeat.Expected{})
 			}},
 		} {
 			t.Run(why.name+", "+what.name, func(t *testing.T) {

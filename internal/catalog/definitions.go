@@ -97,9 +97,13 @@ func (c *Catalog) ChangeTaskDefinition(ctx context.Context, taskName string, for
 	return changed, err
 }
 
-// PutTaskDefinition replaces the definition of a task, or creates it.
-func (c *Catalog) PutTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinition, force bool) (put *riverbeat.TaskDefinition, created bool, err error) {
+// PutTaskDefinition replaces the definition of a task, if it has the version that
+// is expected, or creates it.
+func (c *Catalog) PutTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinition, force bool, expected riverbeat.Expected) (put *riverbeat.TaskDefinition, created bool, err error) {
 	put, err = c.ChangeTaskDefinition(ctx, d.TaskName, force, func(stored *riverbeat.TaskDefinition) error {
+		if err := expected.Check(stored.Version); err != nil {
+			return err
+		}
 		id, version := stored.ID, stored.Version
 		*stored = *d
 		stored.ID, stored.Version = id, version
@@ -108,15 +112,22 @@ func (c *Catalog) PutTaskDefinition(ctx context.Context, d *riverbeat.TaskDefini
 	if riverbeat.KindOf(err) != riverbeat.NotFound {
 		return put, false, err
 	}
+	if err := expected.Check(0); err != nil {
+		return nil, false, err
+	}
 	put, err = c.CreateTaskDefinition(ctx, d, force)
 	return put, err == nil, err
 }
 
-// DeleteTaskDefinition deletes the definition of a task that stands in no
-// schedule; Conflict otherwise.
-func (c *Catalog) DeleteTaskDefinition(ctx context.Context, taskName string) error {
+// DeleteTaskDefinition deletes the definition, of the version that is expected, of
+// a task that stands in no schedule; Conflict otherwise.
+func (c *Catalog) DeleteTaskDefinition(ctx context.Context, taskName string, expected riverbeat.Expected) error {
 	return c.db.InTx(ctx, func(tx *postgres.Tx) error {
-		if _, err := tx.TaskDefinition(ctx, taskName, postgres.ForUpdate); err != nil {
+		d, err := tx.TaskDefinition(ctx, taskName, postgres.ForUpdate)
+		if err != nil {
+			return err
+		}
+		if err := expected.Check(d.Version); err != nil {
 			return err
 		}
 		const most = 1_000

@@ -133,7 +133,7 @@ func TestExplainTellsTheLifeOfASchedule(t *testing.T) {
 	l.pass(t)
 	l.change(t, func(s *riverbeat.Schedule) { s.CronExpression = "0 0 1 1 *" })
 	l.pass(t)
-	require.NoError(t, l.catalog.DeleteSchedule(t.Context(), l.id))
+	require.NoError(t, l.catalog.DeleteSchedule(t.Context(), l.id, riverbeat.Expected{}))
 	l.pass(t)
 
 	told := l.explain(t, born.Add(-2*time.Second), l.now(t))

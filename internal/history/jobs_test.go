@@ -259,7 +259,7 @@ func TestRetry(t *testing.T) {
 				}
 				ended := b.read(t, run.ID)
 				require.True(t, ended.State.Ended())
-				require.NoError(t, b.catalog.DeleteSchedule(t.Context(), s.ID), "it does not need its schedule")
+				require.NoError(t, b.catalog.DeleteSchedule(t.Context(), s.ID, riverbeat.Expected{}), "it does not need its schedule")
 
 				again, err := b.history.Retry(t.Context(), run.ID)
 				require.NoError(t, err)

@@ -154,6 +154,14 @@ func (c *client) exec(statement string, args ...any) {
 	}))
 }
 
+// query asks the database for one row.
+func (c *client) query(statement string, to ...any) {
+	c.t.Helper()
+	require.NoError(c.t, c.db.InTx(c.t.Context(), func(tx *postgres.Tx) error {
+		return tx.QueryRow(c.t.Context(), statement).Scan(to...)
+	}))
+}
+
 // items are the items of a page.
 func items(page map[string]any) []map[string]any {
 	var list []map[string]any

@@ -53,10 +53,10 @@ func malformed(code, format string, args ...any) *riverbeat.Error {
 }
 
 // checkJSON tells whether body is one JSON object in which no key stands twice,
-// and that can be stored as it is.
-func checkJSON(body []byte) error {
+// and that can be stored as it is, and answers it as canonical JSON.
+func checkJSON(body []byte) (canonical []byte, err error) {
 	if !utf8.Valid(body) {
-		return malformed("malformed_json", "The body is not valid UTF-8.")
+		return nil, malformed("malformed_json", "The body is not valid UTF-8.")
 	}
 	var raw json.RawMessage
 	if err := json.Unmarshal(body, &raw); err != nil {
@@ -64,22 +64,21 @@ func checkJSON(body []byte) error {
 			before := body[:min(max(syntax.Offset-1, 0), int64(len(body)))]
 			line := bytes.Count(before, []byte("\n")) + 1
 			column := utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1
-			return malformed("malformed_json", "The body is not JSON: %s (line %d, column %d).", syntax, line, column)
+			return nil, malformed("malformed_json", "The body is not JSON: %s (line %d, column %d).", syntax, line, column)
 		}
-		return malformed("malformed_json", "The body is not JSON.")
+		return nil, malformed("malformed_json", "The body is not JSON.")
 	}
 	if raw[0] != '{' {
-		return malformed("malformed_json", "The body must be a JSON object.")
+		return nil, malformed("malformed_json", "The body must be a JSON object.")
 	}
 	if pointer, twice := duplicateKey(json.NewDecoder(bytes.NewReader(raw)), ""); twice {
 		e := malformed("malformed_json", "A key stands twice in one object of the body.")
 		e.Fields = []riverbeat.FieldError{{Pointer: pointer, Detail: "stands twice"}}
-		return e
+		return nil, e
 	}
 	// What is left is JSON that no database keeps: \u0000, 1e999, half a
 	// surrogate pair, a thousand levels.
-	_, err := riverbeat.CanonicalJSON(raw)
-	return err
+	return riverbeat.CanonicalJSON(raw)
 }
 
 // duplicateKey finds the first key that stands twice in one object of the valid

@@ -39,6 +39,8 @@ type retry struct {
 	MaxBackoff duration `json:"max_backoff"`
 }
 
+func (d *taskDefinition) versionOf() int { return d.Version }
+
 func taskDefinitionOf(d *riverbeat.TaskDefinition) *taskDefinition {
 	wait := d.Retry
 	if wait == (riverbeat.Retry{}) {
@@ -162,6 +164,7 @@ func (a *api) getTaskDefinition(ctx context.Context, req *taskDefinitionRequest)
 
 type putTaskDefinitionRequest struct {
 	taskDefinitionRequest
+	ifMatch
 	forceParam
 	Body namedByPath
 }
@@ -187,7 +190,7 @@ func (a *api) putTaskDefinition(ctx context.Context, req *putTaskDefinitionReque
 		return nil, err
 	}
 	in.TaskName = &req.TaskName
-	d, isNew, err := a.Catalog.PutTaskDefinition(ctx, in.definition(), req.Force)
+	d, isNew, err := a.Catalog.PutTaskDefinition(ctx, in.definition(), req.Force, req.IfMatch.Expected)
 	switch {
 	case err != nil:
 		return nil, err
@@ -208,12 +211,16 @@ func sameTaskName(inBody *string, inPath string) error {
 
 type patchTaskDefinitionRequest struct {
 	taskDefinitionRequest
+	ifMatch
 	forceParam
 	Body patch[taskDefinitionInput]
 }
 
 func (a *api) patchTaskDefinition(ctx context.Context, req *patchTaskDefinitionRequest) (*answer[*taskDefinition], error) {
 	d, err := a.Catalog.ChangeTaskDefinition(ctx, req.TaskName, req.Force, func(d *riverbeat.TaskDefinition) error {
+		if err := req.IfMatch.Check(d.Version); err != nil {
+			return err
+		}
 		in, err := req.Body.apply(definitionInputOf(d))
 		if err != nil {
 			return err
@@ -233,8 +240,13 @@ func (a *api) patchTaskDefinition(ctx context.Context, req *patchTaskDefinitionR
 	return ok(taskDefinitionOf(d)), nil
 }
 
-func (a *api) deleteTaskDefinition(ctx context.Context, req *taskDefinitionRequest) (*answer[nothing], error) {
-	if err := a.Catalog.DeleteTaskDefinition(ctx, req.TaskName); err != nil {
+type deleteTaskDefinitionRequest struct {
+	taskDefinitionRequest
+	ifMatch
+}
+
+func (a *api) deleteTaskDefinition(ctx context.Context, req *deleteTaskDefinitionRequest) (*answer[nothing], error) {
+	if err := a.Catalog.DeleteTaskDefinition(ctx, req.TaskName, req.IfMatch.Expected); err != nil {
 		return nil, err
 	}
 	return noContent(), nil

@@ -77,14 +77,20 @@ func (a *api) document(method, path string, op operation, in reader, response re
 	for _, p := range in.path {
 		d.Parameters = append(d.Parameters, a.paramSchema(p, "path"))
 	}
-	for _, p := range in.query {
+	for _, p := range slices.Concat(in.query, in.optionQuery) {
 		d.Parameters = append(d.Parameters, a.paramSchema(p, "query"))
+	}
+	for _, p := range slices.Concat(in.header, in.optionHeader) {
+		d.Parameters = append(d.Parameters, a.paramSchema(p, "header"))
 	}
 	if in.body != nil {
 		d.RequestBody = a.requestBody(op, in)
 	}
 	if len(op.successes) == 0 {
 		op.successes = []int{http.StatusOK}
+	}
+	if len(in.optionQuery) > 0 && !slices.Contains(op.successes, http.StatusNoContent) && !slices.Contains(op.successes, http.StatusOK) {
+		op.successes = append([]int{http.StatusOK}, op.successes...) // of a dry run
 	}
 	for _, status := range op.successes {
 		d.Responses[strconv.Itoa(status)] = a.success(status, response)
@@ -236,10 +242,13 @@ func (a *api) success(status int, response reflect.Type) *huma.Response {
 		return r
 	}
 	r.Content = map[string]*huma.MediaType{"application/json": {Schema: a.outputSchema(response)}}
+	text := &huma.Schema{Type: huma.TypeString}
+	r.Headers = map[string]*huma.Param{}
 	if status == http.StatusCreated {
-		r.Headers = map[string]*huma.Param{
-			"Location": {Description: "The path of what was made.", Schema: &huma.Schema{Type: huma.TypeString}},
-		}
+		r.Headers["Location"] = &huma.Param{Description: "The path of what was made.", Schema: text}
+	}
+	if response.Implements(reflect.TypeFor[versioned]()) {
+		r.Headers["ETag"] = &huma.Param{Description: "Its version, for If-Match.", Schema: text}
 	}
 	return r
 }
@@ -274,8 +283,14 @@ func (a *api) outputSchema(t reflect.Type) *huma.Schema {
 // of its shape, and its own.
 func failuresOf(op operation, in reader) []form {
 	found := []form{forms[riverbeat.Malformed], forms[riverbeat.Invalid], forms[riverbeat.Internal], forms[riverbeat.Unavailable]}
-	if in.writes {
+	if in.hasBody {
 		found = append(found, forms[riverbeat.TooLarge], mediaTypeForm)
+	}
+	if len(in.header) > 0 {
+		found = append(found, forms[riverbeat.PreconditionFailed])
+	}
+	if len(in.optionHeader) > 0 {
+		found = append(found, forms[riverbeat.Conflict])
 	}
 	for _, kind := range op.failures {
 		found = append(found, forms[kind])

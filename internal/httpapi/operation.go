@@ -1,19 +1,25 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
 	"github.com/gin-gonic/gin"
 
+	"riverbeat/internal/access"
+	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
 )
 
@@ -31,6 +37,41 @@ type operation struct {
 	failures []riverbeat.Kind
 	// example is a body that the route accepts.
 	example string
+	// readsOnly is a route that takes a body and changes nothing.
+	readsOnly bool
+	// tellsSecret is a route whose answer must not be kept, so that it cannot be
+	// carried out once only (Idempotency-Key).
+	tellsSecret bool
+}
+
+// writeOptions are what every request may have that changes something. handle
+// sees to them; handlers know nothing of them.
+type writeOptions struct {
+	DryRun         bool   `query:"dry_run" doc:"Check and answer as if it were done, and leave nothing. What would be made has no address, and its id is not kept."`
+	IdempotencyKey string `header:"Idempotency-Key" doc:"A name of your own for this request, 1 to 255 printable characters. Sent again within 24 hours with the same key, it is not carried out again but given the first answer (Idempotent-Replayed: true). A failed request has done nothing and may be sent again. 422 if it was used for another request, 409 while it is carried out."`
+}
+
+// ifMatch is a part of requests that change something that has a version.
+type ifMatch struct {
+	IfMatch expected `header:"If-Match" doc:"The ETag of what was read: change it only if it is still that (412 otherwise)."`
+}
+
+// expected is an If-Match header (RFC 9110, 13.1.1).
+type expected struct{ riverbeat.Expected }
+
+// Schema describes the type in the OpenAPI document.
+func (expected) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Examples: []any{`"3"`}}
+}
+
+// versioned is a body that has an ETag: that of its version.
+type versioned interface{ versionOf() int }
+
+func etagOf(body any) string {
+	if v, ok := body.(versioned); ok {
+		return `"` + strconv.Itoa(v.versionOf()) + `"`
+	}
+	return ""
 }
 
 // answer is what a handler returns.
@@ -61,37 +102,37 @@ type handler[Req, Resp any] func(ctx context.Context, req *Req) (*answer[Resp], 
 func handle[Req, Resp any](a *api, method, path string, op operation, do handler[Req, Resp]) {
 	request := reflect.TypeFor[Req]()
 	in := reader{
-		path:   paramsOf(request, "path"),
-		query:  paramsOf(request, "query"),
-		writes: method != http.MethodGet,
+		path:    paramsOf(request, "path"),
+		query:   paramsOf(request, "query"),
+		header:  paramsOf(request, "header"),
+		hasBody: changes(method),
+	}
+	if in.hasBody && !op.readsOnly {
+		options := reflect.TypeFor[writeOptions]()
+		in.optionQuery = paramsOf(options, "query")
+		if !op.tellsSecret {
+			in.optionHeader = paramsOf(options, "header")
+		}
 	}
 	if f, ok := request.FieldByName("Body"); ok {
 		in.body = &f
 	}
 	serve := func(ctx huma.Context) {
 		c := humagin.Unwrap(ctx)
-		req := new(Req)
-		err := in.read(c, reflect.ValueOf(req).Elem())
-		var out *answer[Resp]
-		if err == nil {
-			out, err = do(ctx.Context(), req)
-		}
-		var body []byte
-		if err == nil && out.status != http.StatusNoContent {
-			body, err = encode(out.body)
-		}
+		req, options := new(Req), new(writeOptions)
+		digest, err := in.read(c, reflect.ValueOf(req).Elem(), reflect.ValueOf(options).Elem())
 		if err != nil {
 			a.fail(c, err)
 			return
 		}
-		if out.location != "" {
-			c.Header("Location", out.location)
-		}
-		if out.status == http.StatusNoContent {
-			c.Status(out.status)
+		out, err := a.carryOut(c, options, digest, func(ctx context.Context) (*postgres.Answer, error) {
+			return answerOf(do(ctx, req))
+		})
+		if err != nil {
+			a.fail(c, err)
 			return
 		}
-		writeBody(c, out.status, "application/json", body)
+		writeAnswer(c, out)
 	}
 	documented := a.document(method, path, op, in, reflect.TypeFor[Resp]())
 	a.adapter.Handle(documented, serve)
@@ -100,11 +141,62 @@ func handle[Req, Resp any](a *api, method, path string, op operation, do handler
 	}
 }
 
+// answerOf is what a handler has answered, as it is written.
+func answerOf[B any](out *answer[B], err error) (*postgres.Answer, error) {
+	if err != nil {
+		return nil, err
+	}
+	w := &postgres.Answer{Status: out.status, Location: out.location, ETag: etagOf(out.body)}
+	if out.status != http.StatusNoContent {
+		w.Body, err = encode(out.body)
+	}
+	return w, err
+}
+
+// carryOut does what a request asks for, as its options say.
+func (a *api) carryOut(c *gin.Context, options *writeOptions, digest []byte, do func(context.Context) (*postgres.Answer, error)) (out *postgres.Answer, err error) {
+	ctx := c.Request.Context()
+	switch {
+	case options.DryRun:
+		err = a.Access.DryRun(ctx, func(ctx context.Context) error {
+			out, err = do(ctx)
+			return err
+		})
+		if err == nil && out.Status == http.StatusCreated {
+			out.Status, out.Location = http.StatusOK, "" // nothing was made
+		}
+	case options.IdempotencyKey != "":
+		var replayed bool
+		out, replayed, err = a.Access.Once(ctx, access.Request{Key: options.IdempotencyKey, Digest: digest}, do)
+		if replayed {
+			c.Header("Idempotent-Replayed", "true")
+		}
+	default:
+		out, err = do(ctx)
+	}
+	return out, err
+}
+
+func writeAnswer(c *gin.Context, out *postgres.Answer) {
+	if out.Location != "" {
+		c.Header("Location", out.Location)
+	}
+	if out.ETag != "" {
+		c.Header("ETag", out.ETag)
+	}
+	if out.Status == http.StatusNoContent {
+		c.Status(out.Status)
+		return
+	}
+	writeBody(c, out.Status, "application/json", out.Body)
+}
+
 // reader reads the requests of one route.
 type reader struct {
-	path, query []param
-	body        *reflect.StructField // nil: it has no fields
-	writes      bool                 // else a body is not looked at
+	path, query, header       []param              // of the request's type
+	optionQuery, optionHeader []param              // of writeOptions
+	body                      *reflect.StructField // nil: it has no fields
+	hasBody                   bool                 // else a body is not looked at
 }
 
 // bodyOptional tells whether there may be no body at all.
@@ -117,54 +209,74 @@ func (in *reader) patches() bool {
 	return in.body != nil && reflect.PointerTo(in.body.Type).Implements(reflect.TypeFor[patcher]())
 }
 
-func (in *reader) read(c *gin.Context, request reflect.Value) error {
+// read reads a request and its options, and makes a digest of all that it asks for.
+func (in *reader) read(c *gin.Context, request, options reflect.Value) (digest []byte, err error) {
 	if err := readPath(request, in.path, c.Param); err != nil {
-		return err
+		return nil, err
 	}
 	var wrong fields
-	if err := readQuery(request, in.query, c.Request.URL.RawQuery, &wrong); err != nil {
-		return err
+	places := []place{{request, in.query}, {options, in.optionQuery}}
+	if err := readQuery(places, c.Request.URL.RawQuery, &wrong); err != nil {
+		return nil, err
 	}
-	if in.writes {
-		body := reflect.New(reflect.TypeFor[*struct{}]()).Elem()
-		if in.body != nil {
-			body = request.FieldByIndex(in.body.Index)
-		}
-		if err := in.readBody(c.Request, body, &wrong); err != nil {
-			return err
+	for _, p := range []place{{request, in.header}, {options, in.optionHeader}} {
+		if err := readHeaders(p, c.Request.Header); err != nil {
+			return nil, err
 		}
 	}
-	return wrong.err()
+	if !in.hasBody {
+		return nil, wrong.err()
+	}
+	if len(in.optionHeader) == 0 && c.GetHeader(idempotencyKeyHeader) != "" {
+		return nil, riverbeat.InvalidField("idempotency_key_not_taken", idempotencyKeyHeader, "is not taken here")
+	}
+	body := reflect.New(reflect.TypeFor[*struct{}]()).Elem()
+	if in.body != nil {
+		body = request.FieldByIndex(in.body.Index)
+	}
+	raw, err := in.readBody(c.Request, body, &wrong)
+	if err != nil || len(wrong) > 0 {
+		return nil, cmp.Or(err, wrong.err())
+	}
+	sum := sha256.New()
+	for _, part := range []string{c.Request.Method, c.Request.URL.EscapedPath(), c.Request.URL.RawQuery, string(raw)} {
+		_, _ = fmt.Fprintf(sum, "%d %s", len(part), part)
+	}
+	return sum.Sum(nil), nil
 }
+
+const idempotencyKeyHeader = "Idempotency-Key"
 
 // checker is a body that knows rules beyond its types. They are asked for when
 // something else is wrong with it already, so that all of it is told at once;
 // else the handler will hold the request to them.
 type checker interface{ check() error }
 
-func (in *reader) readBody(r *http.Request, to reflect.Value, wrong *fields) error {
+// readBody reads the body, and answers it in the one form that all of its spellings
+// have.
+func (in *reader) readBody(r *http.Request, to reflect.Value, wrong *fields) (canonical []byte, err error) {
 	raw, err := io.ReadAll(r.Body)
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return riverbeat.Errorf(riverbeat.TooLarge, "body_too_large", "The body may have at most %d bytes.", tooLarge.Limit)
+		return nil, riverbeat.Errorf(riverbeat.TooLarge, "body_too_large", "The body may have at most %d bytes.", tooLarge.Limit)
 	}
 	if err != nil {
-		return malformed("unreadable_body", "The body ended before it was complete.")
+		return nil, malformed("unreadable_body", "The body ended before it was complete.")
 	}
 	if len(raw) == 0 && in.bodyOptional() {
-		return nil
+		return nil, nil
 	}
 	if len(raw) == 0 {
-		return malformed("empty_body", "A JSON object is needed as the body.")
+		return nil, malformed("empty_body", "A JSON object is needed as the body.")
 	}
 	if err := checkContentType(r.Header, in.patches()); err != nil {
-		return err
+		return nil, err
 	}
-	if err := checkJSON(raw); err != nil {
-		return err
+	if canonical, err = checkJSON(raw); err != nil {
+		return nil, err
 	}
 	if in.patches() {
 		to.Addr().Interface().(patcher).readPatch(raw, wrong)
-		return nil
+		return canonical, nil
 	}
 	if to.Kind() == reflect.Pointer {
 		to.Set(reflect.New(to.Type().Elem()))
@@ -180,7 +292,7 @@ func (in *reader) readBody(r *http.Request, to reflect.Value, wrong *fields) err
 			}
 		}
 	}
-	return nil
+	return canonical, nil
 }
 
 // checkContentType wants JSON to be called JSON. A body without a type is

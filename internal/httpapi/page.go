@@ -60,7 +60,10 @@ func readToken[C any](filter any, token string) (*C, error) {
 	invalid := riverbeat.InvalidField("invalid_page_token", "page_token",
 		"is not one that this list gave with these filters and this order; begin again without it")
 	raw, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil || checkJSON(raw) != nil {
+	if err != nil {
+		return nil, invalid
+	}
+	if _, err := checkJSON(raw); err != nil {
 		return nil, invalid
 	}
 	var t pageToken[C]

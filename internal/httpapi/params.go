@@ -3,8 +3,10 @@ package httpapi
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,7 +27,7 @@ func (p param) required() bool {
 	return p.field.Tag.Get("path") != "" || p.field.Tag.Get("required") == "true"
 }
 
-// paramsOf are the fields of a request with the tag path or query, those of
+// paramsOf are the fields of a request with the tag path, query or header, those of
 // embedded structs included.
 func paramsOf(request reflect.Type, tag string) []param {
 	var list []param
@@ -53,27 +55,82 @@ func readPath(request reflect.Value, params []param, raw func(name string) strin
 	return nil
 }
 
+// place is a struct some of whose fields are parameters.
+type place struct {
+	value  reflect.Value
+	params []param
+}
+
+// readHeaders reads parameters that are headers, none of which may stand twice.
+func readHeaders(in place, headers http.Header) error {
+	for _, p := range in.params {
+		values := headers.Values(p.name)
+		if len(values) == 0 {
+			continue
+		}
+		odd := func(r rune) bool { return r < ' ' || r > '~' }
+		if len(values) > 1 || len(values[0]) > maxHeaderLength || values[0] == "" || strings.ContainsFunc(values[0], odd) {
+			return malformed("malformed_header", "The header %s must stand there once, with 1 to %d printable characters.", p.name, maxHeaderLength)
+		}
+		switch to := in.value.FieldByIndex(p.index).Addr().Interface().(type) {
+		case *string:
+			*to = values[0]
+		case *expected:
+			if !to.read(values[0]) {
+				return malformed("malformed_header", `The header %s must be an ETag such as "3", several with commas between, or *.`, p.name)
+			}
+		}
+	}
+	return nil
+}
+
+const maxHeaderLength = 255
+
+var entityTag = regexp.MustCompile(`^(W/)?"[^"]*"$`)
+
+// read reads the header. A tag that nothing of ours has, or a weak one, is one that
+// nothing matches.
+func (e *expected) read(text string) bool {
+	e.Given = true
+	if strings.TrimSpace(text) == "*" {
+		e.Any = true
+		return true
+	}
+	for tag := range strings.SplitSeq(text, ",") {
+		tag = strings.TrimSpace(tag)
+		if !entityTag.MatchString(tag) {
+			return false
+		}
+		if version, err := strconv.Atoi(strings.Trim(tag, `"`)); err == nil && version > 0 {
+			e.Versions = append(e.Versions, version)
+		}
+	}
+	return true
+}
+
 // readQuery reads the query's parameters. A name that is not known, or stands
 // twice where only one is taken, is refused.
-func readQuery(request reflect.Value, params []param, rawQuery string, wrong *fields) error {
+func readQuery(places []place, rawQuery string, wrong *fields) error {
 	query, err := url.ParseQuery(rawQuery)
 	if err != nil {
 		return malformed("malformed_query", "The query cannot be read: %s.", queryError(err))
 	}
 	var names []string
-	for _, p := range params {
-		names = append(names, p.name)
-		values, given := query[p.name]
-		if !given {
-			if missing := p.field.Tag.Get("def"); missing != "" {
-				values = []string{missing}
+	for _, in := range places {
+		for _, p := range in.params {
+			names = append(names, p.name)
+			values, given := query[p.name]
+			if !given {
+				if missing := p.field.Tag.Get("def"); missing != "" {
+					values = []string{missing}
+				}
+				if p.required() {
+					wrong.addf(p.name, "is required")
+				}
 			}
-			if p.required() {
-				wrong.addf(p.name, "is required")
+			if problem := readValues(in.value.FieldByIndex(p.index), p, values); problem != "" {
+				wrong.addf(p.name, "%s", problem)
 			}
-		}
-		if problem := readValues(request.FieldByIndex(p.index), p, values); problem != "" {
-			wrong.addf(p.name, "%s", problem)
 		}
 	}
 	var strange []string

@@ -93,7 +93,7 @@ func (a *api) routes() {
 		description: "At a time of the past or to come, by what was in force then; also of a schedule that was deleted. Programs go by verdict, people by explanation.",
 	}, a.explain)
 	handle(a, post, schedulesPath+"/preview", operation{
-		id: "preview-ticks", tag: tagSchedules, summary: "The ticks of a cron expression",
+		id: "preview-ticks", tag: tagSchedules, summary: "The ticks of a cron expression", readsOnly: true,
 		description: "Nothing is written.",
 		example:     `{"cron_expression": "30 2 * * *", "timezone": "Europe/Berlin", "after": "2026-03-28T00:00:00Z", "count": 3}`,
 	}, a.preview)
@@ -159,7 +159,7 @@ func (a *api) routes() {
 		description: "Newest first, those that have ended included. The keys themselves are not kept.",
 	}, a.listAPIKeys)
 	handle(a, post, apiKeysPath, operation{
-		id: "create-api-key", tag: tagAccess, summary: "Make a key", successes: made,
+		id: "create-api-key", tag: tagAccess, summary: "Make a key", successes: made, tellsSecret: true,
 		description: "The answer is the only one that has the key.",
 		example:     `{"name": "deploy pipeline", "role": "editor", "expires_at": "2199-01-01T00:00:00Z"}`,
 	}, a.createAPIKey)
@@ -167,7 +167,7 @@ func (a *api) routes() {
 		id: "get-api-key", tag: tagAccess, summary: "Read what is kept of a key", failures: notFound,
 	}, a.getAPIKey)
 	handle(a, post, apiKeysPath+"/{id}/rotate", operation{
-		id: "rotate-api-key", tag: tagAccess, summary: "Put another key in the place of one", successes: made, failures: both,
+		id: "rotate-api-key", tag: tagAccess, summary: "Put another key in the place of one", successes: made, failures: both, tellsSecret: true,
 		description: "With the same name, role and end. The old one stays valid for the overlap. 409 if it has ended.",
 		example:     `{"overlap": "1h"}`,
 	}, a.rotateAPIKey)

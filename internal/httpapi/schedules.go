@@ -41,6 +41,8 @@ type schedule struct {
 	UpdatedAt         time.Time       `json:"updated_at"`
 }
 
+func (s *schedule) versionOf() int { return s.Version }
+
 func scheduleOf(s *riverbeat.Schedule) *schedule {
 	return &schedule{
 		ID:                s.ID,
@@ -172,25 +174,31 @@ func (a *api) getSchedule(ctx context.Context, req *scheduleRequest) (*answer[*s
 	return ok(scheduleOf(s)), nil
 }
 
-type putScheduleRequest struct {
+// changeRequest is a request that changes a schedule, or deletes it.
+type changeRequest struct {
 	scheduleRequest
+	ifMatch
+}
+
+type putScheduleRequest struct {
+	changeRequest
 	Body scheduleInput
 }
 
 func (a *api) putSchedule(ctx context.Context, req *putScheduleRequest) (*answer[*schedule], error) {
-	return a.changeSchedule(ctx, req.ID, func(s *riverbeat.Schedule) error {
+	return a.changeSchedule(ctx, &req.changeRequest, func(s *riverbeat.Schedule) error {
 		req.Body.apply(s, a.DefaultTimezone)
 		return nil
 	})
 }
 
 type patchScheduleRequest struct {
-	scheduleRequest
+	changeRequest
 	Body patch[scheduleInput]
 }
 
 func (a *api) patchSchedule(ctx context.Context, req *patchScheduleRequest) (*answer[*schedule], error) {
-	return a.changeSchedule(ctx, req.ID, func(s *riverbeat.Schedule) error {
+	return a.changeSchedule(ctx, &req.changeRequest, func(s *riverbeat.Schedule) error {
 		in, err := req.Body.apply(inputOf(s))
 		if err != nil {
 			return err
@@ -200,30 +208,35 @@ func (a *api) patchSchedule(ctx context.Context, req *patchScheduleRequest) (*an
 	})
 }
 
-func (a *api) enableSchedule(ctx context.Context, req *scheduleRequest) (*answer[*schedule], error) {
-	return a.changeSchedule(ctx, req.ID, func(s *riverbeat.Schedule) error {
+func (a *api) enableSchedule(ctx context.Context, req *changeRequest) (*answer[*schedule], error) {
+	return a.changeSchedule(ctx, req, func(s *riverbeat.Schedule) error {
 		s.Enabled = true
 		return nil
 	})
 }
 
-func (a *api) disableSchedule(ctx context.Context, req *scheduleRequest) (*answer[*schedule], error) {
-	return a.changeSchedule(ctx, req.ID, func(s *riverbeat.Schedule) error {
+func (a *api) disableSchedule(ctx context.Context, req *changeRequest) (*answer[*schedule], error) {
+	return a.changeSchedule(ctx, req, func(s *riverbeat.Schedule) error {
 		s.Enabled = false
 		return nil
 	})
 }
 
-func (a *api) changeSchedule(ctx context.Context, id uuid.UUID, change func(*riverbeat.Schedule) error) (*answer[*schedule], error) {
-	s, err := a.Catalog.ChangeSchedule(ctx, id, change)
+func (a *api) changeSchedule(ctx context.Context, req *changeRequest, change func(*riverbeat.Schedule) error) (*answer[*schedule], error) {
+	s, err := a.Catalog.ChangeSchedule(ctx, req.ID, func(s *riverbeat.Schedule) error {
+		if err := req.IfMatch.Check(s.Version); err != nil {
+			return err
+		}
+		return change(s)
+	})
 	if err != nil {
 		return nil, err
 	}
 	return ok(scheduleOf(s)), nil
 }
 
-func (a *api) deleteSchedule(ctx context.Context, req *scheduleRequest) (*answer[nothing], error) {
-	if err := a.Catalog.DeleteSchedule(ctx, req.ID); err != nil {
+func (a *api) deleteSchedule(ctx context.Context, req *changeRequest) (*answer[nothing], error) {
+	if err := a.Catalog.DeleteSchedule(ctx, req.ID, req.IfMatch.Expected); err != nil {
 		return nil, err
 	}
 	return noContent(), nil

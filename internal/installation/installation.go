@@ -35,6 +35,9 @@ func (i *Installation) Pause(ctx context.Context, reason string) (*riverbeat.Ins
 	if err := riverbeat.ValidatePauseReason(reason); err != nil {
 		return nil, err
 	}
+	if postgres.IsDry(ctx) {
+		return i.read(ctx, func(tx *postgres.Tx) error { return tx.Pause(ctx, reason) })
+	}
 	// First the pause is written, so that no claim begins any more, and then
 	// those that have begun are waited for. In one transaction it could not be
 	// seen before they have ended, and there would always be new ones.

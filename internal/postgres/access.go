@@ -245,3 +245,44 @@ func apiKey(row dbq.ApiKey) *riverbeat.APIKey {
 		LastUsedAt: utc(row.LastUsedAt), RotatedFrom: deref(row.RotatedFrom),
 	}
 }
+
+// Answer is what a request was answered with.
+type Answer struct {
+	Status   int
+	Body     json.RawMessage // nil: none
+	Location string          // "": none
+	ETag     string          // "": none
+}
+
+// TryLockRequest keeps others from carrying out the request with a key of an actor
+// until the transaction ends; false if somebody is at it.
+func (tx *Tx) TryLockRequest(ctx context.Context, actor, key string) (bool, error) {
+	lock := riverbeat.AdvisoryKey(tx.schema, "request", actor+"\n"+key)
+	return tx.q.TryLockRequest(ctx, tx.Tx, lock)
+}
+
+// Answer reads the answer that the request with a key of an actor was given within
+// the last day, and the digest of that request; nil if there was none.
+func (tx *Tx) Answer(ctx context.Context, actor, key string) (answer *Answer, digest []byte, err error) {
+	row, err := tx.q.GetAnswer(ctx, tx.Tx, &dbq.GetAnswerParams{Actor: actor, Key: key})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return &Answer{Status: int(row.Status), Body: row.Response, Location: row.Location, ETag: row.Etag}, row.RequestDigest, nil
+}
+
+// SaveAnswer keeps the answer of a request for a day.
+func (tx *Tx) SaveAnswer(ctx context.Context, actor, key string, digest []byte, a *Answer) error {
+	return tx.q.SaveAnswer(ctx, tx.Tx, &dbq.SaveAnswerParams{
+		Actor: actor, Key: key, RequestDigest: digest, Status: int32(a.Status), //nolint:gosec // of HTTP
+		Response: a.Body, Location: a.Location, Etag: a.ETag,
+	})
+}
+
+// ForgetAnswers deletes at most limit answers that are kept no longer.
+func (tx *Tx) ForgetAnswers(ctx context.Context, limit int) error {
+	return tx.q.ForgetAnswers(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
+}

@@ -178,9 +178,13 @@ func (db *DB) Pool() *pgxpool.Pool {
 // InTx runs fn in a transaction (READ COMMITTED) and commits it if fn returns
 // nil. Its changes are those of the actor of ctx (WithActor). It runs fn again, up to five times, when Postgres ends the transaction
 // for a deadlock (40P01) or a serialization failure (40001), so fn must do
-// nothing that a rollback does not undo.
+// nothing that a rollback does not undo. If ctx is within a transaction
+// (Tx.Within), fn is a part of that one, and it is run again as a whole.
 func (db *DB) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	const tries = 5
+	if outer, ok := ctx.Value(withinKey{}).(*Tx); ok {
+		return translate(outer.Savepoint(ctx, fn))
+	}
 	for try := 1; ; try++ {
 		err := db.inTx(ctx, fn)
 		if err == nil || try == tries || !again(err) {
@@ -194,6 +198,38 @@ func (db *DB) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 		}
 	}
 }
+
+type withinKey struct{}
+
+// Within answers a context in which everything that InTx does is a part of tx: the
+// use cases that are called with it, one after another, commit with tx or not at
+// all.
+func (tx *Tx) Within(ctx context.Context) context.Context {
+	return context.WithValue(ctx, withinKey{}, tx)
+}
+
+type dryKey struct{}
+
+// errDry undoes what a dry run did.
+var errDry = errors.New("a dry run leaves nothing")
+
+// DryRun runs fn with a context in which everything that InTx does is undone at the
+// end, whatever it was told.
+func (db *DB) DryRun(ctx context.Context, fn func(ctx context.Context) error) error {
+	err := db.InTx(ctx, func(tx *Tx) error {
+		if err := fn(context.WithValue(tx.Within(ctx), dryKey{}, true)); err != nil {
+			return err
+		}
+		return errDry
+	})
+	if errors.Is(err, errDry) {
+		return nil
+	}
+	return err
+}
+
+// IsDry tells whether ctx is of a DryRun.
+func IsDry(ctx context.Context) bool { return ctx.Value(dryKey{}) != nil }
 
 // Snapshot runs fn in a transaction that only reads, and whose statements all see
 // the database as it is at the first of them.

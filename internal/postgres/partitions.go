@@ -15,7 +15,7 @@ const week = 7 * 24 * time.Hour
 // Partitions makes the weekly partitions of runs, and remembers which exist.
 // It is safe for concurrent use. Each is made in a transaction of its own,
 // while no other is open: one that waits for a second connection of its pool
-// can wait for ever.
+// can wait for ever. (Within a transaction, Tx.Within, it is made in that one.)
 type Partitions struct {
 	db *DB
 

@@ -128,6 +128,29 @@ func KeyIDOf(text string) string {
 	return hex.EncodeToString(KeyDigest(text)[:6])
 }
 
+// Expected says which version a thing must have to be changed. The zero value is
+// whichever.
+type Expected struct {
+	// Given tells that it matters at all: then the version must be one of Versions,
+	// or, with Any, the thing must be there.
+	Given    bool
+	Any      bool
+	Versions []int
+}
+
+// Check is PreconditionFailed unless a thing may be changed that has a version; 0
+// is a thing that is not there.
+func (e Expected) Check(version int) error {
+	switch {
+	case !e.Given, e.Any && version > 0, slices.Contains(e.Versions, version):
+		return nil
+	case version == 0:
+		return Errorf(PreconditionFailed, "version_mismatch", "There is no such thing that could have the version asked for by If-Match.")
+	}
+	return Errorf(PreconditionFailed, "version_mismatch",
+		"It was changed since it was read: its version is %d. Read it again, and decide anew.", version)
+}
+
 // AuditEntry is one change: who made it, when, from where, and of what.
 type AuditEntry struct {
 	ID     int64

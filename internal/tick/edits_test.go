@@ -230,7 +230,7 @@ func TestEditsReplayAndLoseNothing(t *testing.T) {
 				switch random.IntN(20) {
 				case 0:
 					create(n, random)
-					err = n.catalog.DeleteSchedule(t.Context(), pick(random, true))
+					err = n.catalog.DeleteSchedule(t.Context(), pick(random, true), riverbeat.Expected{})
 				case 1:
 					_, err = n.history.RunNow(t.Context(), pick(random, false), history.Overrides{})
 				default:

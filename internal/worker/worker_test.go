@@ -496,7 +496,7 @@ func TestNoTickIsLostOrDoubledByTwoNodesAndEdits(t *testing.T) {
 		short.Stop()
 	}
 	for _, s := range schedules {
-		require.NoError(t, b.catalog.DeleteSchedule(t.Context(), s.ID))
+		require.NoError(t, b.catalog.DeleteSchedule(t.Context(), s.ID, riverbeat.Expected{}))
 	}
 	var holes, doubled, recorded int
 	require.NoError(t, b.Pool.QueryRow(t.Context(), `

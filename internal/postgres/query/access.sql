@@ -45,3 +45,32 @@ LIMIT @max_items;
 
 -- name: Audit :exec
 SELECT audit(@action, @object_type, @object_id, sqlc.narg('before')::jsonb, sqlc.narg('after')::jsonb);
+
+-- name: TryLockRequest :one
+SELECT pg_try_advisory_xact_lock(@key)::boolean AS locked;
+
+-- name: GetAnswer :one
+SELECT request_digest, coalesce(status, 0)::int AS status, response, location, etag
+FROM idempotency_keys
+WHERE actor = @actor AND key = @key AND created_at > statement_timestamp() - interval '24 hours';
+
+-- In the place of one that is too old, if there is one.
+-- name: SaveAnswer :exec
+INSERT INTO idempotency_keys (actor, key, request_digest, status, response, location, etag)
+VALUES (@actor, @key, @request_digest, @status::int, sqlc.narg('response')::json, @location, @etag)
+ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE
+SET request_digest = excluded.request_digest,
+    status = excluded.status,
+    response = excluded.response,
+    location = excluded.location,
+    etag = excluded.etag,
+    created_at = statement_timestamp();
+
+-- name: ForgetAnswers :exec
+DELETE FROM idempotency_keys
+WHERE (actor, key) IN (
+    SELECT actor, key
+    FROM idempotency_keys
+    WHERE created_at < statement_timestamp() - interval '24 hours'
+    LIMIT @max_items
+);

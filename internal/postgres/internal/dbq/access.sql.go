@@ -59,6 +59,21 @@ func (q *Queries) CountAPIKeys(ctx context.Context, db DBTX) (CountAPIKeysRow, e
 	return i, err
 }
 
+const forgetAnswers = `-- name: ForgetAnswers :exec
+DELETE FROM idempotency_keys
+WHERE (actor, key) IN (
+    SELECT actor, key
+    FROM idempotency_keys
+    WHERE created_at < statement_timestamp() - interval '24 hours'
+    LIMIT $1
+)
+`
+
+func (q *Queries) ForgetAnswers(ctx context.Context, db DBTX, maxItems int32) error {
+	_, err := db.Exec(ctx, forgetAnswers, maxItems)
+	return err
+}
+
 const getAPIKey = `-- name: GetAPIKey :one
 SELECT id, name, role, digest, created_by, created_at, expires_at, revoked_at, last_used_at, rotated_from FROM api_keys WHERE id = $1
 `
@@ -77,6 +92,38 @@ func (q *Queries) GetAPIKey(ctx context.Context, db DBTX, id string) (ApiKey, er
 		&i.RevokedAt,
 		&i.LastUsedAt,
 		&i.RotatedFrom,
+	)
+	return i, err
+}
+
+const getAnswer = `-- name: GetAnswer :one
+SELECT request_digest, coalesce(status, 0)::int AS status, response, location, etag
+FROM idempotency_keys
+WHERE actor = $1 AND key = $2 AND created_at > statement_timestamp() - interval '24 hours'
+`
+
+type GetAnswerParams struct {
+	Actor string
+	Key   string
+}
+
+type GetAnswerRow struct {
+	RequestDigest []byte
+	Status        int32
+	Response      []byte
+	Location      string
+	Etag          string
+}
+
+func (q *Queries) GetAnswer(ctx context.Context, db DBTX, arg *GetAnswerParams) (GetAnswerRow, error) {
+	row := db.QueryRow(ctx, getAnswer, arg.Actor, arg.Key)
+	var i GetAnswerRow
+	err := row.Scan(
+		&i.RequestDigest,
+		&i.Status,
+		&i.Response,
+		&i.Location,
+		&i.Etag,
 	)
 	return i, err
 }
@@ -190,6 +237,53 @@ func (q *Queries) LockAPIKey(ctx context.Context, db DBTX, id string) (ApiKey, e
 		&i.RotatedFrom,
 	)
 	return i, err
+}
+
+const saveAnswer = `-- name: SaveAnswer :exec
+INSERT INTO idempotency_keys (actor, key, request_digest, status, response, location, etag)
+VALUES ($1, $2, $3, $4::int, $5::json, $6, $7)
+ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE
+SET request_digest = excluded.request_digest,
+    status = excluded.status,
+    response = excluded.response,
+    location = excluded.location,
+    etag = excluded.etag,
+    created_at = statement_timestamp()
+`
+
+type SaveAnswerParams struct {
+	Actor         string
+	Key           string
+	RequestDigest []byte
+	Status        int32
+	Response      []byte
+	Location      string
+	Etag          string
+}
+
+// In the place of one that is too old, if there is one.
+func (q *Queries) SaveAnswer(ctx context.Context, db DBTX, arg *SaveAnswerParams) error {
+	_, err := db.Exec(ctx, saveAnswer,
+		arg.Actor,
+		arg.Key,
+		arg.RequestDigest,
+		arg.Status,
+		arg.Response,
+		arg.Location,
+		arg.Etag,
+	)
+	return err
+}
+
+const tryLockRequest = `-- name: TryLockRequest :one
+SELECT pg_try_advisory_xact_lock($1)::boolean AS locked
+`
+
+func (q *Queries) TryLockRequest(ctx context.Context, db DBTX, key int64) (bool, error) {
+	row := db.QueryRow(ctx, tryLockRequest, key)
+	var locked bool
+	err := row.Scan(&locked)
+	return locked, err
 }
 
 const updateAPIKey = `-- name: UpdateAPIKey :one

@@ -116,6 +116,7 @@ type FeatureFlag struct {
 	UpdatedAt time.Time
 }
 
+// The answers of requests with an Idempotency-Key, written in the transaction of what they did; kept for a day.
 type IdempotencyKey struct {
 	Actor         string
 	Key           string
@@ -123,6 +124,8 @@ type IdempotencyKey struct {
 	Status        *int16
 	Response      []byte
 	CreatedAt     time.Time
+	Location      string
+	Etag          string
 }
 
 // One row: which cluster and database this is, and whether it is paused.
