@@ -207,7 +207,7 @@ func (n *node) worker() (*worker.Worker, error) {
 		host = "unknown"
 	}
 	node := postgres.Node{
-		ID: n.id, Host: host, Version: version, Tasks: registry.Names(), Queues: n.cfg.Queues,
+		ID: n.id, Host: host, Version: version, TZDataVersion: tzdataVersion(zoneDirs), Tasks: registry.Names(), Queues: n.cfg.Queues,
 	}
 	return worker.New(worker.Config{
 		DB: n.db,

@@ -41,6 +41,7 @@ var Routes = []Route{
 	{"GET /api/v1/runs", riverbeat.Viewer},
 	{"GET /api/v1/runs/{id}", riverbeat.Viewer},
 	{"GET /api/v1/installation", riverbeat.Viewer},
+	{"GET /api/v1/nodes", riverbeat.Viewer},
 	{"GET /api/v1/audit", riverbeat.Viewer},
 	{"GET /riverui/{page...}", riverbeat.Viewer},
 

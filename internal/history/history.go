@@ -37,15 +37,41 @@ func (h *History) Run(ctx context.Context, id uuid.UUID) (*riverbeat.Run, error)
 	return r, err
 }
 
-// ListRuns reads a page of runs, newest nominal time first; next is nil on the
-// last one. With a schedule that neither exists nor has runs it is NotFound.
+// RunDetail reads a run with what else there is to say of it; NotFound if there is
+// none.
+func (h *History) RunDetail(ctx context.Context, id uuid.UUID) (*riverbeat.RunDetail, error) {
+	const maxBlocked = 100
+	d := &riverbeat.RunDetail{}
+	err := h.db.InTx(ctx, func(tx *postgres.Tx) (err error) {
+		if d.Run, err = tx.Run(ctx, id); err != nil {
+			return err
+		}
+		if d.Attempts, err = tx.Attempts(ctx, d.Run); err != nil {
+			return err
+		}
+		d.Blocks, err = tx.BlockedRuns(ctx, d.Run, maxBlocked)
+		return err
+	})
+	return d, err
+}
+
+// ListRuns reads a page of runs, newest nominal time first; next is where the next
+// one begins, nil on the last one. A page with a rare state, say, may be short, or
+// empty, and not be the last. With a schedule that neither exists nor has runs it
+// is NotFound.
 func (h *History) ListRuns(ctx context.Context, f *postgres.RunFilter) (page []*riverbeat.Run, next *uuid.UUID, err error) {
 	more := *f
 	more.Limit++
 	err = h.db.InTx(ctx, func(tx *postgres.Tx) error {
 		page, err = tx.ListRuns(ctx, &more)
-		if err == nil && len(page) == 0 && f.ScheduleID != nil && f.After == nil {
-			_, err = tx.Schedule(ctx, *f.ScheduleID)
+		switch {
+		case err != nil:
+		case len(page) == 0 && f.ScheduleID != nil && f.After == nil:
+			if next, err = tx.LookedThrough(ctx, f); err == nil && next == nil {
+				_, err = tx.Schedule(ctx, *f.ScheduleID)
+			}
+		case len(page) <= f.Limit:
+			next, err = tx.LookedThrough(ctx, f)
 		}
 		return err
 	})

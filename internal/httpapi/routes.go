@@ -82,7 +82,7 @@ func (a *api) routes() {
 	}, a.runNow)
 	handle(a, get, schedule+"/runs", operation{
 		id: "list-runs-of-schedule", tag: tagSchedules, summary: "List the runs of a schedule", failures: notFound,
-		description: "The newest nominal time first.",
+		description: "The newest nominal time first. With state, trigger, category or tags a page looks at a bounded number of runs: it may have fewer items than it could, even none, and the list goes on as long as there is a next_page_token.",
 	}, a.listScheduleRuns)
 	handle(a, get, schedule+"/next", operation{
 		id: "next-ticks", tag: tagSchedules, summary: "The next ticks of a schedule", failures: both,
@@ -127,7 +127,7 @@ func (a *api) routes() {
 
 	handle(a, get, runsPath, operation{
 		id: "list-runs", tag: tagRuns, summary: "List runs",
-		description: "The newest nominal time first.",
+		description: "The newest nominal time first. With state, trigger, category or tags a page looks at a bounded number of runs: it may have fewer items than it could, even none, and the list goes on as long as there is a next_page_token.",
 	}, a.listRuns)
 	handle(a, get, run, operation{
 		id: "get-run", tag: tagRuns, summary: "Read a run", failures: notFound,
@@ -144,6 +144,10 @@ func (a *api) routes() {
 	handle(a, get, installationPath, operation{
 		id: "get-installation", tag: tagInstallation, summary: "Read the state of the installation",
 	}, a.getInstallation)
+	handle(a, get, apiPath+"/nodes", operation{
+		id: "list-nodes", tag: tagInstallation, summary: "List the nodes",
+		description: "Those that work, or did within the last day; the ones seen last first. Nodes that only serve the API are not on the list.",
+	}, a.listNodes)
 	handle(a, post, apiPath+"/pause", operation{
 		id: "pause", tag: tagInstallation, summary: "Pause the whole installation",
 		description: "When this has answered, no tick fires until it is resumed. None is lost: on resuming, each is run, caught up with or recorded as missed by the rules for late ones. What is queued, lines and run-now are not held. If it is paused already, that pause stands.",

@@ -51,6 +51,36 @@ type run struct {
 	MissedUntil       *time.Time      `json:"missed_until" doc:"For state missed: the last tick of the gap."`
 	MissedCount       *int            `json:"missed_count" doc:"For state missed: how many ticks; null if more than 10,000."`
 	RequestedBy       *string         `json:"requested_by"`
+	Attempts          []attempt       `json:"attempts,omitzero" nullable:"false" doc:"Only where one run is read: its attempts, as long as River keeps their job."`
+	Blocks            []blockedRun    `json:"blocks,omitzero" nullable:"false" doc:"Only where one run is read: the runs that it is or was in the way of; the first 100."`
+}
+
+type attempt struct {
+	Attempt int        `json:"attempt"`
+	EndedAt *time.Time `json:"ended_at" doc:"Null: it is under way."`
+	Error   *string    `json:"error" doc:"Null: it did not fail."`
+}
+
+type blockedRun struct {
+	ID           uuid.UUID  `json:"id" format:"uuid"`
+	ScheduleID   *uuid.UUID `json:"schedule_id" format:"uuid"`
+	ScheduleName string     `json:"schedule_name"`
+	ScheduledFor time.Time  `json:"scheduled_for"`
+	State        runState   `json:"state" doc:"As it is now."`
+	Reason       *string    `json:"reason"`
+}
+
+// detailOf is a run with all that there is to say of it.
+func detailOf(d *riverbeat.RunDetail) *run {
+	shown := runOf(d.Run)
+	shown.Attempts, shown.Blocks = []attempt{}, []blockedRun{}
+	for _, a := range d.Attempts {
+		shown.Attempts = append(shown.Attempts, attempt{a.Number, a.EndedAt, orNull(a.Error)})
+	}
+	for _, b := range d.Blocks {
+		shown.Blocks = append(shown.Blocks, blockedRun{b.ID, b.ScheduleID, b.ScheduleName, b.ScheduledFor, runState(b.State), orNull(b.Reason)})
+	}
+	return shown
 }
 
 type lostLife struct {
@@ -138,11 +168,11 @@ type runRequest struct {
 }
 
 func (a *api) getRun(ctx context.Context, req *runRequest) (*answer[*run], error) {
-	r, err := a.History.Run(ctx, req.ID)
+	d, err := a.History.RunDetail(ctx, req.ID)
 	if err != nil {
 		return nil, err
 	}
-	return ok(runOf(r)), nil
+	return ok(detailOf(d)), nil
 }
 
 func (a *api) cancelRun(ctx context.Context, req *runRequest) (*answer[*run], error) {
@@ -166,6 +196,8 @@ type runFilter struct {
 	State    []runState   `query:"state" doc:"In this state. May be repeated; one must match."`
 	TaskName *string      `query:"task_name" doc:"Of this task."`
 	Trigger  []runTrigger `query:"trigger" doc:"Asked for by this. May be repeated; one must match."`
+	Category *string      `query:"category" doc:"Of this category; empty: of none."`
+	Tags     []string     `query:"tags" doc:"With this tag. May be repeated; all must match."`
 	From     *time.Time   `query:"from" doc:"With scheduled_for at it or after."`
 	To       *time.Time   `query:"to" doc:"With scheduled_for before it."`
 	pageParams
@@ -194,7 +226,10 @@ func (a *api) listScheduleRuns(ctx context.Context, req *listScheduleRunsRequest
 }
 
 func (a *api) pageOfRuns(ctx context.Context, scheduleID *uuid.UUID, req *runFilter) (*answer[list[*run]], error) {
-	f := postgres.RunFilter{ScheduleID: scheduleID, TaskName: req.TaskName, From: req.From, To: req.To}
+	f := postgres.RunFilter{
+		ScheduleID: scheduleID, TaskName: req.TaskName, Category: req.Category, Tags: slices.Sorted(slices.Values(req.Tags)),
+		From: req.From, To: req.To,
+	}
 	for _, state := range slices.Sorted(slices.Values(req.State)) {
 		f.State = append(f.State, riverbeat.State(state))
 	}

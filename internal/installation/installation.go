@@ -27,6 +27,17 @@ func (i *Installation) Read(ctx context.Context) (*riverbeat.Installation, error
 	return i.read(ctx, func(*postgres.Tx) error { return nil })
 }
 
+// Nodes reads the nodes that live or did within the last day, those seen last
+// first.
+func (i *Installation) Nodes(ctx context.Context) (nodes []*riverbeat.Node, err error) {
+	const most = 1_000
+	err = i.db.InTx(ctx, func(tx *postgres.Tx) error {
+		nodes, err = tx.ListNodes(ctx, most)
+		return err
+	})
+	return nodes, err
+}
+
 // Pause stops all ticks, for a reason. When it has answered, no tick fires until
 // Resume; what is queued, lines and requests are not held. Ticks are not lost:
 // on resuming, the rules for late ones apply. If there is a pause, it stands as

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -141,4 +142,25 @@ func (tx *Tx) PauseAt(ctx context.Context, at time.Time) (*riverbeat.Pause, erro
 		return nil, nil //nolint:nilnil // no pause is no error
 	}
 	return p, nil
+}
+
+// ListNodes reads at most limit nodes, those seen last first. Alive is who was seen
+// within the life of a session.
+func (tx *Tx) ListNodes(ctx context.Context, limit int) ([]*riverbeat.Node, error) {
+	rows, err := tx.q.ListNodes(ctx, tx.Tx, &dbq.ListNodesParams{LivesSeconds: SessionLife.Seconds(), MaxItems: int32(limit)}) //nolint:gosec // a page
+	if err != nil {
+		return nil, err
+	}
+	nodes := make([]*riverbeat.Node, len(rows))
+	for i, row := range rows {
+		n := &riverbeat.Node{
+			ID: row.ID, Host: row.Host, Version: row.Version, TZDataVersion: row.TzdataVersion,
+			StartedAt: row.StartedAt.UTC(), LastSeenAt: row.LastSeenAt.UTC(), Alive: row.Alive, Running: int(row.Running),
+		}
+		if err := errors.Join(json.Unmarshal(row.Tasks, &n.Tasks), json.Unmarshal(row.Queues, &n.Queues)); err != nil {
+			return nil, fmt.Errorf("read the node %s: %w", row.ID, err)
+		}
+		nodes[i] = n
+	}
+	return nodes, nil
 }

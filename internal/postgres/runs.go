@@ -304,6 +304,69 @@ func (tx *Tx) WaitingAhead(ctx context.Context, r *riverbeat.Run) (int, error) {
 	return int(n), err
 }
 
+// Attempts reads the attempts of a run that River knows of: those of its job, as
+// long as that is kept.
+func (tx *Tx) Attempts(ctx context.Context, r *riverbeat.Run) ([]riverbeat.Attempt, error) {
+	if r.JobID == nil || r.Attempt == 0 {
+		return nil, nil
+	}
+	row, err := tx.q.JobErrors(ctx, tx.Tx, *r.JobID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var failed []struct {
+		Attempt int
+		At      time.Time
+		Error   string
+	}
+	if err := json.Unmarshal(row.Errors, &failed); err != nil {
+		return nil, fmt.Errorf("read the errors of job %d: %w", *r.JobID, err)
+	}
+	before := r.Attempt - int(row.Attempt) // those of other lives
+	var attempts []riverbeat.Attempt
+	for _, f := range failed {
+		at := f.At.UTC()
+		attempts = append(attempts, riverbeat.Attempt{Number: before + f.Attempt, EndedAt: &at, Error: f.Error})
+	}
+	if n := len(attempts); n == 0 || attempts[n-1].Number < r.Attempt {
+		attempts = append(attempts, riverbeat.Attempt{Number: r.Attempt, EndedAt: r.FinishedAt})
+	}
+	return attempts, nil
+}
+
+// BlockedRuns reads at most limit runs that a run is or was in the way of.
+func (tx *Tx) BlockedRuns(ctx context.Context, r *riverbeat.Run, limit int) ([]riverbeat.BlockedRun, error) {
+	if r.LockKey == "" || r.State == riverbeat.Skipped || r.State == riverbeat.Missed {
+		return nil, nil
+	}
+	now, err := tx.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	until := now
+	if r.FinishedAt != nil {
+		until = *r.FinishedAt
+	}
+	rows, err := tx.q.BlockedRuns(ctx, tx.Tx, &dbq.BlockedRunsParams{
+		TaskName: r.TaskName, ID: r.ID, Since: r.ScheduledFor.Add(-time.Hour), Until: until.Add(time.Minute),
+		LookedThrough: lookedThrough, MaxItems: int32(limit), //nolint:gosec // a page
+	})
+	if err != nil {
+		return nil, err
+	}
+	blocked := make([]riverbeat.BlockedRun, len(rows))
+	for i, row := range rows {
+		blocked[i] = riverbeat.BlockedRun{
+			ID: row.ID, ScheduleID: row.ScheduleID, ScheduleName: row.ScheduleName, ScheduledFor: row.ScheduledFor.UTC(),
+			State: riverbeat.State(row.State), Reason: riverbeat.Reason(deref(row.Reason)),
+		}
+	}
+	return blocked, nil
+}
+
 // RunFilter picks a page of runs, newest nominal time first. A nil or zero
 // field picks all.
 type RunFilter struct {
@@ -311,13 +374,22 @@ type RunFilter struct {
 	TaskName   *string
 	State      []riverbeat.State
 	Trigger    []riverbeat.Trigger
+	Category   *string    // "" picks those without
+	Tags       []string   // all of them
 	From       *time.Time // scheduled_for at or after it
 	To         *time.Time // scheduled_for before it
-	After      *uuid.UUID // the last run of the page before
+	After      *uuid.UUID // the run that the page before ended with
 	Limit      int        // items, at least 1
 }
 
-// ListRuns reads a page of runs.
+// lookedThrough is how many runs are looked at for a page at most. No index has
+// states, which change all the time, nor what else is rarely asked for: a rare one
+// among ten million runs would be searched for in all of them.
+const lookedThrough = 5_000
+
+// ListRuns reads a page of runs. With State, Trigger, Category or Tags it looks at
+// no more than so many runs, and the page may be short, or empty, where there are
+// more behind it: LookedThrough says where.
 func (tx *Tx) ListRuns(ctx context.Context, f *RunFilter) ([]*riverbeat.Run, error) {
 	const list = `
 SELECT *
@@ -325,39 +397,29 @@ FROM runs
 WHERE %s
 ORDER BY scheduled_for DESC, id DESC
 LIMIT @limit`
-	args := pgx.StrictNamedArgs{"limit": f.Limit}
-	where := []string{"true"}
-	filter := func(condition, name string, value any) {
-		where = append(where, condition)
-		args[name] = value
+	// The scan ends as soon as there are enough.
+	const sift = `
+SELECT *
+FROM (
+    SELECT *
+    FROM runs
+    WHERE %s
+    ORDER BY scheduled_for DESC, id DESC
+    LIMIT @looked_through
+) AS looked
+WHERE %s
+LIMIT @limit`
+	among, sieve, args, err := f.conditions()
+	if err != nil {
+		return nil, err
 	}
-	if f.ScheduleID != nil {
-		filter("schedule_id = @schedule_id", "schedule_id", *f.ScheduleID)
+	args["limit"] = f.Limit
+	query := fmt.Sprintf(list, among)
+	if sieve != "" {
+		args["looked_through"] = lookedThrough
+		query = fmt.Sprintf(sift, among, sieve)
 	}
-	if f.TaskName != nil {
-		filter("task_name = @task_name", "task_name", *f.TaskName)
-	}
-	if len(f.State) > 0 {
-		filter("state = ANY(@state)", "state", f.State)
-	}
-	if len(f.Trigger) > 0 {
-		filter("trigger = ANY(@trigger)", "trigger", f.Trigger)
-	}
-	if f.From != nil {
-		filter("scheduled_for >= @from", "from", *f.From)
-	}
-	if f.To != nil {
-		filter("scheduled_for < @to", "to", *f.To)
-	}
-	if f.After != nil {
-		at, ok := riverbeat.RunTime(*f.After)
-		if !ok {
-			return nil, riverbeat.InvalidField("invalid_page_token", "page_token", "is not one that this list gave")
-		}
-		filter("(scheduled_for, id) < (@after_time, @after_id)", "after_id", *f.After)
-		args["after_time"] = at
-	}
-	rows, err := tx.Query(ctx, fmt.Sprintf(list, strings.Join(where, "\n    AND ")), args)
+	rows, err := tx.Query(ctx, query, args)
 	if err != nil {
 		return nil, err
 	}
@@ -366,6 +428,74 @@ LIMIT @limit`
 		return nil, err
 	}
 	return runs(found)
+}
+
+// LookedThrough is the last run that ListRuns has looked at for a page that is
+// short; nil if it has looked at all.
+func (tx *Tx) LookedThrough(ctx context.Context, f *RunFilter) (*uuid.UUID, error) {
+	const last = `
+SELECT id
+FROM runs
+WHERE %s
+ORDER BY scheduled_for DESC, id DESC
+OFFSET @looked_through - 1
+LIMIT 1`
+	among, sieve, args, err := f.conditions()
+	if err != nil || sieve == "" {
+		return nil, err
+	}
+	args["looked_through"] = lookedThrough
+	var id uuid.UUID
+	err = tx.QueryRow(ctx, fmt.Sprintf(last, among), pgx.NamedArgs(args)).Scan(&id) // those of the sieve are left over
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil //nolint:nilnil // says its comment
+	}
+	return &id, err
+}
+
+// conditions are those that an index or the partitions answer, and those that are
+// asked of each row, "" if there are none.
+func (f *RunFilter) conditions() (among, sieve string, args pgx.StrictNamedArgs, err error) {
+	args = pgx.StrictNamedArgs{}
+	indexed, others := []string{"true"}, []string(nil)
+	add := func(to *[]string, condition, name string, value any) {
+		*to = append(*to, condition)
+		args[name] = value
+	}
+	if f.ScheduleID != nil {
+		add(&indexed, "schedule_id = @schedule_id", "schedule_id", *f.ScheduleID)
+	}
+	if f.TaskName != nil {
+		add(&indexed, "task_name = @task_name", "task_name", *f.TaskName)
+	}
+	if f.From != nil {
+		add(&indexed, "scheduled_for >= @from", "from", *f.From)
+	}
+	if f.To != nil {
+		add(&indexed, "scheduled_for < @to", "to", *f.To)
+	}
+	if f.After != nil {
+		at, ok := riverbeat.RunTime(*f.After)
+		if !ok {
+			return "", "", nil, riverbeat.InvalidField("invalid_page_token", "page_token", "is not one that this list gave")
+		}
+		add(&indexed, "(scheduled_for, id) < (@after_time, @after_id)", "after_id", *f.After)
+		args["after_time"] = at
+	}
+	if len(f.State) > 0 {
+		add(&others, "state = ANY(@state)", "state", f.State)
+	}
+	if len(f.Trigger) > 0 {
+		add(&others, "trigger = ANY(@trigger)", "trigger", f.Trigger)
+	}
+	if f.Category != nil {
+		add(&others, "coalesce(category, '') = @category", "category", *f.Category)
+	}
+	if len(f.Tags) > 0 {
+		add(&others, "tags @> @tags", "tags", tagsJSON(f.Tags))
+	}
+	const and = "\n    AND "
+	return strings.Join(indexed, and), strings.Join(others, and), args, nil
 }
 
 func runs(rows []dbq.Run) ([]*riverbeat.Run, error) {

@@ -48,6 +48,20 @@ func (p *Pause) Covers(at time.Time) bool {
 	return !at.Before(p.PausedAt) && (p.ResumedAt == nil || at.Before(*p.ResumedAt))
 }
 
+// Node is a process that works, or did within the last day.
+type Node struct {
+	ID            uuid.UUID
+	Host          string
+	Version       string
+	TZDataVersion string
+	StartedAt     time.Time
+	LastSeenAt    time.Time
+	Alive         bool
+	Tasks         []string       // that it can do
+	Queues        map[string]int // that it works, and the most runs at once of each
+	Running       int            // jobs that it works right now
+}
+
 // MaxPauseReasonLength bounds the reason of a pause, in characters.
 const MaxPauseReasonLength = 500
 

@@ -113,6 +113,32 @@ type Run struct {
 	RequestedBy       string
 }
 
+// Attempt is one try of a run that has ended, or is under way.
+type Attempt struct {
+	Number  int        // of all lives together
+	EndedAt *time.Time // nil: it has not
+	Error   string     // "": it did not fail
+}
+
+// RunDetail is a run with what stands elsewhere about it.
+type RunDetail struct {
+	*Run
+	// Attempts are those that River still knows of, in their order.
+	Attempts []Attempt
+	// Blocks are runs that it is or was in the way of.
+	Blocks []BlockedRun
+}
+
+// BlockedRun is a run that another was in the way of.
+type BlockedRun struct {
+	ID           uuid.UUID
+	ScheduleID   *uuid.UUID
+	ScheduleName string
+	ScheduledFor time.Time
+	State        State
+	Reason       Reason
+}
+
 // LostLife is a life of a run that ended with its node.
 type LostLife struct {
 	JobID     int64     `json:"job_id"`

@@ -61,3 +61,17 @@ SELECT FROM installation FOR UPDATE;
 -- The last pause that began at a time or before it.
 -- name: PauseBefore :one
 SELECT * FROM pauses WHERE paused_at <= @at ORDER BY paused_at DESC, id DESC LIMIT 1;
+
+-- The nodes of the last day, those that live first.
+-- name: ListNodes :many
+SELECT
+    n.*,
+    (n.last_seen_at >= statement_timestamp() - make_interval(secs => @lives_seconds::float8))::boolean AS alive,
+    (
+        SELECT count(*)
+        FROM river_job AS j
+        WHERE j.state = 'running' AND j.attempted_by[cardinality(j.attempted_by)] = n.id::text
+    )::int AS running
+FROM nodes AS n
+ORDER BY n.last_seen_at DESC, n.id
+LIMIT @max_items;

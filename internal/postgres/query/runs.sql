@@ -221,3 +221,22 @@ SELECT create_runs_partition(@at)::boolean AS created;
 
 -- name: Now :one
 SELECT statement_timestamp()::timestamptz AS now;
+
+-- What River knows of a job's attempts.
+-- name: JobErrors :one
+SELECT attempt, coalesce(to_jsonb(errors), '[]')::jsonb AS errors FROM river_job WHERE id = @id;
+
+-- The runs that a run is or was in the way of, in the order of their times: of its
+-- task, from a while before it until it had ended. It looks at no more than so many.
+-- name: BlockedRuns :many
+SELECT id, scheduled_for, schedule_id, schedule_name, state, reason
+FROM (
+    SELECT id, scheduled_for, schedule_id, schedule_name, state, reason, blocked_by
+    FROM runs
+    WHERE task_name = @task_name AND scheduled_for >= @since AND scheduled_for <= @until
+    ORDER BY scheduled_for
+    LIMIT @looked_through
+) AS looked
+WHERE blocked_by = @id::uuid
+ORDER BY scheduled_for, id
+LIMIT @max_items;

@@ -7,6 +7,7 @@ package dbq
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/google/uuid"
@@ -89,6 +90,70 @@ func (q *Queries) Home(ctx context.Context, db DBTX) (HomeRow, error) {
 		&i.ActualDatabaseOid,
 	)
 	return i, err
+}
+
+const listNodes = `-- name: ListNodes :many
+SELECT
+    n.id, n.started_at, n.last_seen_at, n.host, n.version, n.tzdata_version, n.tasks, n.queues,
+    (n.last_seen_at >= statement_timestamp() - make_interval(secs => $1::float8))::boolean AS alive,
+    (
+        SELECT count(*)
+        FROM river_job AS j
+        WHERE j.state = 'running' AND j.attempted_by[cardinality(j.attempted_by)] = n.id::text
+    )::int AS running
+FROM nodes AS n
+ORDER BY n.last_seen_at DESC, n.id
+LIMIT $2
+`
+
+type ListNodesParams struct {
+	LivesSeconds float64
+	MaxItems     int32
+}
+
+type ListNodesRow struct {
+	ID            uuid.UUID
+	StartedAt     time.Time
+	LastSeenAt    time.Time
+	Host          string
+	Version       string
+	TzdataVersion string
+	Tasks         json.RawMessage
+	Queues        json.RawMessage
+	Alive         bool
+	Running       int32
+}
+
+// The nodes of the last day, those that live first.
+func (q *Queries) ListNodes(ctx context.Context, db DBTX, arg *ListNodesParams) ([]ListNodesRow, error) {
+	rows, err := db.Query(ctx, listNodes, arg.LivesSeconds, arg.MaxItems)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListNodesRow
+	for rows.Next() {
+		var i ListNodesRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.StartedAt,
+			&i.LastSeenAt,
+			&i.Host,
+			&i.Version,
+			&i.TzdataVersion,
+			&i.Tasks,
+			&i.Queues,
+			&i.Alive,
+			&i.Running,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const moveHere = `-- name: MoveHere :exec

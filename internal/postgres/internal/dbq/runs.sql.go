@@ -7,10 +7,79 @@ package dbq
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/google/uuid"
 )
+
+const blockedRuns = `-- name: BlockedRuns :many
+SELECT id, scheduled_for, schedule_id, schedule_name, state, reason
+FROM (
+    SELECT id, scheduled_for, schedule_id, schedule_name, state, reason, blocked_by
+    FROM runs
+    WHERE task_name = $1 AND scheduled_for >= $2 AND scheduled_for <= $3
+    ORDER BY scheduled_for
+    LIMIT $4
+) AS looked
+WHERE blocked_by = $5::uuid
+ORDER BY scheduled_for, id
+LIMIT $6
+`
+
+type BlockedRunsParams struct {
+	TaskName      string
+	Since         time.Time
+	Until         time.Time
+	LookedThrough int32
+	ID            uuid.UUID
+	MaxItems      int32
+}
+
+type BlockedRunsRow struct {
+	ID           uuid.UUID
+	ScheduledFor time.Time
+	ScheduleID   *uuid.UUID
+	ScheduleName string
+	State        string
+	Reason       *string
+}
+
+// The runs that a run is or was in the way of, in the order of their times: of its
+// task, from a while before it until it had ended. It looks at no more than so many.
+func (q *Queries) BlockedRuns(ctx context.Context, db DBTX, arg *BlockedRunsParams) ([]BlockedRunsRow, error) {
+	rows, err := db.Query(ctx, blockedRuns,
+		arg.TaskName,
+		arg.Since,
+		arg.Until,
+		arg.LookedThrough,
+		arg.ID,
+		arg.MaxItems,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []BlockedRunsRow
+	for rows.Next() {
+		var i BlockedRunsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.ScheduledFor,
+			&i.ScheduleID,
+			&i.ScheduleName,
+			&i.State,
+			&i.Reason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
 
 const cancelLine = `-- name: CancelLine :many
 UPDATE runs
@@ -312,6 +381,23 @@ func (q *Queries) HeadOfLine(ctx context.Context, db DBTX, lockKey string) (Head
 	row := db.QueryRow(ctx, headOfLine, lockKey)
 	var i HeadOfLineRow
 	err := row.Scan(&i.LineRank, &i.ScheduledFor, &i.RunID)
+	return i, err
+}
+
+const jobErrors = `-- name: JobErrors :one
+SELECT attempt, coalesce(to_jsonb(errors), '[]')::jsonb AS errors FROM river_job WHERE id = $1
+`
+
+type JobErrorsRow struct {
+	Attempt int16
+	Errors  json.RawMessage
+}
+
+// What River knows of a job's attempts.
+func (q *Queries) JobErrors(ctx context.Context, db DBTX, id int64) (JobErrorsRow, error) {
+	row := db.QueryRow(ctx, jobErrors, id)
+	var i JobErrorsRow
+	err := row.Scan(&i.Attempt, &i.Errors)
 	return i, err
 }
 
