@@ -56,6 +56,7 @@ var Routes = []Route{
 
 	// Who says what runs when.
 	{"POST /api/v1/schedules", riverbeat.Editor},
+	{"POST /api/v1/schedules/bulk", riverbeat.Editor},
 	{"PUT /api/v1/schedules/{id}", riverbeat.Editor},
 	{"PATCH /api/v1/schedules/{id}", riverbeat.Editor},
 	{"DELETE /api/v1/schedules/{id}", riverbeat.Editor},

@@ -98,6 +98,12 @@ func (a *api) routes() {
 		example:     `{"cron_expression": "30 2 * * *", "timezone": "Europe/Berlin", "after": "2026-03-28T00:00:00Z", "count": 3}`,
 	}, a.preview)
 
+	handle(a, post, schedulesPath+"/bulk", operation{
+		id: "change-schedules", tag: tagSchedules, summary: "Do something to many schedules",
+		description: "In one transaction, to at most 1,000, whose ticks wait until it has ended. An item that cannot be done is told with its error, and the others are done.",
+		example:     `{"filter": {"category": "office", "enabled": true}, "action": "tag", "tags": ["2026"]}`,
+	}, a.bulk)
+
 	handle(a, get, taskDefinitionsPath, operation{
 		id: "list-task-definitions", tag: tagTaskDefinitions, summary: "List task definitions",
 		description: "By name.",

@@ -141,6 +141,8 @@ type (
 	runTrigger      string
 	scheduleSort    string
 	role            string
+	bulkAction      string
+	bulkOutcome     string
 	verdict         string
 )
 
@@ -167,6 +169,26 @@ func (scheduleSort) choices() []string {
 
 func (role) choices() []string { return texts(riverbeat.Roles...) }
 
+// What is done to many schedules at once, and what becomes of each.
+const (
+	bulkEnable  bulkAction = "enable"
+	bulkDisable bulkAction = "disable"
+	bulkDelete  bulkAction = "delete"
+	bulkTag     bulkAction = "tag"
+	bulkUntag   bulkAction = "untag"
+	bulkRunNow  bulkAction = "run"
+
+	bulkDone      bulkOutcome = "done"
+	bulkUnchanged bulkOutcome = "unchanged"
+	bulkFailed    bulkOutcome = "failed"
+)
+
+func (bulkAction) choices() []string {
+	return texts(bulkEnable, bulkDisable, bulkDelete, bulkTag, bulkUntag, bulkRunNow)
+}
+
+func (bulkOutcome) choices() []string { return texts(bulkDone, bulkUnchanged, bulkFailed) }
+
 func (verdict) choices() []string { return texts(riverbeat.Verdicts()...) }
 
 // Schema describes the type in the OpenAPI document.
@@ -186,6 +208,12 @@ func (c scheduleSort) Schema(huma.Registry) *huma.Schema { return choiceSchema(c
 
 // Schema describes the type in the OpenAPI document.
 func (c role) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
+
+// Schema describes the type in the OpenAPI document.
+func (c bulkAction) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
+
+// Schema describes the type in the OpenAPI document.
+func (c bulkOutcome) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
 
 // Schema describes the type in the OpenAPI document.
 func (c verdict) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
