@@ -40,6 +40,8 @@ var Routes = []Route{
 	{"GET /api/v1/task-definitions/{task_name}", riverbeat.Viewer},
 	{"GET /api/v1/runs", riverbeat.Viewer},
 	{"GET /api/v1/runs/{id}", riverbeat.Viewer},
+	{"GET /api/v1/backfills", riverbeat.Viewer},
+	{"GET /api/v1/backfills/{id}", riverbeat.Viewer},
 	{"GET /api/v1/installation", riverbeat.Viewer},
 	{"GET /api/v1/nodes", riverbeat.Viewer},
 	{"GET /api/v1/audit", riverbeat.Viewer},
@@ -47,6 +49,8 @@ var Routes = []Route{
 
 	// Who sees to it that things run.
 	{"POST /api/v1/schedules/{id}/run", riverbeat.Operator},
+	{"POST /api/v1/schedules/{id}/backfill", riverbeat.Operator},
+	{"POST /api/v1/backfills/{id}/cancel", riverbeat.Operator},
 	{"POST /api/v1/runs/{id}/cancel", riverbeat.Operator},
 	{"POST /api/v1/runs/{id}/retry", riverbeat.Operator},
 	{"POST /api/v1/pause", riverbeat.Operator},

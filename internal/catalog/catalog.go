@@ -125,6 +125,11 @@ func (c *Catalog) ChangeSchedule(ctx context.Context, id uuid.UUID, change func(
 			changed = old
 			return nil
 		}
+		if old.Enabled && !s.Enabled {
+			if err := tx.CancelBackfills(ctx, id, riverbeat.ScheduleDisabled); err != nil {
+				return err
+			}
+		}
 		if err := c.settle(ctx, tx, old, clock); err != nil {
 			return err
 		}
@@ -157,6 +162,9 @@ func (c *Catalog) DeleteSchedule(ctx context.Context, id uuid.UUID, expected riv
 			return err
 		}
 		if err := expected.Check(s.Version); err != nil {
+			return err
+		}
+		if err := tx.CancelBackfills(ctx, id, riverbeat.ScheduleDeleted); err != nil {
 			return err
 		}
 		if err := c.settle(ctx, tx, s, clock); err != nil {

@@ -40,3 +40,26 @@ func audit(ctx context.Context, tx *postgres.Tx, action string, before, after *r
 	}
 	return tx.Audit(ctx, action, object, auditedOf(before), auditedOf(after))
 }
+
+// auditedBackfill is what the audit trail shows of a backfill.
+type auditedBackfill struct {
+	ScheduleID      uuid.UUID               `json:"schedule_id"`
+	ScheduleName    string                  `json:"schedule_name"`
+	From            time.Time               `json:"from"`
+	To              time.Time               `json:"to"`
+	ExecutionPolicy *riverbeat.Policy       `json:"execution_policy"`
+	OnlyMissing     bool                    `json:"only_missing"`
+	State           riverbeat.BackfillState `json:"state"`
+	Total           int                     `json:"total"`
+	Decided         int                     `json:"decided"`
+}
+
+func auditedBackfillOf(b *riverbeat.Backfill) *auditedBackfill {
+	return &auditedBackfill{
+		b.ScheduleID, b.ScheduleName, b.From, b.To, b.ExecutionPolicy, b.OnlyMissing, b.State, b.Total, b.Decided,
+	}
+}
+
+func backfillObject(b *riverbeat.Backfill) riverbeat.AuditObject {
+	return riverbeat.AuditObject{Type: "backfill", ID: b.ID.String()}
+}

@@ -104,20 +104,14 @@ func (a *api) bulk(ctx context.Context, req *bulkRequest) (*answer[*bulkAnswer],
 		}
 	}
 	var items []catalog.BulkItem
-	do := func(ctx context.Context) (err error) {
+	dry, err := a.maybeDry(ctx, in.DryRun, func(ctx context.Context) (err error) {
 		items, err = a.Catalog.Bulk(ctx, which, a.bulkStep(in))
 		return err
-	}
-	var err error
-	if valueOr(in.DryRun, false) {
-		err = a.Access.DryRun(ctx, do)
-	} else {
-		err = do(ctx)
-	}
+	})
 	if err != nil {
 		return nil, err
 	}
-	return ok(bulkAnswerOf(*in.Action, items, postgres.IsDry(ctx) || valueOr(in.DryRun, false))), nil
+	return ok(bulkAnswerOf(*in.Action, items, dry || postgres.IsDry(ctx))), nil
 }
 
 type bulkStep func(ctx context.Context, id uuid.UUID) (catalog.BulkItem, error)

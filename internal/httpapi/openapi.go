@@ -27,6 +27,7 @@ func newOpenAPI(version string) *huma.OpenAPI {
 			{Name: tagSchedules, Description: "A task, its arguments, a recurrence and a policy."},
 			{Name: tagTaskDefinitions, Description: "What can be run: parameters, executor, retries."},
 			{Name: tagRuns, Description: "What became of each tick and request."},
+			{Name: tagBackfills, Description: "Ranges of the past that are run."},
 			{Name: tagInstallation, Description: "All nodes of one database together."},
 			{Name: tagAccess, Description: "Keys, and who changed what."},
 			{Name: tagProcess, Description: "Whether this process lives and can serve."},
@@ -270,7 +271,7 @@ func (a *api) outputSchema(t reflect.Type) *huma.Schema {
 		a.outputSchema(f.Type)
 		p := s.Properties[jsonName(f)]
 		if f.Type.Kind() == reflect.Pointer && p.Type != "" {
-			p.Nullable = true
+			makeNullable(p)
 		}
 		if f.Type == reflect.TypeFor[duration]() {
 			p.Type, p.Extensions, p.Examples = huma.TypeString, nil, []any{"1h30m"}

@@ -185,6 +185,10 @@ func TestOpenAPIExamples(t *testing.T) {
 					made := c.ask(http.StatusCreated, "POST", schedules, `{"task_name": "echo", "cron_expression": "0 9 * * *"}`)
 					c.ask(http.StatusCreated, "POST", definitions, `{"task_name": "echo"}`)
 					id := made["id"].(string)
+					if strings.Contains(path, "backfills/") {
+						id = c.ask(http.StatusCreated, "POST", schedules+"/"+id+"/backfill",
+							`{"from": "2026-03-01T00:00:00Z", "to": "2026-03-08T00:00:00Z"}`)["id"].(string)
+					}
 					if strings.Contains(path, "api-keys/") {
 						id = c.ask(http.StatusCreated, "POST", "/api/v1/api-keys", `{"name": "x", "role": "viewer"}`)["id"].(string)
 					}

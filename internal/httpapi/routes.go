@@ -13,6 +13,7 @@ const (
 	taskDefinitionsPath = apiPath + "/task-definitions"
 	runsPath            = apiPath + "/runs"
 	installationPath    = apiPath + "/installation"
+	backfillsPath       = apiPath + "/backfills"
 	apiKeysPath         = apiPath + "/api-keys"
 )
 
@@ -21,6 +22,7 @@ const (
 	tagSchedules       = "Schedules"
 	tagTaskDefinitions = "Task definitions"
 	tagRuns            = "Runs"
+	tagBackfills       = "Backfills"
 	tagInstallation    = "Installation"
 	tagAccess          = "Access"
 	tagProcess         = "Process"
@@ -146,6 +148,23 @@ func (a *api) routes() {
 		id: "retry-run", tag: tagRuns, summary: "Run an ended run once more", failures: both,
 		description: "The same run, under a new job, with as many attempts as its task has now. 409 if it has not ended, if it never ran (skipped, missed, invalid_params: run its schedule now instead), or if another run with its lock key has not ended: blocked_by says which.",
 	}, a.retryRun)
+
+	handle(a, post, schedule+"/backfill", operation{
+		id: "backfill-schedule", tag: tagBackfills, summary: "Run the ticks of a range of the past", successes: made, failures: both,
+		description: "Enabled or not, and without touching next_run_at: each tick of the range becomes a run, once, at its own pace behind what ticks now. At most 10,000 ticks. What runs is the schedule as it is then; which ticks there are, as it is now.",
+		example:     `{"from": "2026-03-01T00:00:00Z", "to": "2026-03-08T00:00:00Z", "execution_policy": "queue", "only_missing": true}`,
+	}, a.backfillSchedule)
+	handle(a, get, backfillsPath, operation{
+		id: "list-backfills", tag: tagBackfills, summary: "List backfills",
+		description: "The newest first.",
+	}, a.listBackfills)
+	handle(a, get, backfillsPath+"/{id}", operation{
+		id: "get-backfill", tag: tagBackfills, summary: "How far a backfill has come", failures: notFound,
+	}, a.getBackfill)
+	handle(a, post, backfillsPath+"/{id}/cancel", operation{
+		id: "cancel-backfill", tag: tagBackfills, summary: "End a backfill", failures: both,
+		description: "No more of its ticks are run, and its runs that have not begun are cancelled; what runs goes on. 409 if it is over.",
+	}, a.cancelBackfill)
 
 	handle(a, get, installationPath, operation{
 		id: "get-installation", tag: tagInstallation, summary: "Read the state of the installation",

@@ -141,6 +141,7 @@ type (
 	runTrigger      string
 	scheduleSort    string
 	role            string
+	backfillState   string
 	bulkAction      string
 	bulkOutcome     string
 	verdict         string
@@ -183,6 +184,10 @@ const (
 	bulkFailed    bulkOutcome = "failed"
 )
 
+func (backfillState) choices() []string {
+	return texts(riverbeat.BackfillRunning, riverbeat.BackfillFinished, riverbeat.BackfillCancelled)
+}
+
 func (bulkAction) choices() []string {
 	return texts(bulkEnable, bulkDisable, bulkDelete, bulkTag, bulkUntag, bulkRunNow)
 }
@@ -208,6 +213,9 @@ func (c scheduleSort) Schema(huma.Registry) *huma.Schema { return choiceSchema(c
 
 // Schema describes the type in the OpenAPI document.
 func (c role) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
+
+// Schema describes the type in the OpenAPI document.
+func (c backfillState) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
 
 // Schema describes the type in the OpenAPI document.
 func (c bulkAction) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }

@@ -298,6 +298,9 @@ func job(run *riverbeat.Run, d *riverbeat.TaskDefinition) queue.Entry {
 	if d != nil {
 		e.Queue, e.Priority = d.Queue, d.Priority
 	}
+	if run.Trigger == riverbeat.TriggerBackfill {
+		e.Priority = riverbeat.BackfillPriority
+	}
 	return e
 }
 

@@ -182,6 +182,7 @@ func (w *Worker) begin(ctx context.Context) error {
 		}
 	})
 	w.background(ctx, w.cfg.Ticker.Run)
+	w.background(ctx, w.cfg.Ticker.RunBackfills)
 	w.background(ctx, w.listen)
 	return nil
 }

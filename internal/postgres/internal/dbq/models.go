@@ -93,20 +93,30 @@ type AuditLog struct {
 }
 
 type Backfill struct {
-	ID              uuid.UUID
-	ScheduleID      *uuid.UUID
-	ScheduleName    string
-	FromTime        time.Time
+	ID           uuid.UUID
+	ScheduleID   *uuid.UUID
+	ScheduleName string
+	// Ticks at it or after.
+	FromTime time.Time
+	// Ticks before it.
 	UntilTime       time.Time
 	ExecutionPolicy *string
 	OnlyMissing     bool
 	State           string
-	DecidedUntil    *time.Time
-	Total           int32
-	Decided         int32
-	RequestedBy     string
-	CreatedAt       time.Time
-	FinishedAt      *time.Time
+	// The mark: no tick at or before it is decided again.
+	DecidedUntil *time.Time
+	Total        int32
+	// Ticks that have become runs.
+	Decided        int32
+	RequestedBy    string
+	CreatedAt      time.Time
+	FinishedAt     *time.Time
+	CronExpression string
+	Timezone       string
+	// Ticks that had run already, of those with only_missing.
+	LeftOut   int32
+	Reason    *string
+	LastError string
 }
 
 type FeatureFlag struct {

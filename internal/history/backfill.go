@@ -1,0 +1,115 @@
+package history
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+
+	"riverbeat/internal/postgres"
+	"riverbeat/internal/riverbeat"
+)
+
+// Backfill begins a backfill of the ticks of a schedule, enabled or not; of given,
+// From, To, ExecutionPolicy and OnlyMissing are read. The nodes go on with it, at
+// their own pace. One without ticks is finished at once.
+func (h *History) Backfill(ctx context.Context, scheduleID uuid.UUID, given riverbeat.Backfill) (*riverbeat.Backfill, error) {
+	var made *riverbeat.Backfill
+	err := h.db.InTx(ctx, func(tx *postgres.Tx) error {
+		if err := tx.AtHome(ctx); err != nil {
+			return err
+		}
+		now, err := tx.Now(ctx)
+		if err != nil {
+			return err
+		}
+		if err := given.Validate(now); err != nil {
+			return err
+		}
+		s, err := tx.Schedule(ctx, scheduleID)
+		if err != nil {
+			return err
+		}
+		r, err := riverbeat.ParseRecurrence(s.CronExpression, s.Timezone)
+		if e, known := errors.AsType[*riverbeat.Error](err); known {
+			// It could be read when it was written: this request is not to blame.
+			return &riverbeat.Error{
+				Kind: riverbeat.Conflict, Code: "schedule_has_no_ticks",
+				Detail: "The schedule cannot be planned any more: " + e.Fields[0].Detail, Cause: err,
+			}
+		}
+		b := given
+		b.ScheduleID, b.ScheduleName, b.CronExpression, b.Timezone = s.ID, s.Name, s.CronExpression, s.Timezone
+		b.Total = len(b.NextTicks(s, r, riverbeat.MaxBackfillTicks+1))
+		if b.Total > riverbeat.MaxBackfillTicks {
+			return riverbeat.InvalidField("too_many_ticks", "/to", "there are more than %d ticks; go in parts", riverbeat.MaxBackfillTicks)
+		}
+		if b.State = riverbeat.BackfillRunning; b.Total == 0 {
+			b.State = riverbeat.BackfillFinished
+		}
+		if made, err = tx.InsertBackfill(ctx, &b); err != nil {
+			return err
+		}
+		return tx.Audit(ctx, "backfill.create", backfillObject(made), nil, auditedBackfillOf(made))
+	})
+	return made, err
+}
+
+// ReadBackfill reads a backfill; NotFound if there is none.
+func (h *History) ReadBackfill(ctx context.Context, id uuid.UUID) (b *riverbeat.Backfill, err error) {
+	err = h.db.InTx(ctx, func(tx *postgres.Tx) error {
+		b, err = tx.Backfill(ctx, id)
+		return err
+	})
+	return b, err
+}
+
+// Backfills reads a page of backfills, newest first, without their runs; next is nil
+// on the last one.
+func (h *History) Backfills(ctx context.Context, f *postgres.BackfillFilter) (page []*riverbeat.Backfill, next *postgres.BackfillCursor, err error) {
+	more := *f
+	more.Limit++
+	err = h.db.InTx(ctx, func(tx *postgres.Tx) error {
+		page, err = tx.ListBackfills(ctx, &more)
+		return err
+	})
+	if len(page) > f.Limit {
+		page = page[:f.Limit]
+		last := page[f.Limit-1]
+		next = &postgres.BackfillCursor{CreatedAt: last.CreatedAt, ID: last.ID}
+	}
+	return page, next, err
+}
+
+// CancelBackfill ends a backfill: no more of its ticks are decided, and its runs
+// that have not begun are cancelled; what runs goes on. It is a Conflict if it is
+// over.
+func (h *History) CancelBackfill(ctx context.Context, id uuid.UUID) (*riverbeat.Backfill, error) {
+	var cancelled *riverbeat.Backfill
+	err := h.db.InTx(ctx, func(tx *postgres.Tx) error {
+		b, err := tx.LockBackfill(ctx, id)
+		if err != nil {
+			return err
+		}
+		if b.State != riverbeat.BackfillRunning {
+			return riverbeat.Errorf(riverbeat.Conflict, "backfill_ended", "The backfill is over already (%s).", b.State)
+		}
+		idle, err := tx.IdleBackfillRuns(ctx, b)
+		if err != nil {
+			return err
+		}
+		for _, run := range idle {
+			_, err := h.ledger.Cancel(ctx, tx, run)
+			if kind := riverbeat.KindOf(err); err != nil && kind != riverbeat.Conflict && kind != riverbeat.NotFound {
+				return err // else it has ended meanwhile
+			}
+		}
+		before := auditedBackfillOf(b)
+		b.State, b.Reason = riverbeat.BackfillCancelled, riverbeat.CancelledByUser
+		if cancelled, err = tx.EndBackfill(ctx, b); err != nil {
+			return err
+		}
+		return tx.Audit(ctx, "backfill.cancel", backfillObject(b), before, auditedBackfillOf(cancelled))
+	})
+	return cancelled, err
+}
