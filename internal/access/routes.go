@@ -43,6 +43,7 @@ var Routes = []Route{
 	{"GET /api/v1/backfills", riverbeat.Viewer},
 	{"GET /api/v1/backfills/{id}", riverbeat.Viewer},
 	{"GET /api/v1/installation", riverbeat.Viewer},
+	{"GET /api/v1/load", riverbeat.Viewer},
 	{"GET /api/v1/nodes", riverbeat.Viewer},
 	{"GET /api/v1/audit", riverbeat.Viewer},
 	{"GET /riverui/{page...}", riverbeat.Viewer},

@@ -19,6 +19,7 @@ type History struct {
 	db         *postgres.DB
 	ledger     *ledger.Ledger
 	partitions *postgres.Partitions
+	forecasts  forecasts
 }
 
 // New makes a History.

@@ -169,6 +169,10 @@ func (a *api) routes() {
 	handle(a, get, installationPath, operation{
 		id: "get-installation", tag: tagInstallation, summary: "Read the state of the installation",
 	}, a.getInstallation)
+	handle(a, get, apiPath+"/load", operation{
+		id: "forecast-load", tag: tagInstallation, summary: "How many ticks fall in each minute to come",
+		description: "By the enabled schedules as they are now, and which of them make the fullest minutes. It may be a minute old.",
+	}, a.load)
 	handle(a, get, apiPath+"/nodes", operation{
 		id: "list-nodes", tag: tagInstallation, summary: "List the nodes",
 		description: "Those that work, or did within the last day; the ones seen last first. Nodes that only serve the API are not on the list.",

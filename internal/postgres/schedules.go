@@ -194,6 +194,37 @@ func (tx *Tx) Recurrences(ctx context.Context, most int) ([]RecurrenceKey, error
 	return keys, nil
 }
 
+// LoadSources reads the recurrences of the enabled schedules that may have ticks
+// within a time, with how many have each.
+func (tx *Tx) LoadSources(ctx context.Context, from, to time.Time) ([]riverbeat.LoadSource, error) {
+	rows, err := tx.q.LoadSources(ctx, tx.Tx, &dbq.LoadSourcesParams{Since: from, Until: to})
+	if err != nil {
+		return nil, err
+	}
+	sources := make([]riverbeat.LoadSource, len(rows))
+	for i, row := range rows {
+		sources[i] = riverbeat.LoadSource{
+			CronExpression: row.CronExpression, Timezone: row.Timezone, StartsAt: row.StartsAt, EndsAt: row.EndsAt, Schedules: int(row.Schedules),
+		}
+	}
+	return sources, nil
+}
+
+// SchedulesOfRecurrence reads at most limit enabled schedules of a recurrence.
+func (tx *Tx) SchedulesOfRecurrence(ctx context.Context, r RecurrenceKey, limit int) ([]riverbeat.NamedSchedule, error) {
+	rows, err := tx.q.SchedulesOfRecurrence(ctx, tx.Tx, &dbq.SchedulesOfRecurrenceParams{
+		CronExpression: r.CronExpression, Timezone: r.Timezone, MaxItems: int32(limit), //nolint:gosec // a few
+	})
+	if err != nil {
+		return nil, err
+	}
+	named := make([]riverbeat.NamedSchedule, len(rows))
+	for i, row := range rows {
+		named[i] = riverbeat.NamedSchedule(row)
+	}
+	return named, nil
+}
+
 // The orders of a list of schedules.
 const (
 	SortCreatedAt = "created_at"

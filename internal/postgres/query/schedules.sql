@@ -113,3 +113,25 @@ FROM schedule_versions
 WHERE schedule_id = @schedule_id
 ORDER BY valid_from
 LIMIT 1;
+
+-- The recurrences of enabled schedules, each with how many have it. Where a
+-- schedule begins or ends matters only within the time that is asked for.
+-- name: LoadSources :many
+SELECT
+    s.cron_expression,
+    s.timezone,
+    greatest(s.starts_at, @since::timestamptz)::timestamptz AS starts_at,
+    least(s.ends_at, @until::timestamptz)::timestamptz AS ends_at,
+    count(*)::int AS schedules
+FROM schedules AS s
+WHERE s.enabled
+    AND (s.starts_at IS NULL OR s.starts_at < @until::timestamptz)
+    AND (s.ends_at IS NULL OR s.ends_at >= @since::timestamptz)
+GROUP BY 1, 2, 3, 4;
+
+-- Some of the enabled schedules of a recurrence.
+-- name: SchedulesOfRecurrence :many
+SELECT id, name, task_name
+FROM schedules
+WHERE enabled AND cron_expression = @cron_expression AND timezone = @timezone
+LIMIT @max_items;

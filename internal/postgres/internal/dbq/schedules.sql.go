@@ -300,6 +300,61 @@ func (q *Queries) LastRuns(ctx context.Context, db DBTX, ids []uuid.UUID) ([]Las
 	return items, nil
 }
 
+const loadSources = `-- name: LoadSources :many
+SELECT
+    s.cron_expression,
+    s.timezone,
+    greatest(s.starts_at, $1::timestamptz)::timestamptz AS starts_at,
+    least(s.ends_at, $2::timestamptz)::timestamptz AS ends_at,
+    count(*)::int AS schedules
+FROM schedules AS s
+WHERE s.enabled
+    AND (s.starts_at IS NULL OR s.starts_at < $2::timestamptz)
+    AND (s.ends_at IS NULL OR s.ends_at >= $1::timestamptz)
+GROUP BY 1, 2, 3, 4
+`
+
+type LoadSourcesParams struct {
+	Since time.Time
+	Until time.Time
+}
+
+type LoadSourcesRow struct {
+	CronExpression string
+	Timezone       string
+	StartsAt       time.Time
+	EndsAt         time.Time
+	Schedules      int32
+}
+
+// The recurrences of enabled schedules, each with how many have it. Where a
+// schedule begins or ends matters only within the time that is asked for.
+func (q *Queries) LoadSources(ctx context.Context, db DBTX, arg *LoadSourcesParams) ([]LoadSourcesRow, error) {
+	rows, err := db.Query(ctx, loadSources, arg.Since, arg.Until)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LoadSourcesRow
+	for rows.Next() {
+		var i LoadSourcesRow
+		if err := rows.Scan(
+			&i.CronExpression,
+			&i.Timezone,
+			&i.StartsAt,
+			&i.EndsAt,
+			&i.Schedules,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lockSchedule = `-- name: LockSchedule :one
 SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names FROM schedules WHERE id = $1 FOR UPDATE
 `
@@ -410,6 +465,46 @@ func (q *Queries) SchedulesByID(ctx context.Context, db DBTX, ids []uuid.UUID) (
 			&i.Words,
 			&i.TagNames,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const schedulesOfRecurrence = `-- name: SchedulesOfRecurrence :many
+SELECT id, name, task_name
+FROM schedules
+WHERE enabled AND cron_expression = $1 AND timezone = $2
+LIMIT $3
+`
+
+type SchedulesOfRecurrenceParams struct {
+	CronExpression string
+	Timezone       string
+	MaxItems       int32
+}
+
+type SchedulesOfRecurrenceRow struct {
+	ID       uuid.UUID
+	Name     string
+	TaskName string
+}
+
+// Some of the enabled schedules of a recurrence.
+func (q *Queries) SchedulesOfRecurrence(ctx context.Context, db DBTX, arg *SchedulesOfRecurrenceParams) ([]SchedulesOfRecurrenceRow, error) {
+	rows, err := db.Query(ctx, schedulesOfRecurrence, arg.CronExpression, arg.Timezone, arg.MaxItems)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SchedulesOfRecurrenceRow
+	for rows.Next() {
+		var i SchedulesOfRecurrenceRow
+		if err := rows.Scan(&i.ID, &i.Name, &i.TaskName); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
