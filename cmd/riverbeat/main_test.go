@@ -273,7 +273,7 @@ func TestBadCallsSayWhatIsWrong(t *testing.T) {
 
 func TestHelpFitsTheScreen(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{}, {"dev"}, {"serve"}, {"migrate"}, {"migrate", "up"}, {"migrate", "down"}, {"migrate", "status"}, {"keys"}, {"keys", "create"}, {"keys", "list"}, {"keys", "rotate"}, {"keys", "revoke"}, {"doctor"}, {"version"}} {
+	for _, args := range [][]string{{}, {"dev"}, {"serve"}, {"migrate"}, {"migrate", "up"}, {"migrate", "down"}, {"migrate", "status"}, {"migrate", "roles"}, {"keys"}, {"keys", "create"}, {"keys", "list"}, {"keys", "rotate"}, {"keys", "revoke"}, {"doctor"}, {"version"}} {
 		var out bytes.Buffer
 		require.Zero(t, run(t.Context(), append(args, "--help"), &out, &out), args)
 		require.NotContains(t, out.String(), "`", args)

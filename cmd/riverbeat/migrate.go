@@ -74,10 +74,36 @@ func newMigrate() *cobra.Command {
 			return err
 		},
 	}
-	for _, sub := range []*cobra.Command{up, down, status} {
+	roles := &cobra.Command{
+		Use:   "roles",
+		Short: "Make database roles for analysts and for nodes",
+		Long: "Makes two roles, without a login, and grants them what they may:\n\n" +
+			"  riverbeat_reader  reads the reporting views, and nothing else\n" +
+			"  riverbeat_app     what nodes need: all rows, no DDL, and of the audit trail\n" +
+			"                    no more than to read it and add to it\n\n" +
+			"Give them to logins: GRANT riverbeat_reader TO analyst. Later migrations grant\n" +
+			"what they add.",
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, _, err := loadDatabaseConfig(c)
+			if err != nil {
+				return err
+			}
+			if err := needCurrentSchema(c.Context(), cfg); err != nil {
+				return err
+			}
+			if err := postgres.GrantRoles(c.Context(), databaseConfig(cfg)); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s may read the reporting views of the schema %s\n%s may work in it\n",
+				postgres.RoleReader, cfg.Schema, postgres.RoleApp)
+			return err
+		},
+	}
+	for _, sub := range []*cobra.Command{up, down, status, roles} {
 		addSettings(sub, "database-url", "schema", "log-level", "log-format")
 	}
-	group(c, up, down, status)
+	group(c, up, down, status, roles)
 	return c
 }
 

@@ -54,7 +54,10 @@ func MigrateUp(ctx context.Context, cfg Config, logger *slog.Logger) error {
 		m.own.OnStart = func(_ int32, name, _, _ string) {
 			logger.InfoContext(ctx, "migrated", "migration", name, "of", "riverbeat")
 		}
-		return patiently(ctx, func() error { return m.own.Migrate(ctx) })
+		if err := patiently(ctx, func() error { return m.own.Migrate(ctx) }); err != nil {
+			return err
+		}
+		return m.regrant(ctx)
 	})
 }
 
