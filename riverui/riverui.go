@@ -11,8 +11,10 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/apiframe/apiendpoint"
@@ -43,7 +45,13 @@ func New(ctx context.Context, client *river.Client[pgx.Tx], by *access.Access, l
 	if err := shown.Start(ctx); err != nil {
 		return nil, fmt.Errorf("start River UI: %w", err)
 	}
-	handlers := map[string]http.Handler{reads: shown}
+	handlers := map[string]http.Handler{reads: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !readable(r) {
+			refuse(w, http.StatusBadRequest, unreadable)
+			return
+		}
+		shown.ServeHTTP(w, r)
+	})}
 	clicks := &clicks{client: client, access: by, logger: logger}
 	// Asked of it, so that a new version of it cannot bring a way to change
 	// something that nobody has thought of.
@@ -84,8 +92,15 @@ func (c *clicks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusRequestEntityTooLarge, "The request is too large, or ended too early.")
 		return
 	}
+	action, objects, problem := whatOf(r.URL.Path, body)
+	if problem == "" && !readable(r) {
+		problem = unreadable
+	}
+	if problem != "" {
+		refuse(w, http.StatusBadRequest, problem)
+		return
+	}
 	var answer *recorded
-	action, objects := whatOf(r.URL.Path, body)
 	err = c.access.Do(r.Context(), action, objects, func(tx *postgres.Tx) error { //nolint:contextcheck // it is in the request
 		// River UI takes its transaction when it is made, which takes a moment;
 		// people do not click often.
@@ -114,27 +129,63 @@ func (c *clicks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(answer.body.Bytes())
 }
 
+// maxJobs is how many jobs River UI takes in one request.
+const maxJobs = 1_000
+
 // whatOf names a change and what it changes: /api/jobs/cancel of some ids, or
-// /api/queues/{name}/pause.
-func whatOf(path string, body []byte) (action string, objects []riverbeat.AuditObject) {
+// /api/queues/{name}/pause. What cannot be named is a problem: nobody would be in
+// the audit trail for it.
+func whatOf(path string, body []byte) (action string, objects []riverbeat.AuditObject, problem string) {
 	parts := strings.Split(strings.TrimPrefix(path, Prefix+"/api/"), "/")
 	if parts[0] == "queues" && len(parts) > 1 {
 		verb := "change"
 		if len(parts) > 2 {
 			verb = parts[2]
 		}
-		return "queue." + verb, []riverbeat.AuditObject{{Type: "queue", ID: parts[1]}}
+		if parts[1] == "*" { // to River that is all of them
+			return "", nil, "One queue has to be named."
+		}
+		return "queue." + verb, []riverbeat.AuditObject{{Type: "queue", ID: parts[1]}}, ""
 	}
 	var request struct {
-		IDs []json.Number `json:"ids"`
+		IDs []jobID `json:"ids"`
 	}
-	_ = json.Unmarshal(body, &request) // River UI says what is wrong with it
-	for _, number := range request.IDs {
-		if id, err := number.Int64(); err == nil {
-			objects = append(objects, riverbeat.AuditObject{Type: "job", ID: strconv.FormatInt(id, 10)})
+	if err := json.Unmarshal(body, &request); err != nil || len(request.IDs) == 0 || len(request.IDs) > maxJobs {
+		return "", nil, fmt.Sprintf("The ids of 1 to %d jobs are needed.", maxJobs)
+	}
+	seen := map[jobID]bool{}
+	for _, id := range request.IDs {
+		if !seen[id] {
+			seen[id] = true
+			objects = append(objects, riverbeat.AuditObject{Type: "job", ID: strconv.FormatInt(int64(id), 10)})
 		}
 	}
-	return "job." + parts[len(parts)-1], objects
+	return "job." + parts[len(parts)-1], objects, ""
+}
+
+// jobID is the id of a job as River UI reads it: a string, or a number.
+type jobID int64
+
+// UnmarshalJSON reads what River UI would read.
+func (id *jobID) UnmarshalJSON(raw []byte) error {
+	n, err := strconv.ParseInt(strings.Trim(string(raw), `"`), 10, 64)
+	*id = jobID(n)
+	return err
+}
+
+const unreadable = "The address has what nobody can read."
+
+// readable tells whether an address is one that River UI knows an answer to: NUL and
+// what is no UTF-8 are faults of its own to it, and so are pages without items.
+func readable(r *http.Request) bool {
+	texts := []string{r.URL.Path}
+	for name, values := range r.URL.Query() {
+		texts = append(append(texts, name), values...)
+		if name == "limit" && slices.ContainsFunc(values, func(v string) bool { n, err := strconv.Atoi(v); return err != nil || n < 1 }) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(texts, func(text string) bool { return !utf8.ValidString(text) || strings.ContainsRune(text, 0) })
 }
 
 // recorded is an answer that is not sent yet.

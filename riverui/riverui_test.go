@@ -51,12 +51,14 @@ func TestPeopleTouchJobs(t *testing.T) {
 		ID: uuid.New(), Name: "nightly", TaskName: "echo", Args: json.RawMessage("[]"), TaskParams: json.RawMessage("{}"),
 		ExecutionPolicy: riverbeat.Skip, MaxWaiting: 1,
 	}
-	runNow := func() (run *riverbeat.Run) {
+	runNowOf := func(task string) (run *riverbeat.Run) {
 		t.Helper()
+		s := *s
+		s.TaskName = task
 		require.NoError(t, d.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
 			now, err := tx.Now(t.Context())
 			require.NoError(t, err)
-			e, err := l.Entry(ledger.Request{Schedule: s, Trigger: riverbeat.TriggerManual, At: now}, now)
+			e, err := l.Entry(ledger.Request{Schedule: &s, Trigger: riverbeat.TriggerManual, At: now}, now)
 			require.NoError(t, err)
 			run = e.Run
 			return l.Record(t.Context(), tx, now, []*ledger.Entry{e})
@@ -64,6 +66,7 @@ func TestPeopleTouchJobs(t *testing.T) {
 		require.Equal(t, riverbeat.Queued, run.State)
 		return run
 	}
+	runNow := func() *riverbeat.Run { return runNowOf("echo") }
 	stateOf := func(run *riverbeat.Run) riverbeat.State {
 		t.Helper()
 		require.NoError(t, d.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
@@ -94,6 +97,30 @@ func TestPeopleTouchJobs(t *testing.T) {
 	require.Equal(t, riverbeat.Cancelled, stateOf(second))
 	require.Equal(t, riverbeat.Queued, stateOf(third))
 
+	// What nobody could be named for is refused, however it is spelt.
+	ask := func(pattern, target, body string) int {
+		t.Helper()
+		method, _, _ := strings.Cut(pattern, " ")
+		r := httptest.NewRequestWithContext(pgtest.As(t.Context(), "ada"), method, riverui.Prefix+target, strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		handlers[pattern].ServeHTTP(w, r)
+		return w.Code
+	}
+	for _, body := range []string{`{"ids": []}`, `{}`, `{`, `{"ids": ["x"]}`, `{"ids": [1.5]}`, `{"ids": [` + strings.Repeat("1,", 1000) + `1]}`} {
+		require.Equal(t, http.StatusBadRequest, ask("POST /riverui/api/jobs/cancel", "/api/jobs/cancel", body), body)
+	}
+	require.Equal(t, http.StatusBadRequest, ask("PUT /riverui/api/queues/{name}/pause", "/api/queues/*/pause", ""))
+	require.Equal(t, http.StatusBadRequest, ask("PUT /riverui/api/queues/{name}/pause", "/api/queues/%00/pause", ""))
+	for _, target := range []string{"/api/jobs?limit=0", "/%ff", "/api/queues/%00", "/api/autocomplete?facet=job_kind&match=%00"} {
+		require.Equal(t, http.StatusBadRequest, ask("GET /riverui/{page...}", target, ""), target)
+	}
+	require.Equal(t, http.StatusOK, ask("GET /riverui/{page...}", "/api/jobs?limit=1&state=available", ""))
+	again := runNowOf("echo again")
+	id := strconv.FormatInt(*again.JobID, 10)
+	require.Equal(t, http.StatusOK, ask("POST /riverui/api/jobs/cancel", "/api/jobs/cancel", `{"ids": ["+`+id+`", "00`+id+`", "`+id+`"]}`))
+	require.Equal(t, riverbeat.Cancelled, stateOf(again))
+
 	// Who did it is written down, but not what was refused.
 	rows, err := d.Pool.Query(t.Context(), `
 SELECT concat_ws(' ', actor, action, object_id, before ->> 'state', after ->> 'state')
@@ -109,6 +136,7 @@ ORDER BY id`)
 		"ada job.retry " + one + " cancelled available",
 		"ada job.delete " + one + " available",
 		"ada job.cancel " + two + " available cancelled",
+		"ada job.cancel " + id + " available cancelled",
 	}, trail)
 }
 

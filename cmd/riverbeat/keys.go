@@ -109,7 +109,7 @@ func keysCommand(use, short string, args cobra.PositionalArgs, do func(*cobra.Co
 			}
 			defer pool.Close()
 			a := access.New(access.Config{DB: postgres.New(pool, cfg.Schema), AdminKey: string(cfg.AdminKey), Now: time.Now})
-			c.SetContext(postgres.WithActor(c.Context(), riverbeat.Actor{Name: "cli:" + userName()}))
+			c.SetContext(postgres.WithActor(c.Context(), riverbeat.Actor{Name: riverbeat.ActorOfCLI + userName()}))
 			shown, err := do(c, a, args)
 			if err != nil {
 				return err

@@ -49,15 +49,16 @@ type Access struct {
 	requests *limits[string] // nil: no limit
 }
 
-// AdminKeyName is the name of Config.AdminKey in the audit trail.
-const AdminKeyName = "RIVERBEAT_ADMIN_KEY"
+// settingsKeyID is the id of Config.AdminKey. It is no hash of it: people may have
+// chosen one that can be guessed, with as many tries as they like.
+const settingsKeyID = "settings"
 
 // New makes an Access.
 func New(cfg Config) *Access {
 	a := &Access{db: cfg.DB, open: cfg.Open, failures: newLimits[netip.Prefix](cfg.Now, failuresPerSecond, failuresAtOnce)}
 	if cfg.AdminKey != "" {
 		a.adminKey = &riverbeat.APIKey{
-			ID: riverbeat.KeyIDOf(cfg.AdminKey), Name: AdminKeyName, Role: riverbeat.Admin, Digest: riverbeat.KeyDigest(cfg.AdminKey),
+			ID: settingsKeyID, Name: riverbeat.SettingsKey, Role: riverbeat.Admin, Digest: riverbeat.KeyDigest(cfg.AdminKey),
 		}
 	}
 	if n := cfg.RequestsPerSecond; n > 0 {
@@ -92,7 +93,7 @@ func (a *Access) Authenticate(ctx context.Context, c Credentials) (riverbeat.Act
 		if !open {
 			return riverbeat.Actor{}, errUnauthenticated
 		}
-		return a.actor(&riverbeat.APIKey{Name: anonymous, Role: riverbeat.Admin}, c), nil
+		return a.actor(&riverbeat.APIKey{Name: riverbeat.Anonymous, Role: riverbeat.Admin}, c), nil
 	}
 	key, err := a.find(ctx, c.Key)
 	if err != nil {
@@ -117,9 +118,6 @@ func (a *Access) Authenticate(ctx context.Context, c Credentials) (riverbeat.Act
 	}
 	return a.actor(key, c), nil
 }
-
-// anonymous is the name of who shows no key where none is needed.
-const anonymous = "anonymous"
 
 // errUnauthenticated is all that is told to whoever has no valid key.
 var errUnauthenticated = riverbeat.Errorf(riverbeat.Unauthenticated, "unauthenticated",

@@ -233,7 +233,7 @@ func TestOpenness(t *testing.T) {
 
 	actor, err := withKey.show(t, "the key of the settings")
 	require.NoError(t, err)
-	require.Equal(t, access.AdminKeyName, actor.Name)
+	require.Equal(t, riverbeat.SettingsKey, actor.Name)
 	require.Equal(t, riverbeat.Admin, actor.Role)
 }
 

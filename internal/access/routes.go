@@ -7,7 +7,7 @@ import (
 )
 
 // Anyone is the role that routes need which are open to all.
-const Anyone riverbeat.Role = ""
+const Anyone riverbeat.Role = "anyone"
 
 // Route is what a role is needed for.
 type Route struct {

@@ -136,7 +136,7 @@ var settings = []Setting{
 	},
 	{
 		Name: "RIVERBEAT_INSECURE_NO_AUTH", Flag: "insecure-no-auth", Default: "false", Unit: "true or false", Bool: true,
-		Doc: "Serve without keys: everyone who reaches the address is an admin.",
+		Doc: "Serve without keys: everyone who reaches the address is an admin, and so are the pages of other sites that a browser on this machine shows, if they get a name of theirs to lead here.",
 		set: func(c *Config, v string) string { return setBool(&c.InsecureNoAuth, v) },
 		get: func(c *Config) string { return strconv.FormatBool(c.InsecureNoAuth) },
 	},

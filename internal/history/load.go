@@ -61,6 +61,8 @@ func loadRange(now time.Time, from, to *time.Time) (since, until time.Time, err 
 		until = *to
 	}
 	switch {
+	case until.Year() > 9999:
+		err = riverbeat.InvalidField("invalid_range", "from", "must lie before the last day of the year 9999")
 	case !until.After(since):
 		err = riverbeat.InvalidField("invalid_range", "to", "must be after from")
 	case until.Sub(since) > riverbeat.MaxLoadRange:

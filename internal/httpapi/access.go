@@ -151,6 +151,7 @@ func (a *api) listAudit(ctx context.Context, req *listAuditRequest) (*answer[lis
 	f := postgres.AuditFilter{
 		Actor: req.Actor, KeyID: req.KeyID, Action: req.Action, ObjectType: req.ObjectType, ObjectID: req.ObjectID,
 		From: req.From, To: req.To,
+		NotOfKeys: !callerOf(ctx).Role.Includes(riverbeat.Admin), // who lists keys
 	}
 	asked := f
 	before, err := readToken[int64](asked, req.PageToken)

@@ -207,13 +207,16 @@ func TestAPIKeys(t *testing.T) {
 	require.Equal(t, "api_key_ended", c.ask(http.StatusConflict, "POST", at+"/rotate", "", admin)["code"])
 	c.ask(http.StatusNotFound, "GET", apiKeys+"/none", "", admin)
 	for body, pointer := range map[string]string{
-		`{"role": "viewer"}`:                                                    "/name",
-		`{"name": "x", "role": "root"}`:                                         "/role",
-		`{"name": "", "role": "viewer"}`:                                        "/name",
-		`{"name": "a\u0007", "role": "viewer"}`:                                 "/name",
-		`{"name": "x"}`:                                                         "/role",
-		`{"name": "x", "role": "viewer", "key": "mine"}`:                        "/key",
-		`{"name": "x", "role": "viewer", "expires_at": "2001-01-01T00:00:00Z"}`: "/expires_at",
+		`{"role": "viewer"}`:                          "/name",
+		`{"name": "x", "role": "root"}`:               "/role",
+		`{"name": "", "role": "viewer"}`:              "/name",
+		`{"name": "a\u0007", "role": "viewer"}`:       "/name",
+		`{"name": "x"}`:                               "/role",
+		`{"name": "role:postgres", "role": "viewer"}`: "/name",
+		`{"name": "anonymous", "role": "viewer"}`:     "/name",
+		`{"name": "x", "role": "viewer", "expires_at": "9999-12-31T23:59:59-01:00"}`: "/expires_at",
+		`{"name": "x", "role": "viewer", "key": "mine"}`:                             "/key",
+		`{"name": "x", "role": "viewer", "expires_at": "2001-01-01T00:00:00Z"}`:      "/expires_at",
 	} {
 		wrong := c.ask(http.StatusUnprocessableEntity, "POST", apiKeys, body, admin)["errors"].([]any)
 		require.Equal(t, pointer, wrong[0].(map[string]any)["pointer"], body)
@@ -282,6 +285,9 @@ func TestAudit(t *testing.T) {
 		"role:riverbeat task_definition.change greet",
 	}, got)
 
+	const ofKeys = "/api/v1/audit?object_type=api_key"
+	require.Empty(t, items(c.ask(http.StatusOK, "GET", ofKeys, "", as("editor")...)), "keys are the admins'")
+	require.NotEmpty(t, items(c.ask(http.StatusOK, "GET", ofKeys, "", as("admin")...)))
 	changed := items(c.ask(http.StatusOK, "GET", "/api/v1/audit?action=schedule.change&object_id="+id, "", as("viewer")...))
 	require.Len(t, changed, 1)
 	require.Equal(t, map[string]any{}, changed[0]["before"].(map[string]any)["kwargs"])

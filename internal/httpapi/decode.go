@@ -250,7 +250,10 @@ func readText(v reflect.Value, text string) (problem string) {
 			}
 			return `must be a time in RFC 3339, such as "2026-03-01T09:00:00Z"`
 		}
-		*to = at.UTC().Truncate(time.Microsecond) // as Postgres keeps it
+		if at = at.UTC().Truncate(time.Microsecond); at.Year() < 1 || at.Year() > 9999 { // as Postgres keeps it
+			return "must lie in the years 1 to 9999, in UTC"
+		}
+		*to = at
 		return ""
 	case *uuid.UUID:
 		id, ok := readUUID(text)

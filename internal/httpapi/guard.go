@@ -80,10 +80,20 @@ func (a *api) admit(c *gin.Context, needed riverbeat.Role) bool {
 		a.fail(c, err)
 		return false
 	}
+	ctx := context.WithValue(c.Request.Context(), callerKey{}, actor)
 	if changes(c.Request.Method) {
-		c.Request = c.Request.WithContext(postgres.WithActor(c.Request.Context(), actor))
+		ctx = postgres.WithActor(ctx, actor)
 	}
+	c.Request = c.Request.WithContext(ctx)
 	return true
+}
+
+type callerKey struct{}
+
+// callerOf is who makes the request whose context it is, also one that only reads.
+func callerOf(ctx context.Context) riverbeat.Actor {
+	caller, _ := ctx.Value(callerKey{}).(riverbeat.Actor)
+	return caller
 }
 
 // whoMay tells who makes a request, or why it is refused.
@@ -213,7 +223,8 @@ func (a *api) elsewhere(c *gin.Context) {
 		return
 	}
 	c.Writer.Header().Del("Cache-Control") // theirs to say
-	c.Status(http.StatusOK)                // gin has set 404
+	c.Header("Content-Security-Policy", "frame-ancestors 'none'")
+	c.Status(http.StatusOK) // gin has set 404
 	handler.ServeHTTP(c.Writer, c.Request)
 }
 

@@ -31,6 +31,7 @@ func (a *api) observe(c *gin.Context) {
 	header := c.Writer.Header()
 	header.Set(requestIDHeader, id)
 	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("X-Frame-Options", "DENY") // else clicks can be stolen
 	if c.FullPath() == "" || !strings.HasPrefix(c.FullPath(), docsPath) {
 		header.Set("Cache-Control", "no-store")
 	}

@@ -56,6 +56,8 @@ func TestIdempotencyKey(t *testing.T) {
 	for range 2 {
 		c.ask(http.StatusOK, "POST", schedules+"/"+id+"/disable", "", "Idempotency-Key: off", `If-Match: "2"`)
 	}
+	require.Equal(t, "idempotency_key_reused", c.ask(http.StatusUnprocessableEntity,
+		"POST", schedules+"/"+id+"/disable", "", "Idempotency-Key: off", `If-Match: "3"`)["code"])
 	for range 2 {
 		require.Equal(t, http.StatusNoContent, c.do("DELETE", schedules+"/"+id, "", "Idempotency-Key: gone").StatusCode)
 	}

@@ -239,7 +239,11 @@ func (in *reader) read(c *gin.Context, request, options reflect.Value) (digest [
 		return nil, cmp.Or(err, wrong.err())
 	}
 	sum := sha256.New()
-	for _, part := range []string{c.Request.Method, c.Request.URL.EscapedPath(), c.Request.URL.RawQuery, string(raw)} {
+	parts := []string{c.Request.Method, c.Request.URL.EscapedPath(), c.Request.URL.RawQuery, string(raw)}
+	for _, p := range in.header {
+		parts = append(parts, c.GetHeader(p.name))
+	}
+	for _, part := range parts {
 		_, _ = fmt.Fprintf(sum, "%d %s", len(part), part)
 	}
 	return sum.Sum(nil), nil

@@ -210,7 +210,7 @@ func (a *api) routes() {
 	}, a.revokeAPIKey)
 	handle(a, get, apiPath+"/audit", operation{
 		id: "list-audit", tag: tagAccess, summary: "Who changed what",
-		description: "The newest first. Changes that were made in psql are there, too, by the database role.",
+		description: "The newest first. Changes that were made in psql are there, too, by the database role. What was done to keys is told to admins only.",
 	}, a.listAudit)
 }
 

@@ -75,7 +75,7 @@ SELECT
         WHEN 'job' THEN (
             SELECT jsonb_build_object(
                 'run_id', args -> 'run_id', 'queue', queue, 'state', state, 'attempt', attempt,
-                'cancel_attempted_at', metadata -> 'cancel_attempted_at'
+                'scheduled_at', scheduled_at, 'cancel_attempted_at', metadata -> 'cancel_attempted_at'
             )
             FROM river_job
             WHERE river_job.id = given.id::bigint
@@ -115,6 +115,7 @@ type AuditFilter struct {
 	ObjectID   *string
 	From       *time.Time // at or after it
 	To         *time.Time // before it
+	NotOfKeys  bool       // leave out what was done to keys
 	Before     *int64     // the id of the last entry of the page before
 	Limit      int        // items, at least 1
 }
@@ -145,6 +146,9 @@ LIMIT @limit`
 	}
 	if f.To != nil {
 		filter("at < @to", "to", *f.To)
+	}
+	if f.NotOfKeys {
+		where = append(where, "object_type <> 'api_key'")
 	}
 	if f.Before != nil {
 		filter("id < @before", "before", *f.Before)

@@ -2,7 +2,6 @@ package riverbeat
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"hash/crc32"
 	"regexp"
@@ -69,6 +68,18 @@ func (k *APIKey) Valid(at time.Time) bool {
 	return k.RevokedAt == nil && (k.ExpiresAt == nil || at.Before(*k.ExpiresAt))
 }
 
+// The names of actors that show no key from the database.
+const (
+	Anonymous   = "anonymous"           // nobody had to show one
+	SettingsKey = "RIVERBEAT_ADMIN_KEY" // who shows the key of the settings
+	ActorOfCLI  = "cli:"                // with the name of the machine's user behind it
+	ActorOfRole = "role:"               // with the database's role behind it (migration 016)
+)
+
+func isReservedActor(name string) bool {
+	return name == Anonymous || name == SettingsKey || strings.HasPrefix(name, ActorOfCLI) || strings.HasPrefix(name, ActorOfRole)
+}
+
 // MaxKeyNameLength is how many characters the name of a key may have.
 const MaxKeyNameLength = 100
 
@@ -77,6 +88,8 @@ func (k *APIKey) Validate(now time.Time) error {
 	var broken fields
 	if strings.TrimSpace(k.Name) == "" {
 		broken.addf("/name", "is required: the audit trail tells people by it")
+	} else if isReservedActor(k.Name) {
+		broken.addf("/name", "is one that others have in the audit trail who show no key")
 	} else {
 		broken.line("/name", k.Name, MaxKeyNameLength)
 	}
@@ -85,6 +98,8 @@ func (k *APIKey) Validate(now time.Time) error {
 	}
 	if k.ExpiresAt != nil && !k.ExpiresAt.After(now) {
 		broken.addf("/expires_at", "must be in the future")
+	} else {
+		broken.moment("/expires_at", k.ExpiresAt)
 	}
 	return broken.err("invalid_api_key", "The key breaks a rule.")
 }
@@ -120,12 +135,6 @@ func keyChecksum(text string) string {
 func KeyDigest(text string) []byte {
 	sum := sha256.Sum256([]byte(text))
 	return sum[:]
-}
-
-// KeyIDOf is an id for a key that was not made here, such as one from the
-// configuration.
-func KeyIDOf(text string) string {
-	return hex.EncodeToString(KeyDigest(text)[:6])
 }
 
 // Expected says which version a thing must have to be changed. The zero value is

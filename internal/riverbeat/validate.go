@@ -65,7 +65,9 @@ func (d *TaskDefinition) Validate() error {
 	broken.taskName("/task_name", d.TaskName)
 	broken.line("/category", d.Category, MaxCategoryLength)
 	broken.text("/description", d.Description, MaxDescriptionLength)
-	if _, err := CompileParameterSchema(d.ParameterSchema); err != nil {
+	if _, isObject := Members(d.ParameterSchema); !isObject && len(d.ParameterSchema) > 0 {
+		broken.addf("/parameter_schema", "must be an object")
+	} else if _, err := CompileParameterSchema(d.ParameterSchema); err != nil {
 		broken.add(fieldsOf(err, "/parameter_schema")...)
 	}
 	broken.oneOf("/executor/kind", d.Executor.Kind, executorKinds...)

@@ -180,6 +180,35 @@ type Pause struct {
 	ResumedBy *string
 }
 
+type ReportAudit struct {
+	ID         int64
+	At         time.Time
+	Actor      string
+	Action     string
+	ObjectType string
+	ObjectID   string
+	Before     json.RawMessage
+	After      json.RawMessage
+}
+
+type ReportBackfill struct {
+	BackfillID      uuid.UUID
+	ScheduleID      *uuid.UUID
+	ScheduleName    string
+	FromTime        time.Time
+	UntilTime       time.Time
+	ExecutionPolicy *string
+	OnlyMissing     bool
+	State           string
+	Reason          *string
+	Total           int32
+	Decided         int32
+	LeftOut         int32
+	RequestedBy     bool
+	CreatedAt       time.Time
+	FinishedAt      *time.Time
+}
+
 type ReportGap struct {
 	ScheduleID   *uuid.UUID
 	ScheduleName string
