@@ -97,6 +97,24 @@ CREATE TRIGGER feature_flags_audit
     AFTER INSERT OR UPDATE OR DELETE ON feature_flags
     FOR EACH ROW EXECUTE FUNCTION audit_row('feature_flag', 'name');
 
+-- All of them are gone, and none is named.
+CREATE FUNCTION audit_truncate() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM audit(TG_ARGV[0] || '.truncate', TG_ARGV[0], '*', '{}', NULL);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER schedules_audit_truncate AFTER TRUNCATE ON schedules
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_truncate('schedule');
+CREATE TRIGGER task_definitions_audit_truncate AFTER TRUNCATE ON task_definitions
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_truncate('task_definition');
+CREATE TRIGGER api_keys_audit_truncate AFTER TRUNCATE ON api_keys
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_truncate('api_key');
+CREATE TRIGGER feature_flags_audit_truncate AFTER TRUNCATE ON feature_flags
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_truncate('feature_flag');
+
 -- Also for those who own the table: it is append-only.
 CREATE FUNCTION refuse_audit_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -116,6 +134,11 @@ CREATE INDEX api_keys_created_at_idx ON api_keys (created_at, id);
 DROP INDEX api_keys_created_at_idx;
 DROP TRIGGER audit_log_append_only ON audit_log;
 DROP FUNCTION refuse_audit_change();
+DROP TRIGGER feature_flags_audit_truncate ON feature_flags;
+DROP TRIGGER api_keys_audit_truncate ON api_keys;
+DROP TRIGGER task_definitions_audit_truncate ON task_definitions;
+DROP TRIGGER schedules_audit_truncate ON schedules;
+DROP FUNCTION audit_truncate();
 DROP TRIGGER feature_flags_audit ON feature_flags;
 DROP TRIGGER api_keys_audit ON api_keys;
 DROP TRIGGER installation_audit ON installation;

@@ -376,6 +376,11 @@ func TestTheAuditTrailTellsWho(t *testing.T) {
 	require.Equal(t, "api_key.create", rest[0].Action)
 	require.Nil(t, rest[0].Before)
 
+	b.exec(t, "TRUNCATE task_definitions")
+	truncated := "task_definition.truncate"
+	page, _, err = b.Audit(t.Context(), &postgres.AuditFilter{Action: &truncated, Limit: 2})
+	require.NoError(t, err)
+	require.Len(t, page, 1)
 	for _, statement := range []string{"UPDATE audit_log SET actor = 'bob'", "DELETE FROM audit_log", "TRUNCATE audit_log"} {
 		_, err := b.Pool.Exec(t.Context(), statement)
 		require.ErrorContains(t, err, "append-only", "also for the owner")

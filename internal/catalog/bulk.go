@@ -13,8 +13,8 @@ import (
 )
 
 // MaxBulk is how many schedules one Bulk may be about: their ticks wait until it
-// has committed.
-const MaxBulk = 1_000
+// has committed, and so do those of others with the same lock keys.
+const MaxBulk = 500
 
 // Selection says which schedules a Bulk is about: those with the ids, or, if IDs is
 // nil, all that the filter picks. Sort, After and Limit of it are not read.
@@ -41,6 +41,15 @@ func (c *Catalog) Bulk(ctx context.Context, which Selection, do func(ctx context
 	err = c.db.InTx(ctx, func(tx *postgres.Tx) error {
 		found, err := selected(ctx, tx, which)
 		if err != nil {
+			return err
+		}
+		// Clocks come before keys: claims pass them over instead of waiting for a key
+		// that one of them has.
+		ids := make([]uuid.UUID, len(found))
+		for i, s := range found {
+			ids[i] = s.ID
+		}
+		if err := tx.LockClocks(ctx, ids); err != nil {
 			return err
 		}
 		items = make([]BulkItem, len(found))

@@ -39,8 +39,8 @@ func (h *History) Backfill(ctx context.Context, scheduleID uuid.UUID, given rive
 			}
 		}
 		b := given
-		b.ScheduleID, b.ScheduleName, b.CronExpression, b.Timezone = s.ID, s.Name, s.CronExpression, s.Timezone
-		b.Total = len(b.NextTicks(s, r, riverbeat.MaxBackfillTicks+1))
+		b.Of(s)
+		b.Total = len(b.NextTicks(r, riverbeat.MaxBackfillTicks+1))
 		if b.Total > riverbeat.MaxBackfillTicks {
 			return riverbeat.InvalidField("too_many_ticks", "/to", "there are more than %d ticks; go in parts", riverbeat.MaxBackfillTicks)
 		}

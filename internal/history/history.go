@@ -63,7 +63,8 @@ func (h *History) RunDetail(ctx context.Context, id uuid.UUID) (*riverbeat.RunDe
 func (h *History) ListRuns(ctx context.Context, f *postgres.RunFilter) (page []*riverbeat.Run, next *uuid.UUID, err error) {
 	more := *f
 	more.Limit++
-	err = h.db.InTx(ctx, func(tx *postgres.Tx) error {
+	// Where a page ends and where the next one begins is read of the same runs.
+	err = h.db.Snapshot(ctx, func(tx *postgres.Tx) error {
 		page, err = tx.ListRuns(ctx, &more)
 		switch {
 		case err != nil:

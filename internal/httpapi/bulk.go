@@ -15,8 +15,8 @@ import (
 
 // bulkInput says what is done to which schedules.
 type bulkInput struct {
-	IDs    []uuid.UUID `json:"ids" doc:"These, at most 1,000; either they or a filter."`
-	Filter *bulkFilter `json:"filter" doc:"All that pass it, at most 1,000. An empty one picks all there are."`
+	IDs    []uuid.UUID `json:"ids" doc:"These, at most 500; either they or a filter."`
+	Filter *bulkFilter `json:"filter" doc:"All that pass it, at most 500. An empty one picks all there are."`
 	Action *bulkAction `json:"action" required:"true" doc:"What is done to each." example:"disable"`
 	Tags   []string    `json:"tags" doc:"For tag and untag: which."`
 	DryRun *bool       `json:"dry_run" def:"false" doc:"As dry_run in the query."`

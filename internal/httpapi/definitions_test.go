@@ -99,3 +99,18 @@ func TestListTaskDefinitions(t *testing.T) {
 	require.Nil(t, page["next_page_token"])
 	c.ask(http.StatusUnprocessableEntity, "GET", definitions+"?category=odd&page_token="+token, "")
 }
+
+// A schema that was refused, or tried out, is not remembered for the next one of its
+// version.
+func TestARefusedSchemaIsForgotten(t *testing.T) {
+	t.Parallel()
+	c := setup(t)
+	c.ask(http.StatusCreated, "POST", definitions, `{"task_name": "greet"}`)
+	made := c.ask(http.StatusCreated, "POST", schedules, `{"task_name": "greet", "cron_expression": "@daily", "task_params": {"n": 1}}`)
+	const strict = `{"parameter_schema": {"type": "object", "properties": {"n": {"type": "string"}}}}`
+	c.ask(http.StatusConflict, "PATCH", definitions+"/greet", strict)
+	c.ask(http.StatusOK, "PATCH", definitions+"/greet?dry_run=true&force=true", strict)
+	c.ask(http.StatusOK, "PATCH", definitions+"/greet", `{"parameter_schema": {"type": "object", "properties": {"n": {"type": "integer"}}}}`)
+	run := c.ask(http.StatusCreated, "POST", schedules+"/"+made["id"].(string)+"/run", "")
+	require.Equal(t, "queued", run["state"])
+}

@@ -82,6 +82,8 @@ func TestIdempotencyKey(t *testing.T) {
 	r := c.request(t.Context(), "POST", schedules, body)
 	r.Header["Idempotency-Key"] = []string{"a", "b"}
 	require.Equal(t, http.StatusBadRequest, c.serve(r).StatusCode)
+	require.Equal(t, "idempotency_key_not_taken", c.ask(http.StatusUnprocessableEntity, "POST", "/api/v1/pause",
+		`{"reason": "x"}`, "Idempotency-Key: k 9")["code"], "it cannot be done in one transaction, and may be repeated")
 	// The answer has a secret, which is not kept.
 	require.Equal(t, "idempotency_key_not_taken", c.ask(http.StatusUnprocessableEntity, "POST", "/api/v1/api-keys",
 		`{"name": "x", "role": "viewer"}`, "Idempotency-Key: k 9")["code"])

@@ -39,9 +39,10 @@ type operation struct {
 	example string
 	// readsOnly is a route that takes a body and changes nothing.
 	readsOnly bool
-	// tellsSecret is a route whose answer must not be kept, so that it cannot be
-	// carried out once only (Idempotency-Key).
-	tellsSecret bool
+	// takesNoKey is a route that cannot be carried out once only (Idempotency-Key):
+	// its answer has a secret, which must not be kept, or it cannot be done in one
+	// transaction and may be asked for as often as one likes.
+	takesNoKey bool
 }
 
 // writeOptions are what every request may have that changes something. handle
@@ -110,7 +111,7 @@ func handle[Req, Resp any](a *api, method, path string, op operation, do handler
 	if in.hasBody && !op.readsOnly {
 		options := reflect.TypeFor[writeOptions]()
 		in.optionQuery = paramsOf(options, "query")
-		if !op.tellsSecret {
+		if !op.takesNoKey {
 			in.optionHeader = paramsOf(options, "header")
 		}
 	}

@@ -102,7 +102,7 @@ func (a *api) routes() {
 
 	handle(a, post, schedulesPath+"/bulk", operation{
 		id: "change-schedules", tag: tagSchedules, summary: "Do something to many schedules",
-		description: "In one transaction, to at most 1,000, whose ticks wait until it has ended. An item that cannot be done is told with its error, and the others are done.",
+		description: "In one transaction, to at most 500, whose ticks wait until it has ended. An item that cannot be done is told with its error, and the others are done.",
 		example:     `{"filter": {"category": "office", "enabled": true}, "action": "tag", "tags": ["2026"]}`,
 	}, a.bulk)
 
@@ -178,7 +178,7 @@ func (a *api) routes() {
 		description: "Those that work, or did within the last day; the ones seen last first. Nodes that only serve the API are not on the list.",
 	}, a.listNodes)
 	handle(a, post, apiPath+"/pause", operation{
-		id: "pause", tag: tagInstallation, summary: "Pause the whole installation",
+		id: "pause", tag: tagInstallation, summary: "Pause the whole installation", takesNoKey: true,
 		description: "When this has answered, no tick fires until it is resumed. None is lost: on resuming, each is run, caught up with or recorded as missed by the rules for late ones. What is queued, lines and run-now are not held. If it is paused already, that pause stands.",
 		example:     `{"reason": "The warehouse is being migrated"}`,
 	}, a.pause)
@@ -192,7 +192,7 @@ func (a *api) routes() {
 		description: "Newest first, those that have ended included. The keys themselves are not kept.",
 	}, a.listAPIKeys)
 	handle(a, post, apiKeysPath, operation{
-		id: "create-api-key", tag: tagAccess, summary: "Make a key", successes: made, tellsSecret: true,
+		id: "create-api-key", tag: tagAccess, summary: "Make a key", successes: made, takesNoKey: true,
 		description: "The answer is the only one that has the key.",
 		example:     `{"name": "deploy pipeline", "role": "editor", "expires_at": "2199-01-01T00:00:00Z"}`,
 	}, a.createAPIKey)
@@ -200,7 +200,7 @@ func (a *api) routes() {
 		id: "get-api-key", tag: tagAccess, summary: "Read what is kept of a key", failures: notFound,
 	}, a.getAPIKey)
 	handle(a, post, apiKeysPath+"/{id}/rotate", operation{
-		id: "rotate-api-key", tag: tagAccess, summary: "Put another key in the place of one", successes: made, failures: both, tellsSecret: true,
+		id: "rotate-api-key", tag: tagAccess, summary: "Put another key in the place of one", successes: made, failures: both, takesNoKey: true,
 		description: "With the same name, role and end. The old one stays valid for the overlap. 409 if it has ended.",
 		example:     `{"overlap": "1h"}`,
 	}, a.rotateAPIKey)

@@ -1,10 +1,9 @@
 package ledger
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"sync"
-
-	"github.com/google/uuid"
 
 	"riverbeat/internal/riverbeat"
 )
@@ -12,22 +11,17 @@ import (
 // maxSchemas bounds the memory of compiled schemas.
 const maxSchemas = 10_000
 
-// Schemas remembers compiled parameter schemas by the id and version of their
-// definition. Everyone reads the definition in his own transaction, so what is
-// remembered can never be stale, on no node. It is safe for concurrent use.
+// Schemas remembers compiled parameter schemas by their texts: a version of a
+// definition may have been rolled back, and be given to another schema then. It is
+// safe for concurrent use.
 type Schemas struct {
 	mu       sync.Mutex
-	compiled map[schemaKey]*riverbeat.ParameterSchema
-}
-
-type schemaKey struct {
-	definition uuid.UUID
-	version    int
+	compiled map[[sha256.Size]byte]*riverbeat.ParameterSchema
 }
 
 // NewSchemas makes an empty memory.
 func NewSchemas() *Schemas {
-	return &Schemas{compiled: map[schemaKey]*riverbeat.ParameterSchema{}}
+	return &Schemas{compiled: map[[sha256.Size]byte]*riverbeat.ParameterSchema{}}
 }
 
 // anyObject is the schema of a task without a definition.
@@ -39,7 +33,7 @@ func (s *Schemas) Of(d *riverbeat.TaskDefinition) (*riverbeat.ParameterSchema, e
 	if d == nil {
 		d = anyObject
 	}
-	key := schemaKey{d.ID, d.Version}
+	key := sha256.Sum256(d.ParameterSchema)
 	s.mu.Lock()
 	compiled := s.compiled[key]
 	s.mu.Unlock()

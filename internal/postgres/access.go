@@ -286,7 +286,9 @@ func (tx *Tx) SaveAnswer(ctx context.Context, actor, key string, digest []byte, 
 	})
 }
 
-// ForgetAnswers deletes at most limit answers that are kept no longer.
-func (tx *Tx) ForgetAnswers(ctx context.Context, limit int) error {
-	return tx.q.ForgetAnswers(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
+// ForgetAnswers deletes at most limit answers that are kept no longer, and says how
+// many.
+func (tx *Tx) ForgetAnswers(ctx context.Context, limit int) (int, error) {
+	n, err := tx.q.ForgetAnswers(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
+	return int(n), err
 }

@@ -44,14 +44,39 @@ func (tx *Tx) RunningBackfills(ctx context.Context, limit int) ([]uuid.UUID, err
 	return tx.q.RunningBackfills(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
 }
 
-// ClaimBackfill reads a backfill that is not over with its runs and holds it; nil if
-// it is, or somebody else is at it.
+// ClaimBackfill reads a backfill that is not over, without its runs, and holds it;
+// nil if it is, or somebody else is at it, or goes on with another one: whoever has
+// claimed one is the only one.
 func (tx *Tx) ClaimBackfill(ctx context.Context, id uuid.UUID) (*riverbeat.Backfill, error) {
-	b, err := tx.withBackfillRuns(ctx)(tx.q.ClaimBackfill(ctx, tx.Tx, id))
-	if riverbeat.KindOf(err) == riverbeat.NotFound {
+	locked, err := tx.q.TryLockBackfills(ctx, tx.Tx, riverbeat.AdvisoryKey(tx.schema, "backfills", ""))
+	if err != nil || !locked {
+		return nil, err
+	}
+	row, err := tx.q.ClaimBackfill(ctx, tx.Tx, id)
+	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // says its comment
 	}
-	return b, err
+	return backfill(row), err
+}
+
+// LiveBackfillRuns counts the runs of a backfill that have not ended, and moves its
+// EndedUntil up to just before the first of them.
+func (tx *Tx) LiveBackfillRuns(ctx context.Context, b *riverbeat.Backfill) (int, error) {
+	if b.DecidedUntil == nil {
+		return 0, nil
+	}
+	row, err := tx.q.LiveBackfillRuns(ctx, tx.Tx, &dbq.LiveBackfillRunsParams{
+		ScheduleID: b.ScheduleID, BackfillID: b.ID, Since: b.EndedTo(), Until: *b.DecidedUntil,
+	})
+	if err != nil {
+		return 0, err
+	}
+	ended := row.First.UTC()
+	if row.Live > 0 {
+		ended = ended.Add(-time.Microsecond)
+	}
+	b.EndedUntil = &ended
+	return int(row.Live), nil
 }
 
 func (tx *Tx) withBackfillRuns(ctx context.Context) func(dbq.Backfill, error) (*riverbeat.Backfill, error) {
@@ -108,11 +133,11 @@ func (tx *Tx) ListBackfills(ctx context.Context, f *BackfillFilter) ([]*riverbea
 	return list, nil
 }
 
-// MoveBackfill writes how far a backfill has come: DecidedUntil, Decided, LeftOut,
-// and LastError.
+// MoveBackfill writes how far a backfill has come: DecidedUntil, EndedUntil, Decided,
+// LeftOut, and LastError.
 func (tx *Tx) MoveBackfill(ctx context.Context, b *riverbeat.Backfill) error {
 	return tx.q.MoveBackfill(ctx, tx.Tx, &dbq.MoveBackfillParams{
-		ID: b.ID, DecidedUntil: b.DecidedUntil, LastError: b.LastError,
+		ID: b.ID, DecidedUntil: b.DecidedUntil, EndedUntil: b.EndedUntil, LastError: b.LastError,
 		Decided: int32(b.Decided), LeftOut: int32(b.LeftOut), //nolint:gosec // bounded
 	})
 }
@@ -154,10 +179,13 @@ func (tx *Tx) TicksThatRan(ctx context.Context, scheduleID uuid.UUID, times []ti
 	return ran, err
 }
 
-// QueueCapacity is how many runs of a queue the live nodes execute at once.
-func (tx *Tx) QueueCapacity(ctx context.Context, queue string) (int, error) {
-	n, err := tx.q.QueueCapacity(ctx, tx.Tx, &dbq.QueueCapacityParams{Queue: queue, LivesSeconds: SessionLife.Seconds()})
-	return int(n), err
+// BackfillRoom is how many runs of a queue the live nodes execute at once, and how
+// many jobs of backfills are live in it.
+func (tx *Tx) BackfillRoom(ctx context.Context, queue string) (capacity, live int, err error) {
+	row, err := tx.q.QueueRoom(ctx, tx.Tx, &dbq.QueueRoomParams{
+		Queue: queue, LivesSeconds: SessionLife.Seconds(), Priority: riverbeat.BackfillPriority,
+	})
+	return int(row.Capacity), int(row.Live), err
 }
 
 func backfill(row dbq.Backfill) *riverbeat.Backfill {
@@ -165,7 +193,7 @@ func backfill(row dbq.Backfill) *riverbeat.Backfill {
 		ID: row.ID, ScheduleName: row.ScheduleName, CronExpression: row.CronExpression, Timezone: row.Timezone,
 		From: row.FromTime.UTC(), To: row.UntilTime.UTC(), OnlyMissing: row.OnlyMissing,
 		State: riverbeat.BackfillState(row.State), Reason: riverbeat.Reason(deref(row.Reason)), LastError: row.LastError,
-		Total: int(row.Total), Decided: int(row.Decided), LeftOut: int(row.LeftOut), DecidedUntil: utc(row.DecidedUntil),
+		Total: int(row.Total), Decided: int(row.Decided), LeftOut: int(row.LeftOut), DecidedUntil: utc(row.DecidedUntil), EndedUntil: utc(row.EndedUntil),
 		RequestedBy: row.RequestedBy, CreatedAt: row.CreatedAt.UTC(), FinishedAt: utc(row.FinishedAt),
 	}
 	if row.ScheduleID != nil {

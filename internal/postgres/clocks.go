@@ -131,3 +131,8 @@ func (tx *Tx) UntilNextTick(ctx context.Context) (time.Duration, error) {
 	ms, err := tx.q.UntilNextTick(ctx, tx.Tx)
 	return time.Duration(ms * float64(time.Millisecond)), err
 }
+
+// LockClocks locks the clocks of many schedules, always in the same order.
+func (tx *Tx) LockClocks(ctx context.Context, ids []uuid.UUID) error {
+	return tx.q.LockClocks(ctx, tx.Tx, ids)
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -229,9 +230,23 @@ type Start struct {
 // them by job id, each with its next execution. A job that is missing from the
 // answer is not its run's any more, or was ended meanwhile, and must not start.
 func (tx *Tx) StartRuns(ctx context.Context, node string, starts []Start) (map[int64]*riverbeat.Run, error) {
-	if len(starts) == 0 {
-		return nil, nil
+	started := make(map[int64]*riverbeat.Run, len(starts))
+	byWeek := map[int64][]Start{}
+	for _, s := range starts {
+		n := weekNumber(s.ScheduledFor)
+		byWeek[n] = append(byWeek[n], s)
 	}
+	// Each week by itself: between the run of a backfill and one of now lie all
+	// partitions, and they would be planned for.
+	for _, n := range slices.Sorted(maps.Keys(byWeek)) {
+		if err := tx.startRuns(ctx, node, byWeek[n], started); err != nil {
+			return nil, err
+		}
+	}
+	return started, nil
+}
+
+func (tx *Tx) startRuns(ctx context.Context, node string, starts []Start, started map[int64]*riverbeat.Run) error {
 	params := &dbq.StartRunsParams{Node: node}
 	for _, s := range starts {
 		params.Ids = append(params.Ids, s.RunID)
@@ -242,15 +257,14 @@ func (tx *Tx) StartRuns(ctx context.Context, node string, starts []Start) (map[i
 	params.Until = slices.MaxFunc(params.ScheduledFors, time.Time.Compare).Add(week)
 	rows, err := tx.q.StartRuns(ctx, tx.Tx, params)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	started := make(map[int64]*riverbeat.Run, len(rows))
 	for _, row := range rows {
 		if started[*row.JobID], err = run(row); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return started, nil
+	return nil
 }
 
 // Run reads a run; NotFound if there is none.

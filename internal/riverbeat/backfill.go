@@ -28,8 +28,7 @@ const (
 const BackfillPriority = 4
 
 // Backfill runs the ticks of a schedule in a range of the past. Which ticks those
-// are is settled by the recurrence that it began with; what runs is the schedule as
-// it is then.
+// are is settled when it begins; what runs is the schedule as it is then.
 type Backfill struct {
 	ID              uuid.UUID
 	ScheduleID      uuid.UUID
@@ -45,13 +44,14 @@ type Backfill struct {
 	Total           int    // ticks in the range
 	Decided         int    // of them, those that have become runs
 	LeftOut         int    // of them, those that had run already
-	DecidedUntil    *time.Time
+	DecidedUntil    *time.Time // the mark: no tick at or before it is decided again
+	EndedUntil      *time.Time // all its runs at or before it have ended
 	LastError       string // why it does not go on; "": it does
 	RequestedBy     string
 	CreatedAt       time.Time
 	FinishedAt      *time.Time
 
-	// Runs counts its runs by their state.
+	// Runs counts its runs by their state; nil: nobody has counted.
 	Runs map[State]int
 }
 
@@ -77,33 +77,42 @@ func (b *Backfill) Validate(now time.Time) error {
 	return broken.err("invalid_backfill", "The backfill breaks a rule.")
 }
 
-// NextTicks are at most limit ticks of the backfill that are not decided, in their
-// order; s is its schedule, of which it may have no tick before StartsAt or after
-// EndsAt.
-func (b *Backfill) NextTicks(s *Schedule, r *Recurrence, limit int) []time.Time {
-	after := b.From.Add(-1)
-	if b.DecidedUntil != nil {
-		after = *b.DecidedUntil
+// Of makes it a backfill of s: its range is cut to where s has ticks.
+func (b *Backfill) Of(s *Schedule) {
+	b.ScheduleID, b.ScheduleName, b.CronExpression, b.Timezone = s.ID, s.Name, s.CronExpression, s.Timezone
+	if s.StartsAt != nil && s.StartsAt.After(b.From) {
+		b.From = *s.StartsAt
 	}
-	var ticks []time.Time
-	for len(ticks) < limit {
-		next := s.NextTick(r, after)
-		if next == nil || !next.Before(b.To) {
-			break
-		}
-		ticks = append(ticks, *next)
-		after = *next
+	if s.EndsAt != nil && s.EndsAt.Before(b.To) {
+		b.To = s.EndsAt.Add(time.Millisecond) // that is the last tick there may be
 	}
-	return ticks
+	if b.To.Before(b.From) {
+		b.To = b.From
+	}
 }
 
-// Live counts its runs that have not ended.
-func (b *Backfill) Live() int {
-	n := 0
-	for state, runs := range b.Runs {
-		if !state.Ended() {
-			n += runs
-		}
+// Decided ticks lie at or before it.
+func (b *Backfill) mark() time.Time {
+	if b.DecidedUntil != nil {
+		return *b.DecidedUntil
 	}
-	return n
+	return b.From.Add(-time.Microsecond) // what Postgres can tell from it
+}
+
+// EndedTo is the time up to which all its runs are known to have ended.
+func (b *Backfill) EndedTo() time.Time {
+	if b.EndedUntil != nil {
+		return *b.EndedUntil
+	}
+	return b.From.Add(-time.Microsecond)
+}
+
+// NextTicks are at most limit ticks of the backfill that are not decided, in their
+// order.
+func (b *Backfill) NextTicks(r *Recurrence, limit int) []time.Time {
+	var ticks []time.Time
+	for at, ok := r.Next(b.mark()); ok && at.Before(b.To) && len(ticks) < limit; at, ok = r.Next(at) {
+		ticks = append(ticks, at)
+	}
+	return ticks
 }

@@ -256,16 +256,89 @@ func TestABackfillThatCannotGoOnSaysSo(t *testing.T) {
 	b.define(t, "bad")
 	bad := b.schedule(t, 0, func(s *riverbeat.Schedule) { daily(s); s.TaskName = "bad" })
 	good := b.schedule(t, 0, daily)
+	b.serve(t, 200)
 	stuck, going := b.begin(t, bad.ID, nil), b.begin(t, good.ID, nil)
 	b.exec(t, "UPDATE task_definitions SET queue = 'no queue'")
 	require.NoError(t, b.ticker.Backfill(t.Context()))
 	require.Contains(t, b.backfill(t, stuck.ID).LastError, "no queue")
-	require.Equal(t, 1, b.backfill(t, going.ID).Decided)
+	require.Equal(t, 10, b.backfill(t, going.ID).Decided)
 	b.exec(t, "UPDATE task_definitions SET queue = 'default'")
 	require.NoError(t, b.ticker.Backfill(t.Context()))
 	read := b.backfill(t, stuck.ID)
 	require.Empty(t, read.LastError)
-	require.Equal(t, 1, read.Decided)
+	require.Equal(t, 10, read.Decided)
+}
+
+// What all of them take is bounded, not what each takes.
+func TestBackfillsTogetherTakeHalfOfAQueue(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.serve(t, 8)
+	for range 3 {
+		b.begin(t, b.schedule(t, 0, daily).ID, nil)
+	}
+	for range 3 {
+		var nodes sync.WaitGroup
+		for range 3 {
+			nodes.Go(func() { _ = b.newTicker().Backfill(t.Context()) })
+		}
+		nodes.Wait()
+		require.LessOrEqual(t, b.count(t, "SELECT count(*) FROM river_job"), 4)
+	}
+	require.NoError(t, b.ticker.Backfill(t.Context()))
+	require.Equal(t, 4, b.count(t, "SELECT count(*) FROM river_job"))
+}
+
+// A tick that the schedule has yet to decide is not missing: it is about to run.
+func TestABackfillOfWhatIsMissingWaitsForTheSchedule(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.serve(t, 200)
+	s := b.schedule(t, 150*time.Second, func(s *riverbeat.Schedule) { s.CatchUp = riverbeat.CatchUpAll }) // undecided ticks, one a minute
+	made := b.begin(t, s.ID, func(f *riverbeat.Backfill) {
+		f.OnlyMissing = true
+		f.From, f.To = s.NextRunAt.Add(-5*time.Minute), s.NextRunAt.Add(time.Minute)
+	})
+	require.NoError(t, b.ticker.Backfill(t.Context()))
+	require.Equal(t, 5, b.backfill(t, made.ID).Decided)
+	require.NoError(t, b.ticker.Backfill(t.Context()))
+	require.Equal(t, 5, b.backfill(t, made.ID).Decided)
+	b.sweep(t)
+	require.NoError(t, b.ticker.Backfill(t.Context()))
+	read := b.backfill(t, made.ID)
+	require.Equal(t, []int{6, 5, 1}, []int{read.Total, read.Decided, read.LeftOut})
+	require.Equal(t, 1, b.count(t, "SELECT count(*) FROM runs WHERE scheduled_for = $1", *s.NextRunAt))
+}
+
+// Where the schedule had no ticks, a backfill has none; and what is changed of that
+// later changes no backfill.
+func TestABackfillKeepsWithinItsSchedule(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.serve(t, 8)
+	starts, ends := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC), time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
+	s := b.schedule(t, 0, func(s *riverbeat.Schedule) { daily(s); s.StartsAt, s.EndsAt = &starts, &ends })
+	made := b.begin(t, s.ID, nil)
+	require.Equal(t, 7, made.Total)
+	require.True(t, starts.Equal(made.From))
+	require.NoError(t, b.ticker.Backfill(t.Context()))
+	_, err := catalog.New(b.DB, b.ledger).ChangeSchedule(t.Context(), s.ID, func(s *riverbeat.Schedule) error {
+		s.StartsAt, s.EndsAt = nil, nil
+		later := time.Now().Add(24 * time.Hour)
+		s.StartsAt = &later
+		return nil
+	})
+	require.NoError(t, err)
+	for range 4 {
+		b.work(t)
+		require.NoError(t, b.ticker.Backfill(t.Context()))
+	}
+	read := b.backfill(t, made.ID)
+	require.Equal(t, riverbeat.BackfillFinished, read.State)
+	require.Equal(t, 7, read.Decided)
+	before := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	none := b.begin(t, s.ID, func(f *riverbeat.Backfill) { f.To = before.Add(24 * time.Hour); f.From = before })
+	require.Equal(t, riverbeat.BackfillFinished, none.State)
 }
 
 // The recurrence is that of the beginning, and the rest that of now.

@@ -44,8 +44,6 @@ const (
 	promoteWait = 200 * time.Millisecond
 	// weeksAhead is how many partitions are made before they are needed.
 	weeksAhead = 2
-	// maxForgotten bounds the answers to requests that are forgotten at once.
-	maxForgotten = 50_000
 )
 
 // Ticker claims and decides. Any number of them may work on one database.
@@ -214,9 +212,6 @@ func (t *Ticker) upkeep(ctx context.Context) error {
 	err := t.db.InTx(ctx, func(tx *postgres.Tx) error {
 		var err error
 		if now, err = tx.Now(ctx); err != nil {
-			return err
-		}
-		if err := tx.ForgetAnswers(ctx, maxForgotten); err != nil {
 			return err
 		}
 		return tx.ForgetNodes(ctx)

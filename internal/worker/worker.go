@@ -183,6 +183,7 @@ func (w *Worker) begin(ctx context.Context) error {
 	})
 	w.background(ctx, w.cfg.Ticker.Run)
 	w.background(ctx, w.cfg.Ticker.RunBackfills)
+	w.background(ctx, w.cfg.Ticker.RunForgetting)
 	w.background(ctx, w.listen)
 	return nil
 }

@@ -66,11 +66,12 @@ SET request_digest = excluded.request_digest,
     etag = excluded.etag,
     created_at = statement_timestamp();
 
--- name: ForgetAnswers :exec
+-- name: ForgetAnswers :execrows
 DELETE FROM idempotency_keys
 WHERE (actor, key) IN (
     SELECT actor, key
     FROM idempotency_keys
     WHERE created_at < statement_timestamp() - interval '24 hours'
     LIMIT @max_items
-);
+)
+    AND created_at < statement_timestamp() - interval '24 hours'; -- given anew meanwhile

@@ -37,7 +37,11 @@ LIMIT @max_items;
 
 -- name: MoveBackfill :exec
 UPDATE backfills
-SET decided_until = @decided_until, decided = @decided, left_out = @left_out, last_error = @last_error
+SET decided_until = @decided_until,
+    ended_until = @ended_until,
+    decided = @decided,
+    left_out = @left_out,
+    last_error = @last_error
 WHERE id = @id;
 
 -- name: EndBackfill :one
@@ -50,6 +54,16 @@ RETURNING *;
 UPDATE backfills
 SET state = 'cancelled', reason = @reason, finished_at = statement_timestamp()
 WHERE schedule_id = @schedule_id::uuid AND state = 'running';
+
+-- The runs of a backfill that have not ended, and the first of them.
+-- name: LiveBackfillRuns :one
+SELECT count(*)::int AS live, coalesce(min(scheduled_for), @until)::timestamptz AS first
+FROM runs
+WHERE schedule_id = @schedule_id::uuid
+    AND slot = @backfill_id::uuid
+    AND scheduled_for > @since
+    AND scheduled_for <= @until::timestamptz
+    AND state IN ('waiting', 'queued', 'running', 'retrying');
 
 -- What became of the ticks of a backfill so far.
 -- name: BackfillRuns :many
@@ -85,8 +99,23 @@ WHERE schedule_id = @schedule_id::uuid
         OR started_at IS NOT NULL
     );
 
--- How many runs of a queue the live nodes execute at once.
--- name: QueueCapacity :one
-SELECT coalesce(sum((queues ->> @queue::text)::int), 0)::int AS capacity
-FROM nodes
-WHERE last_seen_at >= statement_timestamp() - make_interval(secs => @lives_seconds::float8);
+-- How many runs of a queue the live nodes execute at once, and how many jobs of the
+-- given priority are live in it.
+-- name: QueueRoom :one
+SELECT
+    (
+        SELECT coalesce(sum((queues ->> @queue::text)::int), 0)
+        FROM nodes
+        WHERE last_seen_at >= statement_timestamp() - make_interval(secs => @lives_seconds::float8)
+    )::int AS capacity,
+    (
+        SELECT count(*)
+        FROM river_job
+        WHERE queue = @queue::text
+            AND priority = @priority::smallint
+            AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
+    )::int AS live;
+
+-- One node at a time goes on with backfills.
+-- name: TryLockBackfills :one
+SELECT pg_try_advisory_xact_lock(@key)::boolean AS locked;

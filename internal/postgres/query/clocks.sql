@@ -100,3 +100,11 @@ SELECT c.next_run_at, c.last_scheduled_for, c.retry_at, s.last_error
 FROM schedule_clocks AS c
 JOIN schedules AS s ON s.id = c.schedule_id
 WHERE c.schedule_id = @schedule_id;
+
+-- Those of many schedules, in the order of their ids.
+-- name: LockClocks :exec
+SELECT
+FROM schedule_clocks
+WHERE schedule_id = ANY(@schedule_ids::uuid[])
+ORDER BY schedule_id
+FOR UPDATE;

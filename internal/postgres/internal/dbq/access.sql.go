@@ -59,7 +59,7 @@ func (q *Queries) CountAPIKeys(ctx context.Context, db DBTX) (CountAPIKeysRow, e
 	return i, err
 }
 
-const forgetAnswers = `-- name: ForgetAnswers :exec
+const forgetAnswers = `-- name: ForgetAnswers :execrows
 DELETE FROM idempotency_keys
 WHERE (actor, key) IN (
     SELECT actor, key
@@ -67,11 +67,15 @@ WHERE (actor, key) IN (
     WHERE created_at < statement_timestamp() - interval '24 hours'
     LIMIT $1
 )
+    AND created_at < statement_timestamp() - interval '24 hours'
 `
 
-func (q *Queries) ForgetAnswers(ctx context.Context, db DBTX, maxItems int32) error {
-	_, err := db.Exec(ctx, forgetAnswers, maxItems)
-	return err
+func (q *Queries) ForgetAnswers(ctx context.Context, db DBTX, maxItems int32) (int64, error) {
+	result, err := db.Exec(ctx, forgetAnswers, maxItems)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const getAPIKey = `-- name: GetAPIKey :one

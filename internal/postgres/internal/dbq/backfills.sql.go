@@ -77,7 +77,7 @@ func (q *Queries) CancelBackfills(ctx context.Context, db DBTX, arg *CancelBackf
 }
 
 const claimBackfill = `-- name: ClaimBackfill :one
-SELECT id, schedule_id, schedule_name, from_time, until_time, execution_policy, only_missing, state, decided_until, total, decided, requested_by, created_at, finished_at, cron_expression, timezone, left_out, reason, last_error FROM backfills WHERE id = $1 AND state = 'running' FOR UPDATE SKIP LOCKED
+SELECT id, schedule_id, schedule_name, from_time, until_time, execution_policy, only_missing, state, decided_until, total, decided, requested_by, created_at, finished_at, cron_expression, timezone, left_out, ended_until, reason, last_error FROM backfills WHERE id = $1 AND state = 'running' FOR UPDATE SKIP LOCKED
 `
 
 // One that another node is at is left to it.
@@ -102,6 +102,7 @@ func (q *Queries) ClaimBackfill(ctx context.Context, db DBTX, id uuid.UUID) (Bac
 		&i.CronExpression,
 		&i.Timezone,
 		&i.LeftOut,
+		&i.EndedUntil,
 		&i.Reason,
 		&i.LastError,
 	)
@@ -112,7 +113,7 @@ const endBackfill = `-- name: EndBackfill :one
 UPDATE backfills
 SET state = $1, reason = $2, finished_at = statement_timestamp()
 WHERE id = $3
-RETURNING id, schedule_id, schedule_name, from_time, until_time, execution_policy, only_missing, state, decided_until, total, decided, requested_by, created_at, finished_at, cron_expression, timezone, left_out, reason, last_error
+RETURNING id, schedule_id, schedule_name, from_time, until_time, execution_policy, only_missing, state, decided_until, total, decided, requested_by, created_at, finished_at, cron_expression, timezone, left_out, ended_until, reason, last_error
 `
 
 type EndBackfillParams struct {
@@ -142,6 +143,7 @@ func (q *Queries) EndBackfill(ctx context.Context, db DBTX, arg *EndBackfillPara
 		&i.CronExpression,
 		&i.Timezone,
 		&i.LeftOut,
+		&i.EndedUntil,
 		&i.Reason,
 		&i.LastError,
 	)
@@ -149,7 +151,7 @@ func (q *Queries) EndBackfill(ctx context.Context, db DBTX, arg *EndBackfillPara
 }
 
 const getBackfill = `-- name: GetBackfill :one
-SELECT id, schedule_id, schedule_name, from_time, until_time, execution_policy, only_missing, state, decided_until, total, decided, requested_by, created_at, finished_at, cron_expression, timezone, left_out, reason, last_error FROM backfills WHERE id = $1
+SELECT id, schedule_id, schedule_name, from_time, until_time, execution_policy, only_missing, state, decided_until, total, decided, requested_by, created_at, finished_at, cron_expression, timezone, left_out, ended_until, reason, last_error FROM backfills WHERE id = $1
 `
 
 func (q *Queries) GetBackfill(ctx context.Context, db DBTX, id uuid.UUID) (Backfill, error) {
@@ -173,6 +175,7 @@ func (q *Queries) GetBackfill(ctx context.Context, db DBTX, id uuid.UUID) (Backf
 		&i.CronExpression,
 		&i.Timezone,
 		&i.LeftOut,
+		&i.EndedUntil,
 		&i.Reason,
 		&i.LastError,
 	)
@@ -232,7 +235,7 @@ INSERT INTO backfills (
     $7, $8, $9, $10, $11,
     CASE WHEN $7 = 'running' THEN NULL ELSE statement_timestamp() END
 )
-RETURNING id, schedule_id, schedule_name, from_time, until_time, execution_policy, only_missing, state, decided_until, total, decided, requested_by, created_at, finished_at, cron_expression, timezone, left_out, reason, last_error
+RETURNING id, schedule_id, schedule_name, from_time, until_time, execution_policy, only_missing, state, decided_until, total, decided, requested_by, created_at, finished_at, cron_expression, timezone, left_out, ended_until, reason, last_error
 `
 
 type InsertBackfillParams struct {
@@ -282,6 +285,7 @@ func (q *Queries) InsertBackfill(ctx context.Context, db DBTX, arg *InsertBackfi
 		&i.CronExpression,
 		&i.Timezone,
 		&i.LeftOut,
+		&i.EndedUntil,
 		&i.Reason,
 		&i.LastError,
 	)
@@ -289,7 +293,7 @@ func (q *Queries) InsertBackfill(ctx context.Context, db DBTX, arg *InsertBackfi
 }
 
 const listBackfills = `-- name: ListBackfills :many
-SELECT id, schedule_id, schedule_name, from_time, until_time, execution_policy, only_missing, state, decided_until, total, decided, requested_by, created_at, finished_at, cron_expression, timezone, left_out, reason, last_error
+SELECT id, schedule_id, schedule_name, from_time, until_time, execution_policy, only_missing, state, decided_until, total, decided, requested_by, created_at, finished_at, cron_expression, timezone, left_out, ended_until, reason, last_error
 FROM backfills
 WHERE ($1::uuid IS NULL OR schedule_id = $1::uuid)
     AND ($2::text IS NULL OR state = $2::text)
@@ -343,6 +347,7 @@ func (q *Queries) ListBackfills(ctx context.Context, db DBTX, arg *ListBackfills
 			&i.CronExpression,
 			&i.Timezone,
 			&i.LeftOut,
+			&i.EndedUntil,
 			&i.Reason,
 			&i.LastError,
 		); err != nil {
@@ -356,8 +361,43 @@ func (q *Queries) ListBackfills(ctx context.Context, db DBTX, arg *ListBackfills
 	return items, nil
 }
 
+const liveBackfillRuns = `-- name: LiveBackfillRuns :one
+SELECT count(*)::int AS live, coalesce(min(scheduled_for), $1)::timestamptz AS first
+FROM runs
+WHERE schedule_id = $2::uuid
+    AND slot = $3::uuid
+    AND scheduled_for > $4
+    AND scheduled_for <= $1::timestamptz
+    AND state IN ('waiting', 'queued', 'running', 'retrying')
+`
+
+type LiveBackfillRunsParams struct {
+	Until      time.Time
+	ScheduleID uuid.UUID
+	BackfillID uuid.UUID
+	Since      time.Time
+}
+
+type LiveBackfillRunsRow struct {
+	Live  int32
+	First time.Time
+}
+
+// The runs of a backfill that have not ended, and the first of them.
+func (q *Queries) LiveBackfillRuns(ctx context.Context, db DBTX, arg *LiveBackfillRunsParams) (LiveBackfillRunsRow, error) {
+	row := db.QueryRow(ctx, liveBackfillRuns,
+		arg.Until,
+		arg.ScheduleID,
+		arg.BackfillID,
+		arg.Since,
+	)
+	var i LiveBackfillRunsRow
+	err := row.Scan(&i.Live, &i.First)
+	return i, err
+}
+
 const lockBackfill = `-- name: LockBackfill :one
-SELECT id, schedule_id, schedule_name, from_time, until_time, execution_policy, only_missing, state, decided_until, total, decided, requested_by, created_at, finished_at, cron_expression, timezone, left_out, reason, last_error FROM backfills WHERE id = $1 FOR UPDATE
+SELECT id, schedule_id, schedule_name, from_time, until_time, execution_policy, only_missing, state, decided_until, total, decided, requested_by, created_at, finished_at, cron_expression, timezone, left_out, ended_until, reason, last_error FROM backfills WHERE id = $1 FOR UPDATE
 `
 
 func (q *Queries) LockBackfill(ctx context.Context, db DBTX, id uuid.UUID) (Backfill, error) {
@@ -381,6 +421,7 @@ func (q *Queries) LockBackfill(ctx context.Context, db DBTX, id uuid.UUID) (Back
 		&i.CronExpression,
 		&i.Timezone,
 		&i.LeftOut,
+		&i.EndedUntil,
 		&i.Reason,
 		&i.LastError,
 	)
@@ -389,12 +430,17 @@ func (q *Queries) LockBackfill(ctx context.Context, db DBTX, id uuid.UUID) (Back
 
 const moveBackfill = `-- name: MoveBackfill :exec
 UPDATE backfills
-SET decided_until = $1, decided = $2, left_out = $3, last_error = $4
-WHERE id = $5
+SET decided_until = $1,
+    ended_until = $2,
+    decided = $3,
+    left_out = $4,
+    last_error = $5
+WHERE id = $6
 `
 
 type MoveBackfillParams struct {
 	DecidedUntil *time.Time
+	EndedUntil   *time.Time
 	Decided      int32
 	LeftOut      int32
 	LastError    string
@@ -404,6 +450,7 @@ type MoveBackfillParams struct {
 func (q *Queries) MoveBackfill(ctx context.Context, db DBTX, arg *MoveBackfillParams) error {
 	_, err := db.Exec(ctx, moveBackfill,
 		arg.DecidedUntil,
+		arg.EndedUntil,
 		arg.Decided,
 		arg.LeftOut,
 		arg.LastError,
@@ -412,23 +459,40 @@ func (q *Queries) MoveBackfill(ctx context.Context, db DBTX, arg *MoveBackfillPa
 	return err
 }
 
-const queueCapacity = `-- name: QueueCapacity :one
-SELECT coalesce(sum((queues ->> $1::text)::int), 0)::int AS capacity
-FROM nodes
-WHERE last_seen_at >= statement_timestamp() - make_interval(secs => $2::float8)
+const queueRoom = `-- name: QueueRoom :one
+SELECT
+    (
+        SELECT coalesce(sum((queues ->> $1::text)::int), 0)
+        FROM nodes
+        WHERE last_seen_at >= statement_timestamp() - make_interval(secs => $2::float8)
+    )::int AS capacity,
+    (
+        SELECT count(*)
+        FROM river_job
+        WHERE queue = $1::text
+            AND priority = $3::smallint
+            AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
+    )::int AS live
 `
 
-type QueueCapacityParams struct {
+type QueueRoomParams struct {
 	Queue        string
 	LivesSeconds float64
+	Priority     int16
 }
 
-// How many runs of a queue the live nodes execute at once.
-func (q *Queries) QueueCapacity(ctx context.Context, db DBTX, arg *QueueCapacityParams) (int32, error) {
-	row := db.QueryRow(ctx, queueCapacity, arg.Queue, arg.LivesSeconds)
-	var capacity int32
-	err := row.Scan(&capacity)
-	return capacity, err
+type QueueRoomRow struct {
+	Capacity int32
+	Live     int32
+}
+
+// How many runs of a queue the live nodes execute at once, and how many jobs of the
+// given priority are live in it.
+func (q *Queries) QueueRoom(ctx context.Context, db DBTX, arg *QueueRoomParams) (QueueRoomRow, error) {
+	row := db.QueryRow(ctx, queueRoom, arg.Queue, arg.LivesSeconds, arg.Priority)
+	var i QueueRoomRow
+	err := row.Scan(&i.Capacity, &i.Live)
+	return i, err
 }
 
 const runningBackfills = `-- name: RunningBackfills :many
@@ -499,4 +563,16 @@ func (q *Queries) TicksThatRan(ctx context.Context, db DBTX, arg *TicksThatRanPa
 		return nil, err
 	}
 	return items, nil
+}
+
+const tryLockBackfills = `-- name: TryLockBackfills :one
+SELECT pg_try_advisory_xact_lock($1)::boolean AS locked
+`
+
+// One node at a time goes on with backfills.
+func (q *Queries) TryLockBackfills(ctx context.Context, db DBTX, key int64) (bool, error) {
+	row := db.QueryRow(ctx, tryLockBackfills, key)
+	var locked bool
+	err := row.Scan(&locked)
+	return locked, err
 }

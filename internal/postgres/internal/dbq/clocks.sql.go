@@ -174,6 +174,20 @@ func (q *Queries) LockClock(ctx context.Context, db DBTX, scheduleID uuid.UUID) 
 	return i, err
 }
 
+const lockClocks = `-- name: LockClocks :exec
+SELECT
+FROM schedule_clocks
+WHERE schedule_id = ANY($1::uuid[])
+ORDER BY schedule_id
+FOR UPDATE
+`
+
+// Those of many schedules, in the order of their ids.
+func (q *Queries) LockClocks(ctx context.Context, db DBTX, scheduleIds []uuid.UUID) error {
+	_, err := db.Exec(ctx, lockClocks, scheduleIds)
+	return err
+}
+
 const oldestClocks = `-- name: OldestClocks :many
 SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now
 FROM schedule_clocks

@@ -114,9 +114,11 @@ type Backfill struct {
 	CronExpression string
 	Timezone       string
 	// Ticks that had run already, of those with only_missing.
-	LeftOut   int32
-	Reason    *string
-	LastError string
+	LeftOut int32
+	// All its runs at or before it have ended; so that not all of them are looked at again and again.
+	EndedUntil *time.Time
+	Reason     *string
+	LastError  string
 }
 
 type FeatureFlag struct {
