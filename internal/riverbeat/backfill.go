@@ -40,13 +40,13 @@ type Backfill struct {
 	ExecutionPolicy *Policy   // nil: the schedule's
 	OnlyMissing     bool      // leave out ticks that ran, or will
 	State           BackfillState
-	Reason          Reason // why it was cancelled
-	Total           int    // ticks in the range
-	Decided         int    // of them, those that have become runs
-	LeftOut         int    // of them, those that had run already
+	Reason          Reason     // why it was cancelled
+	Total           int        // ticks in the range
+	Decided         int        // of them, those that have become runs
+	LeftOut         int        // of them, those that had run already
 	DecidedUntil    *time.Time // the mark: no tick at or before it is decided again
 	EndedUntil      *time.Time // all its runs at or before it have ended
-	LastError       string // why it does not go on; "": it does
+	LastError       string     // why it does not go on; "": it does
 	RequestedBy     string
 	CreatedAt       time.Time
 	FinishedAt      *time.Time
