@@ -5,11 +5,20 @@ GO    ?= $(shell command -v go || echo /usr/local/go/bin/go)
 ARGS  ?=
 PKG   ?= ./...
 
-# Tools are built at these versions, once each, into bin/tools.
+# Everything is built with this Go, which whatever Go is there brings along: the one
+# before has known vulnerabilities.
+export GOTOOLCHAIN := go1.26.9
+
+# Tools are built at these versions, once each, into bin/tools. The database of
+# vulnerabilities is of the day in its version; take a newer one now and then.
 GOLANGCI_LINT_VERSION := v2.15.0
 SQLC_VERSION          := v1.31.1
+GOVULNCHECK_VERSION   := v1.9.0
+VULNDB_VERSION        := v0.0.0-20261105234957-e22db6528018
 GOLANGCI_LINT := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 SQLC          := bin/tools/sqlc-$(SQLC_VERSION)
+GOVULNCHECK   := bin/tools/govulncheck-$(GOVULNCHECK_VERSION)
+VULNDB        := bin/tools/vulndb-$(VULNDB_VERSION)
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
@@ -38,8 +47,9 @@ test: go postgres compiler curl faketime ## Run every test, race detector on (PK
 	CGO_ENABLED=1 $(GO) test -race -count=1 $(ARGS) $(PKG)
 
 .PHONY: lint
-lint: $(GOLANGCI_LINT) ## Run the linters
+lint: $(GOLANGCI_LINT) $(GOVULNCHECK) $(VULNDB) ## Run the linters, and look for known vulnerabilities
 	$(GOLANGCI_LINT) run
+	$(GOVULNCHECK) -db file://$(CURDIR)/$(VULNDB) ./...
 
 .PHONY: generate
 generate: $(SQLC) ## Write what is made from other files: queries, docs/configuration.md
@@ -96,7 +106,7 @@ clean: ## Remove what was built, tools included
 
 .PHONY: go postgres compiler curl faketime
 go:
-	@$(GO) version >/dev/null 2>&1 || { echo "Go 1.26 or newer is needed: https://go.dev/dl/" >&2; exit 1; }
+	@$(GO) version >/dev/null 2>&1 || { echo "Go 1.26 or newer is needed (https://go.dev/dl/), and fetches $(GOTOOLCHAIN)" >&2; exit 1; }
 
 postgres compiler curl:
 	@deploy/install-deps.sh $@
@@ -110,6 +120,17 @@ $(GOLANGCI_LINT): | go
 # Without cgo sqlc takes its parser of SQL from WASM, which needs no C compiler.
 $(SQLC): | go
 	$(call install,github.com/sqlc-dev/sqlc/cmd/sqlc@$(SQLC_VERSION),sqlc)
+
+$(GOVULNCHECK): | go
+	$(call install,golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION),govulncheck)
+
+# Made of the module, which the proxy has for whoever cannot reach vuln.go.dev.
+$(VULNDB): | go
+	@echo "making the database of vulnerabilities, once; this takes a minute or two"
+	@rm -rf $@.new
+	@dir=$$(cd / && $(GO) mod download -json golang.org/x/vulndb@$(VULNDB_VERSION) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p') && \
+	$(GO) run golang.org/x/vulndb/cmd/indexdb@$(VULNDB_VERSION) -vulns "$$dir/data/osv" -out $@.new
+	@mv $@.new $@
 
 # install builds package $(1), whose binary is called $(2), and moves it to the
 # name with its version only when it is whole.

@@ -79,7 +79,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "recovery":
 		return b.recovery(ctx, min(*n, 50))
 	case "scale":
-		return b.scale(ctx, *schedules, *runs)
+		return b.scale(ctx, *schedules, *runs, *minutes)
 	}
 	return errors.New("there are throughput, burst, nodes, line, recovery and scale")
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,8 +20,9 @@ import (
 // weeks is how many partitions the runs are spread over.
 const weeks = 13
 
-// scale fills the tables and measures what runs per tick and per list.
-func (b *bench) scale(ctx context.Context, schedules, runs int) error {
+// scale fills the tables and measures what runs per tick and per list, then reads
+// beside ticks for so many minutes.
+func (b *bench) scale(ctx context.Context, schedules, runs, minutes int) error {
 	if err := b.fill(ctx, schedules, runs); err != nil {
 		return err
 	}
@@ -31,7 +33,10 @@ func (b *bench) scale(ctx context.Context, schedules, runs int) error {
 	if err != nil {
 		return err
 	}
-	return b.lists(ctx, base)
+	if err := b.lists(ctx, base); err != nil {
+		return err
+	}
+	return b.reads(ctx, base, minutes)
 }
 
 func (b *bench) fill(ctx context.Context, schedules, runs int) error {
@@ -59,18 +64,50 @@ SELECT
     CASE WHEN enabled THEN statement_timestamp() + interval '1 hour' + random() * interval '1 day' END,
     statement_timestamp()
 FROM schedules`
+	// Of a trail of a million entries of one moment nobody wants to know.
+	if err := b.exec(ctx, "ALTER TABLE schedules DISABLE TRIGGER schedules_audit_insert"); err != nil {
+		return err
+	}
 	if err := b.exec(ctx, addSchedules, schedules); err != nil {
+		return err
+	}
+	if err := b.exec(ctx, "ALTER TABLE schedules ENABLE TRIGGER schedules_audit_insert"); err != nil {
 		return err
 	}
 	if err := b.exec(ctx, addClocks); err != nil {
 		return err
 	}
+	// Two weeks at once.
+	var filling sync.WaitGroup
+	failed := make(chan error, weeks)
+	next := make(chan time.Time, weeks)
 	for week := range weeks {
-		at := time.Now().Add(-time.Duration(week) * 7 * 24 * time.Hour)
-		if err := b.exec(ctx, "SELECT create_runs_partition($1)", at); err != nil {
+		next <- time.Now().Add(-time.Duration(week) * 7 * 24 * time.Hour)
+	}
+	close(next)
+	for range 2 {
+		filling.Go(func() {
+			for at := range next {
+				failed <- b.fillWeek(ctx, at, schedules, runs/weeks+1)
+			}
+		})
+	}
+	filling.Wait()
+	close(failed)
+	for err := range failed {
+		if err != nil {
 			return err
 		}
-		const addRuns = `
+	}
+	return b.filled(ctx, began)
+}
+
+// fillWeek makes n runs in the week of a time.
+func (b *bench) fillWeek(ctx context.Context, at time.Time, schedules, n int) error {
+	if err := b.exec(ctx, "SELECT create_runs_partition($1)", at); err != nil {
+		return err
+	}
+	const addRuns = `
 INSERT INTO runs (
     id, scheduled_for, schedule_id, schedule_name, task_name, category, tags, task_params,
     execution_policy, trigger, slot, state, enqueued_at, started_at, finished_at, attempt, execution, result
@@ -87,10 +124,10 @@ FROM (
 ) AS ticks
 JOIN (SELECT row_number() OVER () AS place, * FROM schedules) AS s
     ON s.place = 1 + (ticks.i::bigint * 7919) % $3::int`
-		if err := b.exec(ctx, addRuns, at, runs/weeks+1, schedules); err != nil {
-			return err
-		}
-	}
+	return b.exec(ctx, addRuns, at, n, schedules)
+}
+
+func (b *bench) filled(ctx context.Context, began time.Time) error {
 	if err := b.exec(ctx, "VACUUM ANALYZE"); err != nil {
 		return err
 	}
@@ -122,8 +159,12 @@ func (b *bench) plans(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := b.exec(ctx, `INSERT INTO installation (environment, system_identifier, database_oid)
-VALUES ('bench', 0, 0) ON CONFLICT DO NOTHING`); err != nil {
+	const here = `
+INSERT INTO installation (environment, system_identifier, database_oid)
+SELECT 'default', c.system_identifier, d.oid
+FROM pg_control_system() AS c, pg_database AS d
+WHERE d.datname = current_database()`
+	if err := b.exec(ctx, here); err != nil {
 		return err
 	}
 	rows, err := conn.Query(ctx, "EXPLAIN (ANALYZE, BUFFERS) "+claim)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -69,6 +70,13 @@ func (a *api) recoverPanic(c *gin.Context) {
 		c.Abort()
 		a.writeProblem(c, forms[riverbeat.Internal], internalError)
 	}()
+	c.Next()
+}
+
+func (a *api) limitTime(c *gin.Context) {
+	ctx, cancel := context.WithTimeout(c.Request.Context(), a.RequestTimeout)
+	defer cancel()
+	c.Request = c.Request.WithContext(ctx)
 	c.Next()
 }
 

@@ -318,6 +318,30 @@ func TestClientGoneIsNoError(t *testing.T) {
 	require.Empty(t, c.log.String())
 }
 
+// A request that waits for long is ended, and has done nothing.
+func TestRequestsTakeNoLongerThanTheyMay(t *testing.T) {
+	t.Parallel()
+	c := setup(t, func(cfg *httpapi.Config) { cfg.RequestTimeout = 200 * time.Millisecond })
+	at := c.do("POST", schedules, `{"task_name": "echo", "cron_expression": "@daily"}`).Header.Get("Location")
+	tx, err := c.db.Pool().Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // it only holds
+	_, err = tx.Exec(t.Context(), "SELECT FROM schedule_clocks FOR UPDATE")
+	require.NoError(t, err)
+	for _, method := range []string{"PATCH", "DELETE"} {
+		body := ""
+		if method == "PATCH" {
+			body = `{"name": "x"}`
+		}
+		r := c.do(method, at, body)
+		require.Equal(t, http.StatusServiceUnavailable, r.StatusCode, "%s", r.body)
+		require.Equal(t, "request_ended", r.object()["code"])
+		require.NotEmpty(t, r.Header.Get("Retry-After"))
+	}
+	require.InDelta(t, 1, c.ask(http.StatusOK, "GET", at, "")["version"], 0)
+	require.Empty(t, c.log.String())
+}
+
 func TestRequestID(t *testing.T) {
 	t.Parallel()
 

@@ -25,6 +25,10 @@ import (
 	"riverbeat/internal/riverbeat"
 )
 
+// DefaultRequestTimeout is shorter than what a server gives its answers, so that
+// there is one.
+const DefaultRequestTimeout = 30 * time.Second
+
 // DefaultBodyLimit is how many bytes of a request's body are read by default.
 const DefaultBodyLimit = 1 << 20
 
@@ -44,6 +48,9 @@ type Config struct {
 	// BodyLimit is how many bytes of a body are read. Defaults to
 	// DefaultBodyLimit.
 	BodyLimit int64
+	// RequestTimeout is how long a request may take; then it is ended, and what it did
+	// is undone. Defaults to DefaultRequestTimeout.
+	RequestTimeout time.Duration
 	// Logger gets faults as errors and each request at debug. Defaults to none.
 	Logger *slog.Logger
 	// Version is shown in the OpenAPI document.
@@ -72,6 +79,9 @@ func (cfg Config) withDefaults() Config {
 	}
 	if cfg.BodyLimit == 0 {
 		cfg.BodyLimit = DefaultBodyLimit
+	}
+	if cfg.RequestTimeout == 0 {
+		cfg.RequestTimeout = DefaultRequestTimeout
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -102,7 +112,7 @@ func New(cfg Config) (http.Handler, error) {
 	h := humagin.New(engine, huma.Config{OpenAPI: newOpenAPI(a.Version)})
 	a.openAPI, a.adapter = h.OpenAPI(), h.Adapter()
 
-	engine.Use(a.observe, a.recoverPanic, a.guard, a.limitBody)
+	engine.Use(a.observe, a.recoverPanic, a.limitTime, a.guard, a.limitBody)
 	engine.NoRoute(a.elsewhere)
 	engine.NoMethod(a.wrongMethod)
 	a.healthRoutes()

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// reads asks for 50 lists and things a second, whether it has its answers or not,
+// while 1,000 schedules tick once a minute, and prints how long each kind of request
+// took.
+func (b *bench) reads(ctx context.Context, base string, minutes int) error {
+	const perSecond = 50
+	if err := b.addTicking(ctx); err != nil {
+		return err
+	}
+	schedules, err := b.some(ctx, "SELECT id::text FROM schedules LIMIT 500")
+	if err != nil {
+		return err
+	}
+	runs, err := b.some(ctx, "SELECT id::text FROM runs TABLESAMPLE SYSTEM (0.01) LIMIT 500")
+	if err != nil {
+		return err
+	}
+	month := time.Now().Add(-30 * 24 * time.Hour).UTC().Format(time.RFC3339)
+	kinds := []string{
+		"/schedules", "/schedules?category=category_7&enabled=true", "/schedules?tags=rare_77", "/schedules?q=north", "/schedules?sort=next_run_at",
+		"/schedules/{schedule}", "/schedules/{schedule}/next", "/schedules/{schedule}/runs", "/schedules/{schedule}/runs?state=failed",
+		"/schedules/{schedule}/explain?at=" + month,
+		"/runs", "/runs?state=failed", "/runs?state=failed&to=" + month, "/runs?state=skipped", "/runs?task_name=task_3", "/runs?task_name=task_3&state=failed",
+		"/runs?category=category_7", "/runs?tags=rare_77", "/runs?trigger=manual&from=" + month, "/runs/{run}",
+		"/task-definitions", "/audit", "/audit?object_type=schedule&actor=nobody", "/backfills", "/nodes", "/installation",
+	}
+	before, err := b.int(ctx, "SELECT count(*) FROM runs WHERE task_name = 'echo' AND state = 'succeeded'")
+	if err != nil {
+		return err
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	took := map[string][]time.Duration{}
+	var failed error
+	ticker := time.NewTicker(time.Second / perSecond)
+	defer ticker.Stop()
+	for i := range minutes * 60 * perSecond {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		kind := kinds[i%len(kinds)]
+		target := strings.NewReplacer("{schedule}", schedules[rand.IntN(len(schedules))], "{run}", runs[rand.IntN(len(runs))]).Replace(kind) //nolint:gosec // any will do
+		all.Go(func() {
+			began := time.Now()
+			err := get(ctx, base+"/api/v1"+target)
+			mu.Lock()
+			defer mu.Unlock()
+			took[kind] = append(took[kind], time.Since(began))
+			failed = errors.Join(failed, err)
+		})
+	}
+	all.Wait()
+	if failed != nil {
+		return failed
+	}
+	after, err := b.int(ctx, "SELECT count(*) FROM runs WHERE task_name = 'echo' AND state = 'succeeded'")
+	if err != nil {
+		return err
+	}
+	b.printf("\n%d requests a second for %d min, beside %d runs a minute\n", perSecond, minutes, (after-before)/minutes)
+	b.printf("%-64s %9s %9s %9s\n", "GET /api/v1…", "p50 ms", "p99 ms", "max ms")
+	var total []time.Duration
+	show := func(name string, list []time.Duration) {
+		slices.Sort(list)
+		b.printf("%-64s %9.2f %9.2f %9.2f\n", name, ms(list[len(list)/2]), ms(list[len(list)*99/100]), ms(list[len(list)-1]))
+	}
+	for _, kind := range kinds {
+		total = append(total, took[kind]...)
+		show(strings.ReplaceAll(kind, month, "…"), took[kind])
+	}
+	show("all", total)
+	began := time.Now()
+	if err := get(ctx, base+"/api/v1/load"); err != nil {
+		return err
+	}
+	b.printf("%-64s %9.2f\n", "/load, the first in a minute", ms(time.Since(began)))
+	return nil
+}
+
+// addTicking makes 1,000 schedules that tick once a minute, spread over its seconds.
+func (b *bench) addTicking(ctx context.Context) error {
+	const add = `
+WITH made AS (
+    INSERT INTO schedules (name, task_name, cron_expression, timezone, kwargs)
+    SELECT 'ticks ' || i, 'echo', i % 60 || ' * * * * *', 'UTC', jsonb_build_object('i', i)
+    FROM generate_series(1, 1000) AS i
+    RETURNING id, cron_expression
+)
+INSERT INTO schedule_clocks (schedule_id, next_run_at, last_scheduled_for)
+SELECT
+    id,
+    date_trunc('minute', statement_timestamp()) + interval '1 minute' + split_part(cron_expression, ' ', 1)::int * interval '1 second',
+    statement_timestamp()
+FROM made`
+	return b.exec(ctx, add)
+}
+
+// some reads the texts of a query.
+func (b *bench) some(ctx context.Context, query string) ([]string, error) {
+	rows, err := b.pool.Query(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []string
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, err
+		}
+		list = append(list, text)
+	}
+	return list, rows.Err()
+}
+
+func get(ctx context.Context, address string) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	body, err := io.ReadAll(answer.Body)
+	if err := errors.Join(err, answer.Body.Close()); err != nil {
+		return err
+	}
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s %s", address, answer.Status, body)
+	}
+	return nil
+}
