@@ -65,15 +65,9 @@ func (h *History) ListRuns(ctx context.Context, f *postgres.RunFilter) (page []*
 	more.Limit++
 	// Where a page ends and where the next one begins is read of the same runs.
 	err = h.db.Snapshot(ctx, func(tx *postgres.Tx) error {
-		page, err = tx.ListRuns(ctx, &more)
-		switch {
-		case err != nil:
-		case len(page) == 0 && f.ScheduleID != nil && f.After == nil:
-			if next, err = tx.LookedThrough(ctx, f); err == nil && next == nil {
-				_, err = tx.Schedule(ctx, *f.ScheduleID)
-			}
-		case len(page) <= f.Limit:
-			next, err = tx.LookedThrough(ctx, f)
+		page, next, err = tx.SearchRuns(ctx, &more)
+		if err == nil && next == nil && len(page) == 0 && f.ScheduleID != nil && f.After == nil {
+			_, err = tx.Schedule(ctx, *f.ScheduleID)
 		}
 		return err
 	})

@@ -401,10 +401,48 @@ type RunFilter struct {
 // among ten million runs would be searched for in all of them.
 const lookedThrough = 5_000
 
-// ListRuns reads a page of runs. With State, Trigger, Category or Tags it looks at
-// no more than so many runs, and the page may be short, or empty, where there are
-// more behind it: LookedThrough says where.
+// ListRuns reads a page of runs; see SearchRuns.
 func (tx *Tx) ListRuns(ctx context.Context, f *RunFilter) ([]*riverbeat.Run, error) {
+	page, _, err := tx.SearchRuns(ctx, f)
+	return page, err
+}
+
+// SearchRuns reads a page of runs. With State, Trigger, Category or Tags it looks at
+// no more than so many runs, and the page may be short, or empty, where there are
+// more behind it: lookedTo is the last one that it has looked at; nil if that were
+// all, or the page is full.
+//
+// Most pages are of the weeks before where they begin. With those it tries first:
+// each partition that cannot be left out is planned for, and of years of them that
+// takes longer than all else.
+func (tx *Tx) SearchRuns(ctx context.Context, f *RunFilter) (page []*riverbeat.Run, lookedTo *uuid.UUID, err error) {
+	newest, err := tx.Now(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if f.To != nil && f.To.Before(newest) {
+		newest = *f.To
+	}
+	if f.After != nil {
+		if at, ok := riverbeat.RunTime(*f.After); ok && at.Before(newest) {
+			newest = at
+		}
+	}
+	for _, back := range []time.Duration{2 * week, 14 * week} {
+		some := *f
+		since := newest.Add(-back)
+		if f.From != nil && !f.From.Before(since) {
+			break
+		}
+		some.From = &since
+		if page, lookedTo, err = tx.searchRuns(ctx, &some); err != nil || lookedTo != nil || len(page) == f.Limit {
+			return page, lookedTo, err
+		}
+	}
+	return tx.searchRuns(ctx, f)
+}
+
+func (tx *Tx) searchRuns(ctx context.Context, f *RunFilter) (page []*riverbeat.Run, lookedTo *uuid.UUID, err error) {
 	const list = `
 SELECT *
 FROM runs
@@ -423,30 +461,6 @@ FROM (
 ) AS looked
 WHERE %s
 LIMIT @limit`
-	among, sieve, args, err := f.conditions()
-	if err != nil {
-		return nil, err
-	}
-	args["limit"] = f.Limit
-	query := fmt.Sprintf(list, among)
-	if sieve != "" {
-		args["looked_through"] = lookedThrough
-		query = fmt.Sprintf(sift, among, sieve)
-	}
-	rows, err := tx.Query(ctx, query, args)
-	if err != nil {
-		return nil, err
-	}
-	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[dbq.Run])
-	if err != nil {
-		return nil, err
-	}
-	return runs(found)
-}
-
-// LookedThrough is the last run that ListRuns has looked at for a page that is
-// short; nil if it has looked at all.
-func (tx *Tx) LookedThrough(ctx context.Context, f *RunFilter) (*uuid.UUID, error) {
 	const last = `
 SELECT id
 FROM runs
@@ -455,22 +469,37 @@ ORDER BY scheduled_for DESC, id DESC
 OFFSET @looked_through - 1
 LIMIT 1`
 	among, sieve, args, err := f.conditions()
-	if err != nil || sieve == "" {
-		return nil, err
+	if err != nil {
+		return nil, nil, err
 	}
-	args["looked_through"] = lookedThrough
+	args["limit"], args["looked_through"] = f.Limit, lookedThrough
+	query := fmt.Sprintf(list, among)
+	if sieve != "" {
+		query = fmt.Sprintf(sift, among, sieve)
+	}
+	rows, err := tx.Query(ctx, query, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[dbq.Run])
+	if err != nil {
+		return nil, nil, err
+	}
+	if page, err = runs(found); err != nil || sieve == "" || len(page) == f.Limit {
+		return page, nil, err
+	}
 	var id uuid.UUID
-	err = tx.QueryRow(ctx, fmt.Sprintf(last, among), pgx.NamedArgs(args)).Scan(&id) // those of the sieve are left over
+	err = tx.QueryRow(ctx, fmt.Sprintf(last, among), args).Scan(&id)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil //nolint:nilnil // says its comment
+		return page, nil, nil
 	}
-	return &id, err
+	return page, &id, err
 }
 
 // conditions are those that an index or the partitions answer, and those that are
 // asked of each row, "" if there are none.
-func (f *RunFilter) conditions() (among, sieve string, args pgx.StrictNamedArgs, err error) {
-	args = pgx.StrictNamedArgs{}
+func (f *RunFilter) conditions() (among, sieve string, args pgx.NamedArgs, err error) {
+	args = pgx.NamedArgs{}
 	indexed, others := []string{"true"}, []string(nil)
 	add := func(to *[]string, condition, name string, value any) {
 		*to = append(*to, condition)

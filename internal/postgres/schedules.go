@@ -439,14 +439,18 @@ func (tx *Tx) withRuns(ctx context.Context, list []*riverbeat.Schedule) error {
 	for _, c := range clocks {
 		byID[c.ScheduleID].NextRunAt = utc(c.NextRunAt)
 	}
-	last, err := tx.q.LastRuns(ctx, tx.Tx, ids)
+	rows, err := tx.Query(ctx, "SELECT schedule_id, scheduled_for FROM last_runs($1)", ids)
 	if err != nil {
 		return err
 	}
-	for _, r := range last {
-		byID[r.ScheduleID].LastRunAt = utc(&r.ScheduledFor)
-	}
-	return nil
+	var id uuid.UUID
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&id, &at}, func() error {
+		last := at
+		byID[id].LastRunAt = utc(&last)
+		return nil
+	})
+	return err
 }
 
 func schedules(rows []dbq.Schedule) ([]*riverbeat.Schedule, error) {

@@ -26,18 +26,6 @@ SELECT * FROM schedules WHERE id = ANY(@ids::uuid[]);
 -- name: ClocksOf :many
 SELECT schedule_id, next_run_at FROM schedule_clocks WHERE schedule_id = ANY(@ids::uuid[]);
 
--- The newest nominal time of each schedule that became a run.
--- name: LastRuns :many
-SELECT asked.id::uuid AS schedule_id, newest.scheduled_for::timestamptz AS scheduled_for
-FROM unnest(@ids::uuid[]) AS asked (id)
-CROSS JOIN LATERAL (
-    SELECT scheduled_for
-    FROM runs
-    WHERE schedule_id = asked.id AND state NOT IN ('missed', 'skipped')
-    ORDER BY scheduled_for DESC, id DESC
-    LIMIT 1
-) AS newest;
-
 -- name: UpdateSchedule :one
 UPDATE schedules
 SET name = @name,

@@ -262,44 +262,6 @@ func (q *Queries) InsertSchedule(ctx context.Context, db DBTX, arg *InsertSchedu
 	return i, err
 }
 
-const lastRuns = `-- name: LastRuns :many
-SELECT asked.id::uuid AS schedule_id, newest.scheduled_for::timestamptz AS scheduled_for
-FROM unnest($1::uuid[]) AS asked (id)
-CROSS JOIN LATERAL (
-    SELECT scheduled_for
-    FROM runs
-    WHERE schedule_id = asked.id AND state NOT IN ('missed', 'skipped')
-    ORDER BY scheduled_for DESC, id DESC
-    LIMIT 1
-) AS newest
-`
-
-type LastRunsRow struct {
-	ScheduleID   uuid.UUID
-	ScheduledFor time.Time
-}
-
-// The newest nominal time of each schedule that became a run.
-func (q *Queries) LastRuns(ctx context.Context, db DBTX, ids []uuid.UUID) ([]LastRunsRow, error) {
-	rows, err := db.Query(ctx, lastRuns, ids)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []LastRunsRow
-	for rows.Next() {
-		var i LastRunsRow
-		if err := rows.Scan(&i.ScheduleID, &i.ScheduledFor); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const loadSources = `-- name: LoadSources :many
 SELECT
     s.cron_expression,
