@@ -414,7 +414,7 @@ func (tx *Tx) ListRuns(ctx context.Context, f *RunFilter) ([]*riverbeat.Run, err
 //
 // Most pages are of the weeks before where they begin. With those it tries first:
 // each partition that cannot be left out is planned for, and of years of them that
-// takes longer than all else.
+// takes longer than all else. A schedule may have few runs in many weeks.
 func (tx *Tx) SearchRuns(ctx context.Context, f *RunFilter) (page []*riverbeat.Run, lookedTo *uuid.UUID, err error) {
 	newest, err := tx.Now(ctx)
 	if err != nil {
@@ -428,7 +428,11 @@ func (tx *Tx) SearchRuns(ctx context.Context, f *RunFilter) (page []*riverbeat.R
 			newest = at
 		}
 	}
-	for _, back := range []time.Duration{2 * week, 14 * week} {
+	windows := []time.Duration{2 * week, 14 * week}
+	if f.ScheduleID != nil {
+		windows = nil
+	}
+	for _, back := range windows {
 		some := *f
 		since := newest.Add(-back)
 		if f.From != nil && !f.From.Before(since) {
