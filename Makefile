@@ -6,9 +6,11 @@ ARGS  ?=
 PKG   ?= ./...
 
 # What people run is built, and judged, with this Go, which whatever Go is there
-# fetches: the ones before have known vulnerabilities. Tests take the Go that is there,
-# for the fault suite lays a clock of its own over Go's, and a fetched one is sealed.
-build lint: export GOTOOLCHAIN := go1.26.10
+# fetches: the ones before have known vulnerabilities. Where it cannot be fetched, the
+# one that is there has to do. Tests take that anyway, for the fault suite lays a clock
+# of its own over Go's, and a fetched one is sealed.
+GO_VERSION := go1.26.10
+build lint: export GOTOOLCHAIN = $(shell GOTOOLCHAIN=$(GO_VERSION) $(GO) version >/dev/null 2>&1 && echo $(GO_VERSION) || echo local)
 
 # Tools are built at these versions, once each, into bin/tools. The database of
 # vulnerabilities is of the day in its version; take a newer one now and then.
