@@ -68,7 +68,7 @@ type doctorCall struct {
 }
 
 func readDoctorCall(c *cobra.Command) (*doctorCall, error) {
-	flag := func(name string) string { return c.Flags().Lookup(name).Value.String() }
+	flag := func(name string) string { return flagOf(c, name) }
 	call := &doctorCall{repair: flag("repair") == "true"}
 	since, err := time.ParseDuration(flag("since"))
 	if err != nil || since <= 0 {

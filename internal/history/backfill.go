@@ -2,7 +2,6 @@ package history
 
 import (
 	"context"
-	"errors"
 
 	"github.com/google/uuid"
 
@@ -30,13 +29,9 @@ func (h *History) Backfill(ctx context.Context, scheduleID uuid.UUID, given rive
 		if err != nil {
 			return err
 		}
-		r, err := riverbeat.ParseRecurrence(s.CronExpression, s.Timezone)
-		if e, known := errors.AsType[*riverbeat.Error](err); known {
-			// It could be read when it was written: this request is not to blame.
-			return &riverbeat.Error{
-				Kind: riverbeat.Conflict, Code: "schedule_has_no_ticks",
-				Detail: "The schedule cannot be planned any more: " + e.Fields[0].Detail, Cause: err,
-			}
+		r, err := s.Recurrence()
+		if err != nil {
+			return err
 		}
 		b := given
 		b.Of(s)

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"riverbeat/internal/riverbeat"
@@ -58,13 +57,9 @@ func (a *api) nextTicks(ctx context.Context, req *nextRequest) (*answer[ticks], 
 	if err != nil {
 		return nil, err
 	}
-	r, err := riverbeat.ParseRecurrence(s.CronExpression, s.Timezone)
-	if e, known := errors.AsType[*riverbeat.Error](err); known {
-		// It could be read when it was written: this request is not to blame.
-		return nil, &riverbeat.Error{
-			Kind: riverbeat.Conflict, Code: "schedule_has_no_ticks",
-			Detail: "The schedule cannot be planned any more: " + e.Fields[0].Detail, Cause: err,
-		}
+	r, err := s.Recurrence()
+	if err != nil {
+		return nil, err
 	}
 	return ok(nextTicks(s, r, valueOr(req.After, a.Now()), req.Count)), nil
 }

@@ -1,9 +1,11 @@
 package ledger
 
 import (
-	"crypto/sha256"
+	"bytes"
 	"encoding/json"
 	"sync"
+
+	"github.com/google/uuid"
 
 	"riverbeat/internal/riverbeat"
 )
@@ -11,17 +13,22 @@ import (
 // maxSchemas bounds the memory of compiled schemas.
 const maxSchemas = 10_000
 
-// Schemas remembers compiled parameter schemas by their texts: a version of a
-// definition may have been rolled back, and be given to another schema then. It is
-// safe for concurrent use.
+// Schemas remembers compiled parameter schemas by their definitions, with their
+// texts: a version that was rolled back is given to another text then. It is safe
+// for concurrent use.
 type Schemas struct {
 	mu       sync.Mutex
-	compiled map[[sha256.Size]byte]*riverbeat.ParameterSchema
+	compiled map[uuid.UUID]remembered
+}
+
+type remembered struct {
+	text   json.RawMessage
+	schema *riverbeat.ParameterSchema
 }
 
 // NewSchemas makes an empty memory.
 func NewSchemas() *Schemas {
-	return &Schemas{compiled: map[[sha256.Size]byte]*riverbeat.ParameterSchema{}}
+	return &Schemas{compiled: map[uuid.UUID]remembered{}}
 }
 
 // anyObject is the schema of a task without a definition.
@@ -33,12 +40,11 @@ func (s *Schemas) Of(d *riverbeat.TaskDefinition) (*riverbeat.ParameterSchema, e
 	if d == nil {
 		d = anyObject
 	}
-	key := sha256.Sum256(d.ParameterSchema)
 	s.mu.Lock()
-	compiled := s.compiled[key]
+	known := s.compiled[d.ID]
 	s.mu.Unlock()
-	if compiled != nil {
-		return compiled, nil
+	if known.schema != nil && bytes.Equal(known.text, d.ParameterSchema) {
+		return known.schema, nil
 	}
 	compiled, err := riverbeat.CompileParameterSchema(d.ParameterSchema)
 	if err != nil {
@@ -49,7 +55,7 @@ func (s *Schemas) Of(d *riverbeat.TaskDefinition) (*riverbeat.ParameterSchema, e
 	if len(s.compiled) >= maxSchemas {
 		clear(s.compiled)
 	}
-	s.compiled[key] = compiled
+	s.compiled[d.ID] = remembered{d.ParameterSchema, compiled}
 	return compiled, nil
 }
 

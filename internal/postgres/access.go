@@ -262,7 +262,7 @@ type Answer struct {
 // until the transaction ends; false if somebody is at it.
 func (tx *Tx) TryLockRequest(ctx context.Context, actor, key string) (bool, error) {
 	lock := riverbeat.AdvisoryKey(tx.schema, "request", actor+"\n"+key)
-	return tx.q.TryLockRequest(ctx, tx.Tx, lock)
+	return tx.q.TryLockTx(ctx, tx.Tx, lock)
 }
 
 // Answer reads the answer that the request with a key of an actor was given within

@@ -48,7 +48,7 @@ func (tx *Tx) RunningBackfills(ctx context.Context, limit int) ([]uuid.UUID, err
 // nil if it is, or somebody else is at it, or goes on with another one: whoever has
 // claimed one is the only one.
 func (tx *Tx) ClaimBackfill(ctx context.Context, id uuid.UUID) (*riverbeat.Backfill, error) {
-	locked, err := tx.q.TryLockBackfills(ctx, tx.Tx, riverbeat.AdvisoryKey(tx.schema, "backfills", ""))
+	locked, err := tx.q.TryLockTx(ctx, tx.Tx, riverbeat.AdvisoryKey(tx.schema, "backfills", ""))
 	if err != nil || !locked {
 		return nil, err
 	}

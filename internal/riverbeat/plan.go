@@ -1,6 +1,7 @@
 package riverbeat
 
 import (
+	"errors"
 	"slices"
 	"time"
 )
@@ -96,6 +97,20 @@ func (s *Schedule) Miss(r *Recurrence, mark, now time.Time, reason Reason) *Gap 
 	gap := s.gap(r, from, last, now)
 	gap.Reason = reason
 	return gap
+}
+
+// Recurrence is the recurrence of a schedule that is stored. It could be read when
+// it was written, so it is a Conflict if it cannot be any more: whoever asks now is
+// not to blame.
+func (s *Schedule) Recurrence() (*Recurrence, error) {
+	r, err := ParseRecurrence(s.CronExpression, s.Timezone)
+	if e, known := errors.AsType[*Error](err); known {
+		return nil, &Error{
+			Kind: Conflict, Code: "schedule_has_no_ticks",
+			Detail: "The schedule cannot be planned any more: " + e.Fields[0].Detail, Cause: err,
+		}
+	}
+	return r, err
 }
 
 // NextTick is the first tick after the given time within StartsAt and EndsAt;

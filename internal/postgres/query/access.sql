@@ -46,7 +46,8 @@ LIMIT @max_items;
 -- name: Audit :exec
 SELECT audit(@action, @object_type, @object_id, sqlc.narg('before')::jsonb, sqlc.narg('after')::jsonb);
 
--- name: TryLockRequest :one
+-- A lock that nobody waits for, until the transaction ends.
+-- name: TryLockTx :one
 SELECT pg_try_advisory_xact_lock(@key)::boolean AS locked;
 
 -- name: GetAnswer :one

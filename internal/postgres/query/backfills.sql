@@ -115,7 +115,3 @@ SELECT
             AND priority = @priority::smallint
             AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
     )::int AS live;
-
--- One node at a time goes on with backfills.
--- name: TryLockBackfills :one
-SELECT pg_try_advisory_xact_lock(@key)::boolean AS locked;

@@ -279,12 +279,13 @@ func (q *Queries) SaveAnswer(ctx context.Context, db DBTX, arg *SaveAnswerParams
 	return err
 }
 
-const tryLockRequest = `-- name: TryLockRequest :one
+const tryLockTx = `-- name: TryLockTx :one
 SELECT pg_try_advisory_xact_lock($1)::boolean AS locked
 `
 
-func (q *Queries) TryLockRequest(ctx context.Context, db DBTX, key int64) (bool, error) {
-	row := db.QueryRow(ctx, tryLockRequest, key)
+// A lock that nobody waits for, until the transaction ends.
+func (q *Queries) TryLockTx(ctx context.Context, db DBTX, key int64) (bool, error) {
+	row := db.QueryRow(ctx, tryLockTx, key)
 	var locked bool
 	err := row.Scan(&locked)
 	return locked, err

@@ -564,15 +564,3 @@ func (q *Queries) TicksThatRan(ctx context.Context, db DBTX, arg *TicksThatRanPa
 	}
 	return items, nil
 }
-
-const tryLockBackfills = `-- name: TryLockBackfills :one
-SELECT pg_try_advisory_xact_lock($1)::boolean AS locked
-`
-
-// One node at a time goes on with backfills.
-func (q *Queries) TryLockBackfills(ctx context.Context, db DBTX, key int64) (bool, error) {
-	row := db.QueryRow(ctx, tryLockBackfills, key)
-	var locked bool
-	err := row.Scan(&locked)
-	return locked, err
-}
