@@ -180,11 +180,12 @@ func (b *bench) stop(p *exec.Cmd) error {
 	return p.Wait()
 }
 
-// until asks again and again until ok, at most for the given time.
+// until asks again and again until ok, at most for the given time: not often,
+// since what it asks costs the database more the more there is.
 func (b *bench) until(ctx context.Context, most time.Duration, ok func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		done, err := ok()
@@ -206,7 +207,7 @@ func (b *bench) addSchedules(ctx context.Context, n int, cron string, next time.
 WITH made AS (
     INSERT INTO schedules (name, task_name, cron_expression, timezone, kwargs, category, tags, execution_policy)
     SELECT
-        'bench_' || i, 'echo', $2, 'UTC', jsonb_build_object('i', i), 'bench', '["bench"]',
+        format('bench_%s_%s', extract(epoch FROM $3::timestamptz), i), 'echo', $2, 'UTC', jsonb_build_object('i', i), 'bench', '["bench"]',
         CASE WHEN $4 <> 'mixed' THEN $4 WHEN i % 4 = 0 THEN 'skip' WHEN i % 4 = 1 THEN 'queue' ELSE 'allow' END
     FROM generate_series(1, $1::int) AS i
     RETURNING id

@@ -88,7 +88,12 @@ FROM given`, jobs)
 	require.NoError(t, err)
 	_, err = d.Pool.Exec(t.Context(), `
 INSERT INTO river_job (args, attempt, kind, max_attempts, state)
-VALUES ('{"run_id": "no uuid"}', 1, 'run', 3, 'running'), ('{}', 1, 'run', 3, 'running'), ('{}', 1, 'other', 3, 'running')`)
+VALUES ('{"run_id": "no uuid"}', 1, 'run', 3, 'running'),
+    ('{"run_id": "01939c3e-8800-7000-8000-00000000000é"}', 1, 'run', 3, 'running'),
+    ('{"run_id": "01939c3e-8800-7000-8000-0000000000-1"}', 1, 'run', 3, 'running'),
+    ('{"run_id": "ffffffff-ffff-7000-8000-000000000001"}', 1, 'run', 3, 'running'),
+    ('{"run_id": ["01939c3e-8800-7000-8000-000000000001"]}', 1, 'run', 3, 'running'),
+    ('{}', 1, 'run', 3, 'running'), ('{}', 1, 'other', 3, 'running')`)
 	require.NoError(t, err)
 	// Pairs of old and new rows are four hundred million.
 	_, err = d.Pool.Exec(t.Context(), "SET statement_timeout = '30s'; UPDATE river_job SET state = 'completed', finalized_at = now()")

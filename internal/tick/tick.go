@@ -13,9 +13,11 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"riverbeat/internal/ledger"
 	"riverbeat/internal/postgres"
@@ -33,6 +35,9 @@ const (
 	// maxBatches bounds the claims of one sweep, so that lines and stopped
 	// schedules get their turn when there is always something due.
 	maxBatches = 10
+	// claimers is how many batches of a burst are decided at once: a claim is
+	// half the time this process and half the time its one session.
+	claimers = 2
 	// oldShare is what part of a batch is given to old clocks, as long as those
 	// of the last minute do not end.
 	oldShare = 10
@@ -152,18 +157,33 @@ func (t *Ticker) Sweep(ctx context.Context) (next time.Duration, err error) {
 // batch between two of theirs: then no schedule waits for ever, and what is on
 // time waits for no backlog.
 func (t *Ticker) decideDue(ctx context.Context) (more bool, err error) {
-	for batch := range maxBatches {
-		if batch > 1 {
-			if _, err := t.claim(ctx, (*postgres.Tx).OldestClocks, oldShare); err != nil {
-				return false, err
-			}
-		}
-		n, err := t.claim(ctx, (*postgres.Tx).ClaimClocks, 1)
-		if err != nil || n == 0 {
-			return false, err
-		}
+	n, err := t.claim(ctx, (*postgres.Tx).ClaimClocks, 1)
+	if err != nil || n == 0 {
+		return false, err
 	}
-	return true, nil
+	atOnce := 1
+	if n == maxClocks { // a burst
+		atOnce = claimers
+	}
+	var batches atomic.Int32
+	var claiming errgroup.Group
+	for range atOnce {
+		claiming.Go(func() error {
+			for batch := batches.Add(1); batch < maxBatches; batch = batches.Add(1) {
+				if batch > 1 {
+					if _, err := t.claim(ctx, (*postgres.Tx).OldestClocks, oldShare); err != nil {
+						return err
+					}
+				}
+				if n, err := t.claim(ctx, (*postgres.Tx).ClaimClocks, 1); err != nil || n == 0 {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	err = claiming.Wait()
+	return err == nil && batches.Load() >= maxBatches, err
 }
 
 // promote moves up the lines of the keys. One that cannot move does not stop
