@@ -1,13 +1,17 @@
 package postgres_test
 
 import (
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/internal/pgtest"
 	"riverbeat/internal/postgres"
+	"riverbeat/internal/riverbeat"
 )
 
 // A report names neither attempt nor owner, and is said again when its answer
@@ -101,4 +105,34 @@ VALUES ('{"run_id": "no uuid"}', 1, 'run', 3, 'running'),
 	var succeeded int
 	require.NoError(t, d.Pool.QueryRow(t.Context(), "SELECT count(*) FROM runs WHERE state = 'succeeded' AND finished_at IS NOT NULL").Scan(&succeeded))
 	require.Equal(t, jobs, succeeded)
+}
+
+// In SQL a run's id is what riverbeat.RunTime takes for one, and of the same time.
+func TestRunIDsInSQL(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	const known = "01939c3e-8800-7000-8000-000000000001"
+	for _, given := range []string{
+		known, "01939c3e-8800-7000-bfff-ffffffffffff", "07ffffff-ffff-7000-8000-000000000001",
+		"01939c3e-8800-7000-7000-000000000001", "01939c3e-8800-7000-c000-000000000001", "01939c3e-8800-4000-8000-000000000001",
+	} {
+		var id *uuid.UUID
+		var at *time.Time
+		err := d.Pool.QueryRow(t.Context(), "SELECT run_id_of(jsonb_build_object('run_id', $1::text)), run_time_of(run_id_of(jsonb_build_object('run_id', $1::text)))", given).Scan(&id, &at)
+		require.NoError(t, err)
+		want, ok := riverbeat.RunTime(uuid.MustParse(given))
+		require.Equal(t, ok, id != nil, given)
+		if ok {
+			require.Equal(t, given, id.String())
+			require.Equal(t, want, at.UTC())
+		}
+	}
+	for _, given := range []string{
+		"", "{" + known[1:], known[:35], known + "0", known + "\n", strings.ToUpper(known), known[:35] + "é", known[:34] + "-1",
+		strings.Replace(known, "-", "0", 1), "01939c3-e8800-7000-8000-000000000001", "-1939c3e-8800-7000-8000-000000000001",
+	} {
+		var id *uuid.UUID
+		require.NoError(t, d.Pool.QueryRow(t.Context(), "SELECT run_id_of(jsonb_build_object('run_id', $1::text))", given).Scan(&id))
+		require.Nil(t, id, given)
+	}
 }
