@@ -200,6 +200,18 @@ func (b *bench) until(ctx context.Context, most time.Duration, ok func() (bool, 
 	}
 }
 
+// addDue makes n schedules that are due once, at the second that is so far from
+// now, and says which that is, by the database's clock.
+func (b *bench) addDue(ctx context.Context, n int, in time.Duration) (due time.Time, err error) {
+	const then = "SELECT date_trunc('second', clock_timestamp()) + $1"
+	if err := b.pool.QueryRow(ctx, then, in).Scan(&due); err != nil {
+		return due, err
+	}
+	due = due.UTC()
+	cron := fmt.Sprintf("%d %d %d %d %d *", due.Second(), due.Minute(), due.Hour(), due.Day(), int(due.Month()))
+	return due, b.addSchedules(ctx, n, cron, due)
+}
+
 // addSchedules makes n schedules of echo with the given recurrence. Of policy
 // mixed, every fourth is skip and every fourth queue; keys are their own.
 func (b *bench) addSchedules(ctx context.Context, n int, cron string, next time.Time) error {

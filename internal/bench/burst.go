@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,13 +17,7 @@ func (b *bench) burst(ctx context.Context, n int) error {
 		return err
 	}
 	// Idle long enough that every prepared statement has met empty tables.
-	var due time.Time
-	if err := b.pool.QueryRow(ctx, "SELECT date_trunc('second', clock_timestamp()) + interval '15 seconds'").Scan(&due); err != nil {
-		return err
-	}
-	due = due.UTC()
-	cron := fmt.Sprintf("%d %d %d %d %d *", due.Second(), due.Minute(), due.Hour(), due.Day(), int(due.Month()))
-	if err := b.addSchedules(ctx, n, cron, due); err != nil {
+	if _, err := b.addDue(ctx, n, 15*time.Second); err != nil {
 		return err
 	}
 	err := b.until(ctx, 3*time.Minute, func() (bool, error) {

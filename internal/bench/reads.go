@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // reads asks for 50 lists and things a second, whether it has its answers or not,
@@ -117,16 +119,7 @@ func (b *bench) some(ctx context.Context, query string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
-	var list []string
-	for rows.Next() {
-		var text string
-		if err := rows.Scan(&text); err != nil {
-			return nil, err
-		}
-		list = append(list, text)
-	}
-	return list, rows.Err()
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 func get(ctx context.Context, address string) error {

@@ -11,10 +11,10 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 )
 
 // weeks is how many partitions the runs are spread over.
@@ -77,27 +77,14 @@ FROM schedules`
 	if err := b.exec(ctx, addClocks); err != nil {
 		return err
 	}
-	// Two weeks at once.
-	var filling sync.WaitGroup
-	failed := make(chan error, weeks)
-	next := make(chan time.Time, weeks)
+	var filling errgroup.Group
+	filling.SetLimit(2)
 	for week := range weeks {
-		next <- time.Now().Add(-time.Duration(week) * 7 * 24 * time.Hour)
+		at := time.Now().Add(-time.Duration(week) * 7 * 24 * time.Hour)
+		filling.Go(func() error { return b.fillWeek(ctx, at, schedules, runs/weeks+1) })
 	}
-	close(next)
-	for range 2 {
-		filling.Go(func() {
-			for at := range next {
-				failed <- b.fillWeek(ctx, at, schedules, runs/weeks+1)
-			}
-		})
-	}
-	filling.Wait()
-	close(failed)
-	for err := range failed {
-		if err != nil {
-			return err
-		}
+	if err := filling.Wait(); err != nil {
+		return err
 	}
 	return b.filled(ctx, began)
 }

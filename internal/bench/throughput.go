@@ -104,21 +104,17 @@ func (b *bench) ticks(ctx context.Context, n int) (time.Duration, error) {
 			return 0, err
 		}
 	}
-	var soon time.Time
-	if err := b.pool.QueryRow(ctx, "SELECT date_trunc('second', clock_timestamp()) + interval '5 seconds'").Scan(&soon); err != nil {
+	if _, err := b.addDue(ctx, warmUp, 5*time.Second); err != nil {
 		return 0, err
 	}
-	began := soon.UTC().Add(3 * time.Second)
-	for at, n := range map[time.Time]int{soon.UTC(): warmUp, began: n} {
-		cron := fmt.Sprintf("%d %d %d %d %d *", at.Second(), at.Minute(), at.Hour(), at.Day(), int(at.Month()))
-		if err := b.addSchedules(ctx, n, cron, at); err != nil {
-			return 0, err
-		}
+	began, err := b.addDue(ctx, n, 8*time.Second)
+	if err != nil {
+		return 0, err
 	}
 	if err := b.forgetStatements(ctx); err != nil {
 		return 0, err
 	}
-	err := b.until(ctx, 5*time.Minute, func() (bool, error) {
+	err = b.until(ctx, 5*time.Minute, func() (bool, error) {
 		done, err := b.int(ctx, "SELECT count(*) FROM river_job WHERE state = 'completed'")
 		return done >= warmUp+n, err
 	})

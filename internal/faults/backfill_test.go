@@ -14,14 +14,7 @@ import (
 func TestABackfillSurvivesItsNodes(t *testing.T) {
 	t.Parallel()
 	const ticks = 200
-	binary, err := program()
-	require.NoError(t, err)
-	l := newLab(t, binary)
-	for range 2 {
-		l.addNode(0, newProxy(t, l.server))
-	}
-	l.start()
-	l.define()
+	l := runningLab(t, 2)
 	id := l.create(spec{Name: "past", Cron: "0 * * * * *", Policy: "allow", Params: map[string]any{"seconds": 0.05}})
 	to := time.Now().UTC().Truncate(time.Minute).Add(-time.Hour)
 	var made struct {

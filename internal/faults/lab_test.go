@@ -72,6 +72,21 @@ func newLab(t *testing.T, binary string) *lab {
 	return l
 }
 
+// runningLab is a lab with its tasks defined and so many nodes at work, each behind
+// a proxy.
+func runningLab(t *testing.T, nodes int) *lab {
+	t.Helper()
+	binary, err := program()
+	require.NoError(t, err)
+	l := newLab(t, binary)
+	for range nodes {
+		l.addNode(0, newProxy(t, l.server))
+	}
+	l.start()
+	l.define()
+	return l
+}
+
 // startServer starts a Postgres that keeps what it has committed when it
 // crashes, as in production.
 func startServer(t *testing.T, cfg localpg.Config) *localpg.Server {

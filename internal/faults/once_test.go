@@ -21,13 +21,8 @@ import (
 func TestARetriedRequestIsCarriedOutOnce(t *testing.T) {
 	t.Parallel()
 	const requests = 25
-	binary, err := program()
-	require.NoError(t, err)
-	l := newLab(t, binary)
-	p := newProxy(t, l.server)
-	l.addNode(0, p)
-	l.start()
-	l.define()
+	l := runningLab(t, 1)
+	p := l.nodes[0].proxies[0]
 	replays, lost := 0, 0
 	// retried sends a request again and again until it is answered.
 	retried := func(path, body, key string, anger int) {

@@ -17,14 +17,7 @@ import (
 // finds its result refused, and that of its successor stands.
 func TestZombie(t *testing.T) {
 	t.Parallel()
-	binary, err := program()
-	require.NoError(t, err)
-	l := newLab(t, binary)
-	for range 2 {
-		l.addNode(0, newProxy(t, l.server))
-	}
-	l.start()
-	l.define()
+	l := runningLab(t, 2)
 	// 8 s: over while the zombie is frozen, and not yet so where it went on when
 	// the zombie wakes. It does not look at its context then, which has ended.
 	id := l.create(spec{Name: "work", Cron: "0 0 0 * * *", Policy: "queue", Params: map[string]any{"seconds": 8, "stubborn": true}})
