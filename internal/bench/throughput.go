@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"time"
@@ -12,7 +13,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/riverlog"
 	"github.com/riverqueue/river/rivermigrate"
+	"github.com/riverqueue/river/rivertype"
 
 	"riverbeat/internal/postgres"
 )
@@ -31,7 +34,14 @@ type rawWorker struct {
 	river.WorkerDefaults[rawArgs]
 }
 
-func (rawWorker) Work(context.Context, *river.Job[rawArgs]) error { return nil }
+// Work does what echo does, by River's own means: a line in the job's log, and an
+// output.
+func (rawWorker) Work(ctx context.Context, job *river.Job[rawArgs]) error {
+	riverlog.Logger(ctx).InfoContext(ctx, "echo", "task_params", string(job.Args.TaskParams))
+	return river.RecordOutput(ctx, job.Args.TaskParams)
+}
+
+func newLineHandler(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, nil) }
 
 // throughput compares working off n runs of each policy, history on and keys
 // distinct, with working off n jobs in raw River, on the same database one after
@@ -155,6 +165,7 @@ func (b *bench) rawRiver(ctx context.Context, n int) (time.Duration, error) {
 		Queues:        map[string]river.QueueConfig{"default": {MaxWorkers: 200}},
 		Workers:       works,
 		FetchCooldown: 5 * time.Millisecond,
+		Middleware:    []rivertype.Middleware{riverlog.NewMiddleware(newLineHandler, nil)},
 	})
 	if err != nil {
 		return 0, err
