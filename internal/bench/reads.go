@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 )
 
 // reads asks for 50 lists and things a second, whether it has its answers or not,
 // while 1,000 schedules tick once a minute, and prints how long each kind of request
 // took.
-func (b *bench) reads(ctx context.Context, base string, minutes int) error {
-	const perSecond = 50
+func (b *bench) reads(ctx context.Context, base string, nRuns, minutes int) error {
+	const perSecond, warmUpSeconds = 50, 70 // by then all that tick once a minute tick
 	if err := b.addTicking(ctx); err != nil {
 		return err
 	}
@@ -27,7 +28,8 @@ func (b *bench) reads(ctx context.Context, base string, minutes int) error {
 	if err != nil {
 		return err
 	}
-	runs, err := b.some(ctx, "SELECT id::text FROM runs TABLESAMPLE SYSTEM (0.01) LIMIT 500")
+	percent := min(100, 100*5000/float64(nRuns))
+	runs, err := b.some(ctx, "SELECT id::text FROM runs TABLESAMPLE SYSTEM ($1) LIMIT 500", percent)
 	if err != nil {
 		return err
 	}
@@ -40,36 +42,24 @@ func (b *bench) reads(ctx context.Context, base string, minutes int) error {
 		"/runs?category=category_7", "/runs?tags=rare_77", "/runs?trigger=manual&from=" + month, "/runs/{run}",
 		"/task-definitions", "/audit", "/audit?object_type=schedule&actor=nobody", "/backfills", "/nodes", "/installation",
 	}
+	ask := func(i int) (kind string, took time.Duration, err error) {
+		kind = kinds[i%len(kinds)]
+		target := strings.NewReplacer("{schedule}", schedules[rand.IntN(len(schedules))], "{run}", runs[rand.IntN(len(runs))]).Replace(kind) //nolint:gosec // any will do
+		began := time.Now()
+		err = get(ctx, base+"/api/v1"+target)
+		return kind, time.Since(began), err
+	}
+	// Each of the node's connections plans some statements once, for all partitions.
+	if _, err := atRate(ctx, perSecond, warmUpSeconds*perSecond, ask); err != nil {
+		return err
+	}
 	before, err := b.int(ctx, "SELECT count(*) FROM runs WHERE task_name = 'echo' AND state = 'succeeded'")
 	if err != nil {
 		return err
 	}
-	var all sync.WaitGroup
-	var mu sync.Mutex
-	took := map[string][]time.Duration{}
-	var failed error
-	ticker := time.NewTicker(time.Second / perSecond)
-	defer ticker.Stop()
-	for i := range minutes * 60 * perSecond {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
-		kind := kinds[i%len(kinds)]
-		target := strings.NewReplacer("{schedule}", schedules[rand.IntN(len(schedules))], "{run}", runs[rand.IntN(len(runs))]).Replace(kind) //nolint:gosec // any will do
-		all.Go(func() {
-			began := time.Now()
-			err := get(ctx, base+"/api/v1"+target)
-			mu.Lock()
-			defer mu.Unlock()
-			took[kind] = append(took[kind], time.Since(began))
-			failed = errors.Join(failed, err)
-		})
-	}
-	all.Wait()
-	if failed != nil {
-		return failed
+	took, err := atRate(ctx, perSecond, minutes*60*perSecond, ask)
+	if err != nil {
+		return err
 	}
 	after, err := b.int(ctx, "SELECT count(*) FROM runs WHERE task_name = 'echo' AND state = 'succeeded'")
 	if err != nil {
@@ -95,6 +85,31 @@ func (b *bench) reads(ctx context.Context, base string, minutes int) error {
 	return nil
 }
 
+// atRate asks n times, so often a second whether there are answers or not, and says how
+// long each kind took.
+func atRate(ctx context.Context, perSecond, n int, ask func(i int) (string, time.Duration, error)) (map[string][]time.Duration, error) {
+	ticker := time.NewTicker(time.Second / time.Duration(perSecond))
+	defer ticker.Stop()
+	var mu sync.Mutex
+	took := map[string][]time.Duration{}
+	var asking errgroup.Group
+	for i := range n {
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), asking.Wait())
+		case <-ticker.C:
+		}
+		asking.Go(func() error {
+			kind, d, err := ask(i)
+			mu.Lock()
+			defer mu.Unlock()
+			took[kind] = append(took[kind], d)
+			return err
+		})
+	}
+	return took, asking.Wait()
+}
+
 // addTicking makes 1,000 schedules that tick once a minute, spread over its seconds.
 func (b *bench) addTicking(ctx context.Context) error {
 	const add = `
@@ -114,8 +129,8 @@ FROM made`
 }
 
 // some reads the texts of a query.
-func (b *bench) some(ctx context.Context, query string) ([]string, error) {
-	rows, err := b.pool.Query(ctx, query)
+func (b *bench) some(ctx context.Context, query string, args ...any) ([]string, error) {
+	rows, err := b.pool.Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ func (b *bench) scale(ctx context.Context, schedules, runs, minutes int) error {
 	if err := b.lists(ctx, base); err != nil {
 		return err
 	}
-	return b.reads(ctx, base, minutes)
+	return b.reads(ctx, base, runs, minutes)
 }
 
 func (b *bench) fill(ctx context.Context, schedules, runs int) error {

@@ -182,8 +182,8 @@ INSERT INTO runs (id, scheduled_for, schedule_id, schedule_name, task_name, exec
 SELECT
     (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7000a000000000000000')::uuid,
     at, $1::uuid, 'given', 'echo', 'allow', 'schedule', '00000000-0000-0000-0000-000000000000',
-    CASE WHEN i IN (3, 12000) THEN 'failed' ELSE 'succeeded' END
-FROM generate_series(1, 12000) AS i, LATERAL (SELECT date_trunc('second', now()) - i * interval '10 milliseconds' AS at) AS a`, s)
+    CASE WHEN i IN (3, 5000) THEN 'failed' ELSE 'succeeded' END
+FROM generate_series(1, 5000) AS i, LATERAL (SELECT date_trunc('second', now()) - i * interval '10 milliseconds' AS at) AS a`, s)
 	for _, list := range []string{runs + "?state=failed", schedules + "/" + s + "/runs?state=failed"} {
 		var found []int
 		token := ""

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/internal/pgtest"
@@ -67,6 +68,26 @@ func TestNothingReadsMoreThanItIsAskedFor(t *testing.T) {
 					_, err := tx.Exec(t.Context(), "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE id > $1 AND id <= $2", from, to)
 					return err
 				}},
+				{"list the runs of a schedule", db, "^runs_p", func(tx *postgres.Tx, from, to int) error {
+					for _, id := range scheduleIDs(t, tx, from, to) {
+						page, err := tx.ListRuns(t.Context(), &postgres.RunFilter{ScheduleID: &id, State: []riverbeat.State{riverbeat.Succeeded}, Limit: 50})
+						if err != nil {
+							return err
+						}
+						require.Len(t, page, 1)
+					}
+					return nil
+				}},
+				{"read schedules with their last runs", db, "^runs_p", func(tx *postgres.Tx, from, to int) error {
+					for _, id := range scheduleIDs(t, tx, from, to) {
+						s, err := tx.Schedule(t.Context(), id)
+						if err != nil {
+							return err
+						}
+						require.NotNil(t, s.LastRunAt)
+					}
+					return nil
+				}},
 				{"claim", db.ByIndex(), "^schedule_clocks$", func(tx *postgres.Tx, from, to int) error {
 					clocks, err := tx.ClaimClocks(t.Context(), to-from)
 					require.Len(t, clocks, to-from)
@@ -74,15 +95,7 @@ func TestNothingReadsMoreThanItIsAskedFor(t *testing.T) {
 				}},
 				{"move clocks", db.ByIndex(), "^schedule_clocks$", func(tx *postgres.Tx, from, to int) error {
 					plans := map[uuid.UUID]riverbeat.Plan{}
-					rows, err := tx.Query(t.Context(), "SELECT id FROM schedules ORDER BY id LIMIT $2 - $1 OFFSET $1", from, to)
-					if err != nil {
-						return err
-					}
-					for rows.Next() {
-						var id uuid.UUID
-						if err := rows.Scan(&id); err != nil {
-							return err
-						}
+					for _, id := range scheduleIDs(t, tx, from, to) {
 						plans[id] = riverbeat.Plan{Mark: time.Now()}
 					}
 					require.Len(t, plans, to-from)
@@ -106,6 +119,17 @@ func TestNothingReadsMoreThanItIsAskedFor(t *testing.T) {
 			}
 		})
 	}
+}
+
+// scheduleIDs reads those of the schedules that due has made for these jobs.
+func scheduleIDs(t *testing.T, tx *postgres.Tx, from, to int) []uuid.UUID {
+	t.Helper()
+	rows, err := tx.Query(t.Context(), "SELECT id FROM schedules ORDER BY id LIMIT $2 - $1 OFFSET $1", from, to)
+	require.NoError(t, err)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	require.NoError(t, err)
+	require.Len(t, ids, to-from)
+	return ids
 }
 
 // A batch may be of several weeks, up to their last millisecond.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"riverbeat/internal/postgres/internal/dbq"
 	"riverbeat/internal/riverbeat"
@@ -399,7 +400,7 @@ type RunFilter struct {
 // lookedThrough is how many runs are looked at for a page at most. No index has
 // states, which change all the time, nor what else is rarely asked for: a rare one
 // among ten million runs would be searched for in all of them.
-const lookedThrough = 5_000
+const lookedThrough = 2_000
 
 // ListRuns reads a page of runs; see SearchRuns.
 func (tx *Tx) ListRuns(ctx context.Context, f *RunFilter) ([]*riverbeat.Run, error) {
@@ -447,102 +448,110 @@ func (tx *Tx) SearchRuns(ctx context.Context, f *RunFilter) (page []*riverbeat.R
 }
 
 func (tx *Tx) searchRuns(ctx context.Context, f *RunFilter) (page []*riverbeat.Run, lookedTo *uuid.UUID, err error) {
-	const list = `
-SELECT *
-FROM runs
-WHERE %s
-ORDER BY scheduled_for DESC, id DESC
-LIMIT @limit`
-	// The scan ends as soon as there are enough.
+	among, sieve, args, err := f.parts()
+	if err != nil {
+		return nil, nil, err
+	}
+	// With the runs that fit comes the last one that is looked at, be it one of them
+	// or not. The scan ends as soon as there are enough.
 	const sift = `
 SELECT *
 FROM (
-    SELECT *
-    FROM runs
-    WHERE %s
+    SELECT
+        *,
+        %[2]s AS fits,
+        row_number() OVER (ORDER BY scheduled_for DESC, id DESC) = @looked_through AS last
+    FROM %[1]s
     ORDER BY scheduled_for DESC, id DESC
     LIMIT @looked_through
 ) AS looked
-WHERE %s
+WHERE fits OR last
 LIMIT @limit`
-	const last = `
-SELECT id
-FROM runs
-WHERE %s
-ORDER BY scheduled_for DESC, id DESC
-OFFSET @looked_through - 1
-LIMIT 1`
-	among, sieve, args, err := f.conditions()
+	args["limit"], args["looked_through"] = f.Limit, max(lookedThrough, f.Limit)
+	rows, err := tx.Query(ctx, fmt.Sprintf(sift, among, sieve), args)
 	if err != nil {
 		return nil, nil, err
 	}
-	args["limit"], args["looked_through"] = f.Limit, lookedThrough
-	query := fmt.Sprintf(list, among)
-	if sieve != "" {
-		query = fmt.Sprintf(sift, among, sieve)
+	type looked struct {
+		dbq.Run
+		Fits bool
+		Last bool
 	}
-	rows, err := tx.Query(ctx, query, args)
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[looked])
 	if err != nil {
 		return nil, nil, err
 	}
-	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[dbq.Run])
-	if err != nil {
-		return nil, nil, err
+	fitting := make([]dbq.Run, 0, len(found))
+	for _, r := range found {
+		if r.Fits {
+			fitting = append(fitting, r.Run)
+		}
+		if r.Last {
+			lookedTo = &r.ID
+		}
 	}
-	if page, err = runs(found); err != nil || sieve == "" || len(page) == f.Limit {
-		return page, nil, err
+	if len(fitting) == f.Limit {
+		lookedTo = nil
 	}
-	var id uuid.UUID
-	err = tx.QueryRow(ctx, fmt.Sprintf(last, among), args).Scan(&id)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return page, nil, nil
-	}
-	return page, &id, err
+	page, err = runs(fitting)
+	return page, lookedTo, err
 }
 
-// conditions are those that an index or the partitions answer, and those that are
-// asked of each row, "" if there are none.
-func (f *RunFilter) conditions() (among, sieve string, args pgx.NamedArgs, err error) {
-	args = pgx.NamedArgs{}
-	indexed, others := []string{"true"}, []string(nil)
-	add := func(to *[]string, condition, name string, value any) {
-		*to = append(*to, condition)
-		args[name] = value
-	}
-	if f.ScheduleID != nil {
-		add(&indexed, "schedule_id = @schedule_id", "schedule_id", *f.ScheduleID)
-	}
-	if f.TaskName != nil {
-		add(&indexed, "task_name = @task_name", "task_name", *f.TaskName)
-	}
+// parts are those of a list's SQL: where the runs come from, which an index and the
+// partitions answer, and what is asked of each of them.
+func (f *RunFilter) parts() (among, sieve string, args pgx.NamedArgs, err error) {
+	since := pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
+	before, beforeID := pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, uuid.Nil
 	if f.From != nil {
-		add(&indexed, "scheduled_for >= @from", "from", *f.From)
+		since = pgtype.Timestamptz{Time: *f.From, Valid: true}
 	}
 	if f.To != nil {
-		add(&indexed, "scheduled_for < @to", "to", *f.To)
+		before = pgtype.Timestamptz{Time: *f.To, Valid: true}
 	}
 	if f.After != nil {
 		at, ok := riverbeat.RunTime(*f.After)
 		if !ok {
 			return "", "", nil, riverbeat.InvalidField("invalid_page_token", "page_token", "is not one that this list gave")
 		}
-		add(&indexed, "(scheduled_for, id) < (@after_time, @after_id)", "after_id", *f.After)
-		args["after_time"] = at
+		if f.To == nil || at.Before(*f.To) {
+			before, beforeID = pgtype.Timestamptz{Time: at, Valid: true}, *f.After
+		}
+	}
+	args = pgx.NamedArgs{"since": since, "before": before, "before_id": beforeID}
+	asked := []string{"true"}
+	ask := func(condition, name string, value any) {
+		asked = append(asked, condition)
+		args[name] = value
+	}
+	// The second condition leaves partitions out, the third alone would not.
+	among = `runs
+    WHERE scheduled_for >= @since
+        AND scheduled_for <= @before
+        AND (scheduled_for, id) < (@before, @before_id)`
+	switch {
+	case f.ScheduleID != nil:
+		among = "schedule_runs(@schedule_id, @since, @before, @before_id, @looked_through)"
+		args["schedule_id"] = *f.ScheduleID
+		if f.TaskName != nil {
+			ask("task_name = @task_name", "task_name", *f.TaskName)
+		}
+	case f.TaskName != nil:
+		among += "\n        AND task_name = @task_name"
+		args["task_name"] = *f.TaskName
 	}
 	if len(f.State) > 0 {
-		add(&others, "state = ANY(@state)", "state", f.State)
+		ask("state = ANY(@state)", "state", f.State)
 	}
 	if len(f.Trigger) > 0 {
-		add(&others, "trigger = ANY(@trigger)", "trigger", f.Trigger)
+		ask("trigger = ANY(@trigger)", "trigger", f.Trigger)
 	}
 	if f.Category != nil {
-		add(&others, "coalesce(category, '') = @category", "category", *f.Category)
+		ask("coalesce(category, '') = @category", "category", *f.Category)
 	}
 	if len(f.Tags) > 0 {
-		add(&others, "tags @> @tags", "tags", tagsJSON(f.Tags))
+		ask("tags @> @tags", "tags", tagsJSON(f.Tags))
 	}
-	const and = "\n    AND "
-	return strings.Join(indexed, and), strings.Join(others, and), args, nil
+	return among, strings.Join(asked, " AND "), args, nil
 }
 
 func runs(rows []dbq.Run) ([]*riverbeat.Run, error) {

@@ -79,11 +79,30 @@ WHERE id = @id
         SELECT FROM schedule_clocks WHERE schedule_id = schedules.id AND retry_at IS NOT NULL
     );
 
+-- It goes from recurrence to recurrence: a million schedules that share one are a
+-- single step.
 -- name: Recurrences :many
-SELECT DISTINCT cron_expression, timezone
-FROM schedules
-WHERE enabled
-ORDER BY cron_expression, timezone
+WITH RECURSIVE recurrences AS (
+    (
+        SELECT cron_expression, timezone
+        FROM schedules
+        WHERE enabled
+        ORDER BY cron_expression, timezone
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT following.cron_expression, following.timezone
+    FROM recurrences AS r
+    CROSS JOIN LATERAL (
+        SELECT s.cron_expression, s.timezone
+        FROM schedules AS s
+        WHERE s.enabled AND (s.cron_expression, s.timezone) > (r.cron_expression, r.timezone)
+        ORDER BY s.cron_expression, s.timezone
+        LIMIT 1
+    ) AS following
+)
+SELECT cron_expression, timezone
+FROM recurrences
 LIMIT @max_items;
 
 -- The version that was in force for a tick at the time, or the last one before

@@ -355,10 +355,27 @@ func (q *Queries) LockSchedule(ctx context.Context, db DBTX, id uuid.UUID) (Sche
 }
 
 const recurrences = `-- name: Recurrences :many
-SELECT DISTINCT cron_expression, timezone
-FROM schedules
-WHERE enabled
-ORDER BY cron_expression, timezone
+WITH RECURSIVE recurrences AS (
+    (
+        SELECT cron_expression, timezone
+        FROM schedules
+        WHERE enabled
+        ORDER BY cron_expression, timezone
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT following.cron_expression, following.timezone
+    FROM recurrences AS r
+    CROSS JOIN LATERAL (
+        SELECT s.cron_expression, s.timezone
+        FROM schedules AS s
+        WHERE s.enabled AND (s.cron_expression, s.timezone) > (r.cron_expression, r.timezone)
+        ORDER BY s.cron_expression, s.timezone
+        LIMIT 1
+    ) AS following
+)
+SELECT cron_expression, timezone
+FROM recurrences
 LIMIT $1
 `
 
@@ -367,6 +384,8 @@ type RecurrencesRow struct {
 	Timezone       string
 }
 
+// It goes from recurrence to recurrence: a million schedules that share one are a
+// single step.
 func (q *Queries) Recurrences(ctx context.Context, db DBTX, maxItems int32) ([]RecurrencesRow, error) {
 	rows, err := db.Query(ctx, recurrences, maxItems)
 	if err != nil {
