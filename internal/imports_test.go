@@ -89,7 +89,7 @@ var libraries = map[string][]string{
 	"github.com/spf13/pflag":                             {"cmd/riverbeat"}, // cobra's flags
 	"github.com/swaggest/swgui":                          {"internal/httpapi"},
 	"github.com/vgarvardt/pgx-google-uuid/v5":            {"internal/postgres"},
-	"golang.org/x/sync":                                  {"internal/bench", "internal/tick"},
+	"golang.org/x/sync":                                  {"internal/bench", "internal/postgres", "internal/tick"},
 	"golang.org/x/sys":                                   {"internal/execute"}, // the clock that processes share
 	"golang.org/x/time":                                  {"internal/access"},
 	"riverqueue.com/riverui":                             {"riverui"},

@@ -41,9 +41,12 @@ type node struct {
 	logger *slog.Logger
 	id     uuid.UUID
 	db     *postgres.DB
-	queue  *queue.Queue
-	ledger *ledger.Ledger
-	access *access.Access
+	// forRequests leaves some connections to ticks and runs, however many requests
+	// wait for a lock.
+	forRequests *postgres.DB
+	queue       *queue.Queue
+	ledger      *ledger.Ledger
+	access      *access.Access
 }
 
 // newNode reaches the database and checks that it is migrated. open says when a
@@ -65,10 +68,11 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, logge
 		return nil, err
 	}
 	db := postgres.New(pool, cfg.Schema).In(cfg.Environment)
+	forRequests := db.AtMost(cfg.MaxConnections * 3 / 4)
 	return &node{
-		cfg: cfg, logger: logger, id: id, db: db, queue: q, ledger: ledger.New(q),
+		cfg: cfg, logger: logger, id: id, db: db, forRequests: forRequests, queue: q, ledger: ledger.New(q),
 		access: access.New(access.Config{
-			DB: db, AdminKey: string(cfg.AdminKey), Open: open, RequestsPerSecond: cfg.RequestsPerSecond, Now: time.Now,
+			DB: forRequests, AdminKey: string(cfg.AdminKey), Open: open, RequestsPerSecond: cfg.RequestsPerSecond, Now: time.Now,
 		}),
 	}, nil
 }
@@ -172,9 +176,9 @@ func (n *node) run(ctx context.Context, ready func(address string) error) (err e
 func (n *node) handler(ctx context.Context, monitor *doctor.Monitor) (http.Handler, error) {
 	api := httpapi.Config{
 		Access:          n.access,
-		Catalog:         catalog.New(n.db, n.ledger),
-		History:         history.New(n.db, n.ledger),
-		Installation:    installation.New(n.db),
+		Catalog:         catalog.New(n.forRequests, n.ledger),
+		History:         history.New(n.forRequests, n.ledger),
+		Installation:    installation.New(n.forRequests),
 		DefaultTimezone: n.cfg.Timezone,
 		BodyLimit:       n.cfg.BodyLimit,
 		Logger:          n.logger,

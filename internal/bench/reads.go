@@ -138,11 +138,11 @@ func (b *bench) some(ctx context.Context, query string, args ...any) ([]string, 
 }
 
 func get(ctx context.Context, address string) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil) //nolint:gosec // the node that we have started
 	if err != nil {
 		return err
 	}
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := http.DefaultClient.Do(r) //nolint:gosec // the same
 	if err != nil {
 		return err
 	}

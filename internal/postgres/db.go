@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5"
+	"golang.org/x/sync/semaphore"
 
 	"riverbeat/internal/postgres/internal/dbq"
 )
@@ -51,6 +52,7 @@ type DB struct {
 	schema      string
 	environment string
 	byIndex     bool
+	atOnce      *semaphore.Weighted // nil: as many as the pool has connections
 }
 
 // Tx is a transaction with the queries. It ends with the function that InTx
@@ -74,6 +76,15 @@ func (db *DB) In(environment string) *DB {
 	in := *db
 	in.environment = environment
 	return &in
+}
+
+// AtMost answers a DB that has no more than n transactions open at once: who wants
+// another one waits, without a connection. The pool's others are for those who
+// cannot wait.
+func (db *DB) AtMost(n int) *DB {
+	some := *db
+	some.atOnce = semaphore.NewWeighted(int64(n))
+	return &some
 }
 
 // ByIndex answers a DB whose transactions find their rows by an index, and in its
@@ -265,6 +276,12 @@ func (db *DB) begin(ctx context.Context, options pgx.TxOptions, fn func(tx *Tx) 
 			}
 		}
 		return fn(t)
+	}
+	if db.atOnce != nil {
+		if err := db.atOnce.Acquire(ctx, 1); err != nil {
+			return err
+		}
+		defer db.atOnce.Release(1)
 	}
 	if pool, ok := db.conn.(*pgxpool.Pool); ok {
 		return pgx.BeginTxFunc(ctx, pool, options, run)

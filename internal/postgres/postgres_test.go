@@ -1,11 +1,13 @@
 package postgres_test
 
 import (
+	"context"
 	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"riverbeat/internal/pgtest"
 	"riverbeat/internal/postgres"
@@ -149,4 +151,41 @@ VALUES (gen_random_uuid(), $1, 'x', 'x', 'allow', 'manual', gen_random_uuid(), '
 	_, err = d.Pool.Exec(t.Context(), "CREATE TABLE runs_p20010129 ()")
 	require.NoError(t, err)
 	require.ErrorContains(t, p.InTx(t.Context(), insert), "make partitions", "no endless tries")
+}
+
+// Requests that all wait for a lock leave connections to ticks.
+func TestAtMost(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	cfg := d.Config()
+	cfg.MaxConns = 3
+	pool, err := postgres.NewPool(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	db := postgres.New(pool, pgtest.Schema)
+	some := db.AtMost(2)
+
+	inside, done := make(chan int, 3), make(chan struct{})
+	var holding errgroup.Group
+	for i := range 3 {
+		holding.Go(func() error {
+			return some.InTx(t.Context(), func(*postgres.Tx) error {
+				inside <- i
+				<-done
+				return nil
+			})
+		})
+	}
+	<-inside
+	<-inside
+	nothing := func(*postgres.Tx) error { return nil }
+	require.NoError(t, db.InTx(t.Context(), nothing))
+	require.NoError(t, db.Snapshot(t.Context(), nothing))
+	require.Empty(t, inside)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, some.InTx(ctx, nothing), context.Canceled)
+	close(done)
+	require.NoError(t, holding.Wait())
+	require.NoError(t, some.InTx(t.Context(), nothing))
 }
