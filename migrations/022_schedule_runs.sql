@@ -12,6 +12,7 @@ CREATE FUNCTION schedule_runs(of_schedule uuid, since timestamptz, before_time t
     SET plan_cache_mode = force_generic_plan
     SET enable_seqscan = off
     SET enable_bitmapscan = off
+    SET jit = off
 AS $$
 BEGIN
     RETURN QUERY

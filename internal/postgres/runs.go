@@ -467,7 +467,10 @@ FROM (
 ) AS looked
 WHERE fits OR last
 LIMIT @limit`
-	args["limit"], args["looked_through"] = f.Limit, max(lookedThrough, f.Limit)
+	args["limit"], args["looked_through"] = f.Limit, f.Limit
+	if sieve != everything {
+		args["looked_through"] = max(lookedThrough, f.Limit)
+	}
 	rows, err := tx.Query(ctx, fmt.Sprintf(sift, among, sieve), args)
 	if err != nil {
 		return nil, nil, err
@@ -497,6 +500,9 @@ LIMIT @limit`
 	return page, lookedTo, err
 }
 
+// everything is the sieve that asks nothing.
+const everything = "true"
+
 // parts are those of a list's SQL: where the runs come from, which an index and the
 // partitions answer, and what is asked of each of them.
 func (f *RunFilter) parts() (among, sieve string, args pgx.NamedArgs, err error) {
@@ -518,7 +524,7 @@ func (f *RunFilter) parts() (among, sieve string, args pgx.NamedArgs, err error)
 		}
 	}
 	args = pgx.NamedArgs{"since": since, "before": before, "before_id": beforeID}
-	asked := []string{"true"}
+	asked := []string{everything}
 	ask := func(condition, name string, value any) {
 		asked = append(asked, condition)
 		args[name] = value
