@@ -46,7 +46,7 @@ func (b *bench) reads(ctx context.Context, base string, nRuns, minutes int) erro
 		kind = kinds[i%len(kinds)]
 		target := strings.NewReplacer("{schedule}", schedules[rand.IntN(len(schedules))], "{run}", runs[rand.IntN(len(runs))]).Replace(kind) //nolint:gosec // any will do
 		began := time.Now()
-		err = get(ctx, base+"/api/v1"+target)
+		_, err = get(ctx, base+"/api/v1"+target)
 		return kind, time.Since(began), err
 	}
 	// Each of the node's connections plans some statements once, for all partitions.
@@ -78,7 +78,7 @@ func (b *bench) reads(ctx context.Context, base string, nRuns, minutes int) erro
 	}
 	show("all", total)
 	began := time.Now()
-	if err := get(ctx, base+"/api/v1/load"); err != nil {
+	if _, err := get(ctx, base+"/api/v1/load"); err != nil {
 		return err
 	}
 	b.printf("%-64s %9.2f\n", "/load, the first in a minute", ms(time.Since(began)))
@@ -137,21 +137,22 @@ func (b *bench) some(ctx context.Context, query string, args ...any) ([]string, 
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-func get(ctx context.Context, address string) error {
+// get asks the node, and answers the body.
+func get(ctx context.Context, address string) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil) //nolint:gosec // the node that we have started
 	if err != nil {
-		return err
+		return nil, err
 	}
 	answer, err := http.DefaultClient.Do(r) //nolint:gosec // the same
 	if err != nil {
-		return err
+		return nil, err
 	}
 	body, err := io.ReadAll(answer.Body)
 	if err := errors.Join(err, answer.Body.Close()); err != nil {
-		return err
+		return nil, err
 	}
 	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s %s", address, answer.Status, body)
+		return nil, fmt.Errorf("GET %s: %s %s", address, answer.Status, body)
 	}
-	return nil
+	return body, nil
 }

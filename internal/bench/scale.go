@@ -4,9 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -227,20 +224,9 @@ func (b *bench) list(ctx context.Context, base, query string) (next string, err 
 	took := make([]time.Duration, 0, times)
 	for range times {
 		began := time.Now()
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/api/v1/schedules?"+query, nil)
+		body, err := get(ctx, base+"/api/v1/schedules?"+query)
 		if err != nil {
 			return "", err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return "", err
-		}
-		body, err := io.ReadAll(resp.Body)
-		if err := resp.Body.Close(); err != nil {
-			return "", err
-		}
-		if err != nil || resp.StatusCode != http.StatusOK {
-			return "", fmt.Errorf("GET %s: %s %s %w", query, resp.Status, body, err)
 		}
 		took = append(took, time.Since(began))
 		var page struct {

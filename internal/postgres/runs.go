@@ -352,6 +352,10 @@ func (tx *Tx) Attempts(ctx context.Context, r *riverbeat.Run) ([]riverbeat.Attem
 	return attempts, nil
 }
 
+// blockedAmong is how many runs of a task are looked at for those that one of them
+// blocked.
+const blockedAmong = 5_000
+
 // BlockedRuns reads at most limit runs that a run is or was in the way of.
 func (tx *Tx) BlockedRuns(ctx context.Context, r *riverbeat.Run, limit int) ([]riverbeat.BlockedRun, error) {
 	if r.LockKey == "" || r.State == riverbeat.Skipped || r.State == riverbeat.Missed {
@@ -367,7 +371,7 @@ func (tx *Tx) BlockedRuns(ctx context.Context, r *riverbeat.Run, limit int) ([]r
 	}
 	rows, err := tx.q.BlockedRuns(ctx, tx.Tx, &dbq.BlockedRunsParams{
 		TaskName: r.TaskName, ID: r.ID, Since: r.ScheduledFor.Add(-time.Hour), Until: until.Add(time.Minute),
-		LookedThrough: lookedThrough, MaxItems: int32(limit), //nolint:gosec // a page
+		LookedThrough: blockedAmong, MaxItems: int32(limit), //nolint:gosec // a page
 	})
 	if err != nil {
 		return nil, err
@@ -415,25 +419,24 @@ func (tx *Tx) ListRuns(ctx context.Context, f *RunFilter) ([]*riverbeat.Run, err
 //
 // Most pages are of the weeks before where they begin. With those it tries first:
 // each partition that cannot be left out is planned for, and of years of them that
-// takes longer than all else. A schedule may have few runs in many weeks.
+// takes longer than all else. Those of a schedule may lie in any weeks, and take no
+// planning.
 func (tx *Tx) SearchRuns(ctx context.Context, f *RunFilter) (page []*riverbeat.Run, lookedTo *uuid.UUID, err error) {
+	if f.ScheduleID != nil {
+		return tx.searchRuns(ctx, f)
+	}
+	before, _, err := f.before()
+	if err != nil {
+		return nil, nil, err
+	}
 	newest, err := tx.Now(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if f.To != nil && f.To.Before(newest) {
-		newest = *f.To
+	if before != nil && before.Before(newest) {
+		newest = *before
 	}
-	if f.After != nil {
-		if at, ok := riverbeat.RunTime(*f.After); ok && at.Before(newest) {
-			newest = at
-		}
-	}
-	windows := []time.Duration{2 * week, 14 * week}
-	if f.ScheduleID != nil {
-		windows = nil
-	}
-	for _, back := range windows {
+	for _, back := range []time.Duration{2 * week, 14 * week} {
 		some := *f
 		since := newest.Add(-back)
 		if f.From != nil && !f.From.Before(since) {
@@ -500,28 +503,39 @@ LIMIT @limit`
 	return page, lookedTo, err
 }
 
+// before is the place, a time and an id, that all runs of the page come before in the
+// order of time; nil for none.
+func (f *RunFilter) before() (at *time.Time, id uuid.UUID, err error) {
+	if f.After == nil {
+		return f.To, uuid.Nil, nil
+	}
+	after, ok := riverbeat.RunTime(*f.After)
+	if !ok {
+		return nil, uuid.Nil, riverbeat.InvalidField("invalid_page_token", "page_token", "is not one that this list gave")
+	}
+	if f.To != nil && !after.Before(*f.To) {
+		return f.To, uuid.Nil, nil
+	}
+	return &after, *f.After, nil
+}
+
 // everything is the sieve that asks nothing.
 const everything = "true"
 
 // parts are those of a list's SQL: where the runs come from, which an index and the
 // partitions answer, and what is asked of each of them.
 func (f *RunFilter) parts() (among, sieve string, args pgx.NamedArgs, err error) {
+	end, beforeID, err := f.before()
+	if err != nil {
+		return "", "", nil, err
+	}
 	since := pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
-	before, beforeID := pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, uuid.Nil
 	if f.From != nil {
 		since = pgtype.Timestamptz{Time: *f.From, Valid: true}
 	}
-	if f.To != nil {
-		before = pgtype.Timestamptz{Time: *f.To, Valid: true}
-	}
-	if f.After != nil {
-		at, ok := riverbeat.RunTime(*f.After)
-		if !ok {
-			return "", "", nil, riverbeat.InvalidField("invalid_page_token", "page_token", "is not one that this list gave")
-		}
-		if f.To == nil || at.Before(*f.To) {
-			before, beforeID = pgtype.Timestamptz{Time: at, Valid: true}, *f.After
-		}
+	before := pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}
+	if end != nil {
+		before = pgtype.Timestamptz{Time: *end, Valid: true}
 	}
 	args = pgx.NamedArgs{"since": since, "before": before, "before_id": beforeID}
 	asked := []string{everything}
