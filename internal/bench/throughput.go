@@ -104,7 +104,7 @@ func median(times []time.Duration) time.Duration {
 
 // warmUp is how many are worked off before those that are measured: each session
 // plans its statements for tables that are new.
-const warmUp = 1000
+const warmUp = 3000
 
 // ticks lets n ticks of the policy be due at once, in tables that are as good as
 // empty, as those of raw River, and says how long it is until all are done.
