@@ -16,6 +16,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// nothing is a request that costs nothing: what it takes is the machine's.
+const nothing = "/healthz"
+
 // reads asks for 50 lists and things a second, whether it has its answers or not,
 // while 1,000 schedules tick once a minute, and prints how long each kind of request
 // took.
@@ -40,13 +43,16 @@ func (b *bench) reads(ctx context.Context, base string, nRuns, minutes int) erro
 		"/schedules/{schedule}/explain?at=" + month,
 		"/runs", "/runs?state=failed", "/runs?state=failed&to=" + month, "/runs?state=skipped", "/runs?task_name=task_3", "/runs?task_name=task_3&state=failed",
 		"/runs?category=category_7", "/runs?tags=rare_77", "/runs?trigger=manual&from=" + month, "/runs/{run}",
-		"/task-definitions", "/audit", "/audit?object_type=schedule&actor=nobody", "/backfills", "/nodes", "/installation",
+		"/task-definitions", "/audit", "/audit?object_type=schedule&actor=nobody", "/backfills", "/nodes", "/installation", nothing,
 	}
 	ask := func(i int) (kind string, took time.Duration, err error) {
 		kind = kinds[i%len(kinds)]
 		target := strings.NewReplacer("{schedule}", schedules[rand.IntN(len(schedules))], "{run}", runs[rand.IntN(len(runs))]).Replace(kind) //nolint:gosec // any will do
+		if kind != nothing {
+			target = "/api/v1" + target
+		}
 		began := time.Now()
-		_, err = get(ctx, base+"/api/v1"+target)
+		_, err = get(ctx, base+target)
 		return kind, time.Since(began), err
 	}
 	// Each of the node's connections plans some statements once, for all partitions.
@@ -73,10 +79,13 @@ func (b *bench) reads(ctx context.Context, base string, nRuns, minutes int) erro
 		b.printf("%-64s %9.2f %9.2f %9.2f\n", name, ms(list[len(list)/2]), ms(list[len(list)*99/100]), ms(list[len(list)-1]))
 	}
 	for _, kind := range kinds {
-		total = append(total, took[kind]...)
-		show(strings.ReplaceAll(kind, month, "…"), took[kind])
+		if kind != nothing {
+			total = append(total, took[kind]...)
+			show(strings.ReplaceAll(kind, month, "…"), took[kind])
+		}
 	}
 	show("all", total)
+	show("beside them: "+nothing+", which asks nothing of Postgres", took[nothing])
 	began := time.Now()
 	if _, err := get(ctx, base+"/api/v1/load"); err != nil {
 		return err
