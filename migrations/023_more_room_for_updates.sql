@@ -49,5 +49,5 @@ $$;
 
 ---- create above / drop below ----
 
--- The room is left: it is a setting of storage and harms nobody.
+-- The room is left as it is: a setting of storage, no change of data.
 SELECT;

@@ -68,7 +68,10 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, logge
 		return nil, err
 	}
 	db := postgres.New(pool, cfg.Schema).In(cfg.Environment)
-	forRequests := db.AtMost(cfg.MaxConnections * 3 / 4)
+	forRequests := db
+	if cfg.Role.Works() {
+		forRequests = db.AtMost(cfg.MaxConnections * 3 / 4)
+	}
 	return &node{
 		cfg: cfg, logger: logger, id: id, db: db, forRequests: forRequests, queue: q, ledger: ledger.New(q),
 		access: access.New(access.Config{

@@ -68,7 +68,7 @@ func (b *bundle) runs(t *testing.T, id uuid.UUID) []*riverbeat.Run {
 	var runs []*riverbeat.Run
 	require.NoError(t, b.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
 		var err error
-		runs, err = tx.ListRuns(t.Context(), &postgres.RunFilter{ScheduleID: &id, Limit: 100})
+		runs, _, err = tx.SearchRuns(t.Context(), &postgres.RunFilter{ScheduleID: &id, Limit: 100})
 		return err
 	}))
 	return runs

@@ -255,7 +255,7 @@ var settings = []Setting{
 	},
 	{
 		Name: "RIVERBEAT_MAX_CONNECTIONS", Flag: "max-connections", Default: "20", Unit: "number",
-		Doc: "The most database connections in this process's pool, 4 to 1000. Requests have three of four at most: the others are for ticks and runs. The node's session and its listeners come on top.",
+		Doc: "The most database connections in this process's pool, 4 to 1000. On a node that works, requests of the API have three of four at most: the others are for ticks and runs. The node's session and its listeners come on top.",
 		set: func(c *Config, v string) string {
 			n, err := strconv.Atoi(v)
 			if err != nil {

@@ -63,8 +63,7 @@ func (h *History) RunDetail(ctx context.Context, id uuid.UUID) (*riverbeat.RunDe
 func (h *History) ListRuns(ctx context.Context, f *postgres.RunFilter) (page []*riverbeat.Run, next *uuid.UUID, err error) {
 	more := *f
 	more.Limit++
-	// Where a page ends and where the next one begins is read of the same runs.
-	err = h.db.Snapshot(ctx, func(tx *postgres.Tx) error {
+	err = h.db.InTx(ctx, func(tx *postgres.Tx) error {
 		page, next, err = tx.SearchRuns(ctx, &more)
 		if err == nil && next == nil && len(page) == 0 && f.ScheduleID != nil && f.After == nil {
 			_, err = tx.Schedule(ctx, *f.ScheduleID)

@@ -70,7 +70,7 @@ func TestNothingReadsMoreThanItIsAskedFor(t *testing.T) {
 				}},
 				{"list the runs of a schedule", db, "^runs_p", func(tx *postgres.Tx, from, to int) error {
 					for _, id := range scheduleIDs(t, tx, from, to) {
-						page, err := tx.ListRuns(t.Context(), &postgres.RunFilter{ScheduleID: &id, State: []riverbeat.State{riverbeat.Succeeded}, Limit: 50})
+						page, _, err := tx.SearchRuns(t.Context(), &postgres.RunFilter{ScheduleID: &id, State: []riverbeat.State{riverbeat.Succeeded}, Limit: 50})
 						if err != nil {
 							return err
 						}
@@ -119,6 +119,35 @@ func TestNothingReadsMoreThanItIsAskedFor(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A plan that was made when a week had the runs of one schedule only finds those of
+// another by their index, too, not by walking along all.
+func TestTheRunsOfARareSchedule(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	const frequent = 50_000
+	due(t, d, 0, 1)
+	exec(t, d, `
+INSERT INTO runs (id, scheduled_for, schedule_id, schedule_name, task_name, execution_policy, trigger, slot, state)
+SELECT
+    ('00000000-0000-7001-a000-' || lpad(to_hex(i), 12, '0'))::uuid, r.scheduled_for + i * interval '1 millisecond', r.schedule_id,
+    r.schedule_name, r.task_name, r.execution_policy, 'schedule', '00000000-0000-0000-0000-000000000000', 'succeeded'
+FROM runs AS r, generate_series(1, $1::int) AS i`, frequent)
+	exec(t, d, "VACUUM ANALYZE runs")
+	due(t, d, 1, 2)
+	require.NoError(t, d.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+		rare := scheduleIDs(t, tx, 1, 2)[0]
+		before := readOf(t, tx, "^runs_p")
+		page, _, err := tx.SearchRuns(t.Context(), &postgres.RunFilter{ScheduleID: &rare, Limit: 50})
+		require.NoError(t, err)
+		require.Len(t, page, 1)
+		s, err := tx.Schedule(t.Context(), rare)
+		require.NoError(t, err)
+		require.NotNil(t, s.LastRunAt)
+		require.Less(t, readOf(t, tx, "^runs_p")-before, 10)
+		return nil
+	}))
 }
 
 // scheduleIDs reads those of the schedules that due has made for these jobs.

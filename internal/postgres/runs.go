@@ -406,16 +406,10 @@ type RunFilter struct {
 // among ten million runs would be searched for in all of them.
 const lookedThrough = 2_000
 
-// ListRuns reads a page of runs; see SearchRuns.
-func (tx *Tx) ListRuns(ctx context.Context, f *RunFilter) ([]*riverbeat.Run, error) {
-	page, _, err := tx.SearchRuns(ctx, f)
-	return page, err
-}
-
-// SearchRuns reads a page of runs. With State, Trigger, Category or Tags it looks at
-// no more than so many runs, and the page may be short, or empty, where there are
-// more behind it: lookedTo is the last one that it has looked at; nil if that were
-// all, or the page is full.
+// SearchRuns reads a page of runs. With State, Trigger, Category or Tags, or with a
+// TaskName among those of a schedule, it looks at no more than so many runs, and the
+// page may be short, or empty, where there are more behind it: lookedTo is the last one
+// that it has looked at; nil if that were all, or the page is full.
 //
 // Most pages are of the weeks before where they begin. With those it tries first:
 // each partition that cannot be left out is planned for, and of years of them that
@@ -456,7 +450,8 @@ func (tx *Tx) searchRuns(ctx context.Context, f *RunFilter) (page []*riverbeat.R
 		return nil, nil, err
 	}
 	// With the runs that fit comes the last one that is looked at, be it one of them
-	// or not. The scan ends as soon as there are enough.
+	// or not. The scan ends as soon as there are enough, but for the runs of a schedule:
+	// a function's are all read.
 	const sift = `
 SELECT *
 FROM (

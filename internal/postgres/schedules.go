@@ -269,7 +269,7 @@ func (f *ScheduleFilter) Cursor(s *riverbeat.Schedule) *ScheduleCursor {
 
 // scanned is how many schedules, in the order of a list, are looked through for
 // a search before its index is asked.
-const scanned = 2_000
+const scanned = 5_000
 
 // ListSchedules reads a page of schedules with their next and last runs.
 // Schedules that are not ticking come last by next_run_at, first in its

@@ -86,7 +86,7 @@ func (b *bundle) runs(t *testing.T, id uuid.UUID) []*riverbeat.Run {
 	t.Helper()
 	var list []*riverbeat.Run
 	require.NoError(t, b.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
-		page, err := tx.ListRuns(t.Context(), &postgres.RunFilter{ScheduleID: &id, Limit: 5000})
+		page, _, err := tx.SearchRuns(t.Context(), &postgres.RunFilter{ScheduleID: &id, Limit: 5000})
 		for i := len(page) - 1; i >= 0; i-- {
 			list = append(list, page[i])
 		}
