@@ -155,8 +155,9 @@ func (a *Access) find(ctx context.Context, text string) (*riverbeat.APIKey, erro
 		return nil, nil //nolint:nilnil // says its comment
 	}
 	var found *riverbeat.APIKey
-	err := a.db.InTx(ctx, func(tx *postgres.Tx) error {
-		key, err := tx.APIKey(ctx, id)
+	noted := false // that it is used
+	err := a.db.Read(ctx, func(tx *postgres.Tx) error {
+		key, now, err := tx.APIKey(ctx, id)
 		missing := riverbeat.KindOf(err) == riverbeat.NotFound
 		if err != nil && !missing {
 			return err
@@ -166,16 +167,16 @@ func (a *Access) find(ctx context.Context, text string) (*riverbeat.APIKey, erro
 			want = key.Digest
 		}
 		same := subtle.ConstantTimeCompare(digest, want) == 1
-		now, err := tx.Now(ctx)
-		if err != nil || missing || !same || !key.Valid(now) {
-			return err
-		}
-		found = key
-		if key.LastUsedAt != nil && now.Sub(*key.LastUsedAt) < usedEvery {
+		if missing || !same || !key.Valid(now) {
 			return nil
 		}
-		return tx.UseAPIKey(ctx, key.ID)
+		found = key
+		noted = key.LastUsedAt != nil && now.Sub(*key.LastUsedAt) < usedEvery
+		return nil
 	})
+	if err == nil && found != nil && !noted {
+		err = a.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.UseAPIKey(ctx, id) })
+	}
 	if err != nil {
 		return nil, fmt.Errorf("look for a key: %w", err)
 	}
@@ -193,7 +194,7 @@ func (a *Access) openNow(ctx context.Context) (bool, error) {
 	case a.open == Closed, a.adminKey != nil, a.hasKeys.Load():
 		return false, nil
 	}
-	err := a.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err := a.db.Read(ctx, func(tx *postgres.Tx) error {
 		ever, _, err := tx.HasAPIKeys(ctx)
 		if ever {
 			a.hasKeys.Store(true)

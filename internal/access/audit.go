@@ -12,7 +12,7 @@ import (
 func (a *Access) Audit(ctx context.Context, f *postgres.AuditFilter) (page []*riverbeat.AuditEntry, next *int64, err error) {
 	more := *f
 	more.Limit++
-	err = a.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err = a.db.Read(ctx, func(tx *postgres.Tx) error {
 		page, err = tx.ListAudit(ctx, &more)
 		return err
 	})

@@ -40,7 +40,7 @@ func create(ctx context.Context, tx *postgres.Tx, given *riverbeat.APIKey) (*riv
 
 // Keys reads a page of keys, newest first; next is nil on the last one.
 func (a *Access) Keys(ctx context.Context, after *postgres.APIKeyCursor, limit int) (page []*riverbeat.APIKey, next *postgres.APIKeyCursor, err error) {
-	err = a.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err = a.db.Read(ctx, func(tx *postgres.Tx) error {
 		page, err = tx.ListAPIKeys(ctx, after, limit+1)
 		return err
 	})
@@ -54,8 +54,8 @@ func (a *Access) Keys(ctx context.Context, after *postgres.APIKeyCursor, limit i
 
 // Key reads a key; NotFound if there is none.
 func (a *Access) Key(ctx context.Context, id string) (key *riverbeat.APIKey, err error) {
-	err = a.db.InTx(ctx, func(tx *postgres.Tx) error {
-		key, err = tx.APIKey(ctx, id)
+	err = a.db.Read(ctx, func(tx *postgres.Tx) error {
+		key, _, err = tx.APIKey(ctx, id)
 		return err
 	})
 	return key, err

@@ -29,6 +29,7 @@ type bench struct {
 	procs  []*exec.Cmd
 
 	verbose bool
+	weeks   int    // of history
 	workers string // of a node's default queue
 	policy  string // of the schedules: allow, skip, queue or mixed
 }
@@ -71,9 +72,9 @@ func (b *bench) open(ctx context.Context) error {
 			return err
 		}
 	}
-	// A year of history, whose partitions each statement has to pass over.
-	const year = "SELECT count(create_runs_partition(now() - i * interval '1 week')) FROM generate_series(1, 52) AS i"
-	if err := b.exec(ctx, year); err != nil {
+	// Their partitions are what each statement has to pass over.
+	const history = "SELECT count(create_runs_partition(now() - i * interval '1 week')) FROM generate_series(1, $1::int) AS i"
+	if err := b.exec(ctx, history, b.weeks); err != nil {
 		return err
 	}
 	return b.exec(ctx, "ANALYZE")

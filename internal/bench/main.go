@@ -49,6 +49,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	kill := flags.Bool("kill", false, "kill -9 one of the nodes between two minutes")
 	schedules := flags.Int("schedules", 1_000_000, "schedules in the table")
 	runs := flags.Int("runs", 10_000_000, "runs in the table")
+	weeks := flags.Int("weeks", 13, "of history, a partition each; 13 are what is kept by default")
 	verbose := flags.Bool("v", false, "show where the database's time went")
 	policy := flags.String("policy", "mixed", "of the schedules: allow, skip, queue or mixed")
 	rounds := flags.Int("rounds", 3, "of throughput")
@@ -62,7 +63,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	b := &bench{out: out, verbose: *verbose, policy: *policy, workers: *workers, binary: filepath.Join(dir, "riverbeat")}
+	b := &bench{out: out, verbose: *verbose, weeks: max(*weeks, 1), policy: *policy, workers: *workers, binary: filepath.Join(dir, "riverbeat")}
 	defer b.close(context.WithoutCancel(ctx))
 	if err := b.open(ctx); err != nil {
 		return err

@@ -65,7 +65,7 @@ func (c *Catalog) CreateSchedule(ctx context.Context, given *riverbeat.Schedule)
 // Schedule reads a schedule; NotFound if there is none.
 func (c *Catalog) Schedule(ctx context.Context, id uuid.UUID) (*riverbeat.Schedule, error) {
 	var s *riverbeat.Schedule
-	err := c.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err := c.db.Read(ctx, func(tx *postgres.Tx) error {
 		var err error
 		s, err = tx.Schedule(ctx, id)
 		return err
@@ -77,7 +77,7 @@ func (c *Catalog) Schedule(ctx context.Context, id uuid.UUID) (*riverbeat.Schedu
 func (c *Catalog) ListSchedules(ctx context.Context, f *postgres.ScheduleFilter) (page []*riverbeat.Schedule, next *postgres.ScheduleCursor, err error) {
 	more := *f
 	more.Limit++
-	err = c.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err = c.db.Read(ctx, func(tx *postgres.Tx) error {
 		page, err = tx.ListSchedules(ctx, &more)
 		return err
 	})

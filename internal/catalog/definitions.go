@@ -39,7 +39,7 @@ func (c *Catalog) CreateTaskDefinition(ctx context.Context, d *riverbeat.TaskDef
 // TaskDefinition reads the definition of a task; NotFound if it has none.
 func (c *Catalog) TaskDefinition(ctx context.Context, taskName string) (*riverbeat.TaskDefinition, error) {
 	var d *riverbeat.TaskDefinition
-	err := c.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err := c.db.Read(ctx, func(tx *postgres.Tx) error {
 		var err error
 		d, err = tx.TaskDefinition(ctx, taskName, postgres.NoLock)
 		return err
@@ -50,7 +50,7 @@ func (c *Catalog) TaskDefinition(ctx context.Context, taskName string) (*riverbe
 // ListTaskDefinitions reads a page of definitions by name, those after
 // afterName; more tells whether others follow.
 func (c *Catalog) ListTaskDefinitions(ctx context.Context, category *string, afterName string, limit int) (page []*riverbeat.TaskDefinition, more bool, err error) {
-	err = c.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err = c.db.Read(ctx, func(tx *postgres.Tx) error {
 		page, err = tx.ListTaskDefinitions(ctx, category, afterName, limit+1)
 		return err
 	})

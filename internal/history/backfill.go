@@ -52,7 +52,7 @@ func (h *History) Backfill(ctx context.Context, scheduleID uuid.UUID, given rive
 
 // ReadBackfill reads a backfill; NotFound if there is none.
 func (h *History) ReadBackfill(ctx context.Context, id uuid.UUID) (b *riverbeat.Backfill, err error) {
-	err = h.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err = h.db.Read(ctx, func(tx *postgres.Tx) error {
 		b, err = tx.Backfill(ctx, id)
 		return err
 	})
@@ -64,7 +64,7 @@ func (h *History) ReadBackfill(ctx context.Context, id uuid.UUID) (b *riverbeat.
 func (h *History) Backfills(ctx context.Context, f *postgres.BackfillFilter) (page []*riverbeat.Backfill, next *postgres.BackfillCursor, err error) {
 	more := *f
 	more.Limit++
-	err = h.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err = h.db.Read(ctx, func(tx *postgres.Tx) error {
 		page, err = tx.ListBackfills(ctx, &more)
 		return err
 	})

@@ -30,7 +30,7 @@ func New(db *postgres.DB, l *ledger.Ledger) *History {
 // Run reads a run; NotFound if there is none.
 func (h *History) Run(ctx context.Context, id uuid.UUID) (*riverbeat.Run, error) {
 	var r *riverbeat.Run
-	err := h.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err := h.db.Read(ctx, func(tx *postgres.Tx) error {
 		var err error
 		r, err = tx.Run(ctx, id)
 		return err
@@ -43,7 +43,7 @@ func (h *History) Run(ctx context.Context, id uuid.UUID) (*riverbeat.Run, error)
 func (h *History) RunDetail(ctx context.Context, id uuid.UUID) (*riverbeat.RunDetail, error) {
 	const maxBlocked = 100
 	d := &riverbeat.RunDetail{}
-	err := h.db.InTx(ctx, func(tx *postgres.Tx) (err error) {
+	err := h.db.Read(ctx, func(tx *postgres.Tx) (err error) {
 		if d.Run, err = tx.Run(ctx, id); err != nil {
 			return err
 		}
@@ -63,7 +63,7 @@ func (h *History) RunDetail(ctx context.Context, id uuid.UUID) (*riverbeat.RunDe
 func (h *History) ListRuns(ctx context.Context, f *postgres.RunFilter) (page []*riverbeat.Run, next *uuid.UUID, err error) {
 	more := *f
 	more.Limit++
-	err = h.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err = h.db.Read(ctx, func(tx *postgres.Tx) error {
 		page, next, err = tx.SearchRuns(ctx, &more)
 		if err == nil && next == nil && len(page) == 0 && f.ScheduleID != nil && f.After == nil {
 			_, err = tx.Schedule(ctx, *f.ScheduleID)

@@ -23,15 +23,19 @@ func New(db *postgres.DB) *Installation {
 }
 
 // Read tells the state of the installation.
-func (i *Installation) Read(ctx context.Context) (*riverbeat.Installation, error) {
-	return i.read(ctx, func(*postgres.Tx) error { return nil })
+func (i *Installation) Read(ctx context.Context) (state *riverbeat.Installation, err error) {
+	err = i.db.Read(ctx, func(tx *postgres.Tx) error {
+		state, err = tx.Installation(ctx)
+		return err
+	})
+	return state, err
 }
 
 // Nodes reads the nodes that live or did within the last day, those seen last
 // first.
 func (i *Installation) Nodes(ctx context.Context) (nodes []*riverbeat.Node, err error) {
 	const most = 1_000
-	err = i.db.InTx(ctx, func(tx *postgres.Tx) error {
+	err = i.db.Read(ctx, func(tx *postgres.Tx) error {
 		nodes, err = tx.ListNodes(ctx, most)
 		return err
 	})

@@ -166,23 +166,23 @@ LIMIT @limit`
 	})
 }
 
-// APIKey reads a key; NotFound if there is none.
-func (tx *Tx) APIKey(ctx context.Context, id string) (*riverbeat.APIKey, error) {
-	return apiKeyOr404(id)(tx.q.GetAPIKey(ctx, tx.Tx, id))
+// APIKey reads a key, and what time it is; NotFound if there is none.
+func (tx *Tx) APIKey(ctx context.Context, id string) (key *riverbeat.APIKey, now time.Time, err error) {
+	row, err := tx.q.GetAPIKey(ctx, tx.Tx, id)
+	return apiKey(row.ApiKey), millis(row.Now), noAPIKey(err, id)
 }
 
 // LockAPIKey reads a key and holds it until the transaction ends.
 func (tx *Tx) LockAPIKey(ctx context.Context, id string) (*riverbeat.APIKey, error) {
-	return apiKeyOr404(id)(tx.q.LockAPIKey(ctx, tx.Tx, id))
+	row, err := tx.q.LockAPIKey(ctx, tx.Tx, id)
+	return apiKey(row), noAPIKey(err, id)
 }
 
-func apiKeyOr404(id string) func(dbq.ApiKey, error) (*riverbeat.APIKey, error) {
-	return func(row dbq.ApiKey, err error) (*riverbeat.APIKey, error) {
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil, riverbeat.Errorf(riverbeat.NotFound, "api_key_not_found", "There is no API key %q.", id)
-		}
-		return apiKey(row), err
+func noAPIKey(err error, id string) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return riverbeat.Errorf(riverbeat.NotFound, "api_key_not_found", "There is no API key %q.", id)
 	}
+	return err
 }
 
 // HasAPIKeys tells whether there has ever been a key, and whether one is valid

@@ -8,13 +8,18 @@ package postgres
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5"
 	"golang.org/x/sync/semaphore"
@@ -115,8 +120,10 @@ func NewPool(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	}
 	pc.MinIdleConns = 2
 	pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
-		// By itself pgx writes each id as text and reads that again.
+		// By itself pgx writes each id as text and reads that again, and it decodes JSON
+		// that is to stay as it is.
 		pgxuuid.Register(conn.TypeMap())
+		registerJSON(conn.TypeMap())
 		return nil
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
@@ -124,6 +131,19 @@ func NewPool(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
 	return pool, nil
+}
+
+func registerJSON(types *pgtype.Map) {
+	asIs := func(raw []byte, to any) error {
+		if to, ok := to.(*json.RawMessage); ok {
+			*to = slices.Clone(raw)
+			return nil
+		}
+		return json.Unmarshal(raw, to)
+	}
+	codec := pgtype.JSONCodec{Marshal: json.Marshal, Unmarshal: asIs}
+	types.RegisterType(&pgtype.Type{Name: "json", OID: pgtype.JSONOID, Codec: &codec})
+	types.RegisterType(&pgtype.Type{Name: "jsonb", OID: pgtype.JSONBOID, Codec: &pgtype.JSONBCodec{Marshal: json.Marshal, Unmarshal: asIs}})
 }
 
 func (cfg Config) schema() string {
@@ -242,6 +262,39 @@ func (db *DB) DryRun(ctx context.Context, fn func(ctx context.Context) error) er
 // IsDry tells whether ctx is of a DryRun.
 func IsDry(ctx context.Context) bool { return ctx.Value(dryKey{}) != nil }
 
+// Read runs fn, which only reads, on one connection and without a transaction around
+// it: each statement sees the database as it is then, as in InTx, and nothing is said
+// to the database but what is asked of it. If ctx is within a transaction (Tx.Within),
+// fn is a part of that one.
+func (db *DB) Read(ctx context.Context, fn func(tx *Tx) error) error {
+	pool, ok := db.conn.(*pgxpool.Pool)
+	if _, within := ctx.Value(withinKey{}).(*Tx); within || !ok {
+		return db.InTx(ctx, fn)
+	}
+	release, err := db.await(ctx)
+	if err != nil {
+		return translate(err)
+	}
+	defer release()
+	return translate(pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+		return fn(db.tx(statements{conn}))
+	}))
+}
+
+// statements is a pgx.Tx that is none: each statement is by itself.
+type statements struct{ *poolConn }
+
+type poolConn = pgxpool.Conn // whose method Conn would be hidden by a field of that name
+
+func (statements) Commit(context.Context) error   { return nil }
+func (statements) Rollback(context.Context) error { return nil }
+
+func (s statements) LargeObjects() pgx.LargeObjects { return pgx.LargeObjects{} }
+
+func (s statements) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
+	return s.Conn().Prepare(ctx, name, sql)
+}
+
 // Snapshot runs fn in a transaction that only reads, and whose statements all see
 // the database as it is at the first of them.
 func (db *DB) Snapshot(ctx context.Context, fn func(tx *Tx) error) error {
@@ -277,16 +330,24 @@ func (db *DB) begin(ctx context.Context, options pgx.TxOptions, fn func(tx *Tx) 
 		}
 		return fn(t)
 	}
-	if db.atOnce != nil {
-		if err := db.atOnce.Acquire(ctx, 1); err != nil {
-			return err
-		}
-		defer db.atOnce.Release(1)
+	release, err := db.await(ctx)
+	if err != nil {
+		return err
 	}
+	defer release()
 	if pool, ok := db.conn.(*pgxpool.Pool); ok {
 		return pgx.BeginTxFunc(ctx, pool, options, run)
 	}
 	return pgx.BeginFunc(ctx, db.conn, run)
+}
+
+// await waits until there are less open than AtMost allows; release lets the next one
+// in.
+func (db *DB) await(ctx context.Context) (release func(), err error) {
+	if db.atOnce == nil {
+		return func() {}, nil
+	}
+	return func() { db.atOnce.Release(1) }, db.atOnce.Acquire(ctx, 1)
 }
 
 func (db *DB) tx(tx pgx.Tx) *Tx {
@@ -314,6 +375,17 @@ func (tx *Tx) Savepoint(ctx context.Context, fn func(tx *Tx) error) error {
 func (tx *Tx) WaitAtMost(ctx context.Context, wait time.Duration) error {
 	_, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", wait.String())
 	return err
+}
+
+// columnsOf are the columns of a row of sqlc's, in the order of its fields, of a table
+// that is named so in a statement. All of them by a star would be one more for a node of
+// the version before, once there is one more.
+func columnsOf[Row any](table string) string {
+	var columns []string
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[Row]()) {
+		columns = append(columns, table+"."+field.Tag.Get("db"))
+	}
+	return strings.Join(columns, ", ")
 }
 
 // Now is the database's time at this statement, whole milliseconds, UTC.

@@ -286,12 +286,12 @@ func (tx *Tx) listSchedules(ctx context.Context, f *ScheduleFilter) ([]*riverbea
 	q := newScheduleQuery(f)
 	if f.Query == "" {
 		const list = `
-SELECT s.*
-FROM %[1]s
-WHERE %[2]s AND %[3]s
-ORDER BY %[4]s
+SELECT %[1]s
+FROM %[2]s
+WHERE %[3]s AND %[4]s
+ORDER BY %[5]s
 LIMIT @limit`
-		return tx.querySchedules(ctx, fmt.Sprintf(list, q.from, q.filter, q.after, q.order), q.args)
+		return tx.querySchedules(ctx, fmt.Sprintf(list, scheduleColumns, q.from, q.filter, q.after, q.order), q.args)
 	}
 	words, ok := wordQuery(f.Query)
 	if !ok {
@@ -302,21 +302,20 @@ LIMIT @limit`
 	// frequent one there is a page among the first schedules of the order; of a
 	// rare one the index has few.
 	const scan = `
-WITH first AS MATERIALIZED (
-    SELECT s.*
-    FROM %[1]s
-    WHERE %[3]s
-    ORDER BY %[4]s
+SELECT %[1]s
+FROM (
+    SELECT s.*, %[6]s AS place
+    FROM %[2]s
+    WHERE %[4]s
+    ORDER BY %[5]s
     LIMIT @scanned
-)
-SELECT s.*
-FROM %[5]s
-WHERE %[2]s AND s.words @@ @words::tsquery
-ORDER BY %[4]s
+) AS s
+WHERE %[3]s AND s.words @@ @words::tsquery
+ORDER BY s.place %[7]s, s.id %[7]s
 LIMIT @limit`
 	q.args["scanned"] = scanned
-	page, err := tx.querySchedules(ctx, fmt.Sprintf(scan, q.from, q.filter, q.after, q.order,
-		strings.Replace(q.from, "schedules AS s", "first AS s", 1)), q.args)
+	page, err := tx.querySchedules(ctx, fmt.Sprintf(scan,
+		scheduleColumns, q.from, q.filter, q.after, q.order, q.column, q.direction), q.args)
 	if err != nil || len(page) == f.Limit {
 		return page, err
 	}
@@ -324,17 +323,19 @@ LIMIT @limit`
 WITH found AS MATERIALIZED (
     SELECT s.*
     FROM schedules AS s
-    WHERE %[2]s AND s.words @@ @words::tsquery
+    WHERE %[3]s AND s.words @@ @words::tsquery
 )
-SELECT s.*
-FROM %[1]s
-WHERE %[3]s
-ORDER BY %[4]s
+SELECT %[1]s
+FROM %[2]s
+WHERE %[4]s
+ORDER BY %[5]s
 LIMIT @limit`
 	delete(q.args, "scanned")
-	return tx.querySchedules(ctx, fmt.Sprintf(search,
+	return tx.querySchedules(ctx, fmt.Sprintf(search, scheduleColumns,
 		strings.Replace(q.from, "schedules AS s", "found AS s", 1), q.filter, q.after, q.order), q.args)
 }
+
+var scheduleColumns = columnsOf[dbq.Schedule]("s")
 
 // scheduleQuery has the parts of a list's SQL. They name the schedule s.
 type scheduleQuery struct {
@@ -343,6 +344,8 @@ type scheduleQuery struct {
 	after  string // what comes after the page before
 	order  string
 	args   pgx.StrictNamedArgs
+
+	column, direction string // what order begins with
 }
 
 func newScheduleQuery(f *ScheduleFilter) *scheduleQuery {
@@ -370,23 +373,23 @@ func newScheduleQuery(f *ScheduleFilter) *scheduleQuery {
 	}
 	q.filter = strings.Join(where, " AND ")
 
-	column, id := "s.created_at", "s.id"
-	switch f.Sort {
+	id := "s.id"
+	switch q.column = "s.created_at"; f.Sort {
 	case SortName:
-		column = "s.name"
+		q.column = "s.name"
 	case SortNextRunAt:
 		q.from += " JOIN schedule_clocks AS c ON c.schedule_id = s.id"
-		column, id = "c.due_at", "c.schedule_id"
+		q.column, id = "c.due_at", "c.schedule_id"
 	}
-	direction, than := "ASC", ">"
-	if f.Reverse {
-		direction, than = "DESC", "<"
+	than := ">"
+	if q.direction = "ASC"; f.Reverse {
+		q.direction, than = "DESC", "<"
 	}
-	q.order = fmt.Sprintf("%s %s, %s %s", column, direction, id, direction)
+	q.order = fmt.Sprintf("%[1]s %[2]s, %[3]s %[2]s", q.column, q.direction, id)
 	if f.After == nil {
 		return q
 	}
-	q.after = fmt.Sprintf("(%s, %s) %s (@after, @after_id)", column, id, than)
+	q.after = fmt.Sprintf("(%s, %s) %s (@after, @after_id)", q.column, id, than)
 	q.args["after_id"] = f.After.ID
 	switch {
 	case f.Sort == SortName:
@@ -404,7 +407,7 @@ func (tx *Tx) querySchedules(ctx context.Context, sql string, args pgx.StrictNam
 	if err != nil {
 		return nil, err
 	}
-	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[dbq.Schedule])
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[dbq.Schedule])
 	if err != nil {
 		return nil, err
 	}
@@ -432,22 +435,19 @@ func (tx *Tx) withRuns(ctx context.Context, list []*riverbeat.Schedule) error {
 	for i, s := range list {
 		ids[i], byID[s.ID] = s.ID, s
 	}
-	clocks, err := tx.q.ClocksOf(ctx, tx.Tx, ids)
-	if err != nil {
-		return err
-	}
-	for _, c := range clocks {
-		byID[c.ScheduleID].NextRunAt = utc(c.NextRunAt)
-	}
-	rows, err := tx.Query(ctx, "SELECT schedule_id, scheduled_for FROM last_runs($1)", ids)
+	const nextAndLast = `
+SELECT c.schedule_id, c.next_run_at, last.scheduled_for
+FROM schedule_clocks AS c
+LEFT JOIN last_runs(@ids) AS last ON last.schedule_id = c.schedule_id
+WHERE c.schedule_id = ANY(@ids::uuid[])`
+	rows, err := tx.Query(ctx, nextAndLast, pgx.StrictNamedArgs{"ids": ids})
 	if err != nil {
 		return err
 	}
 	var id uuid.UUID
-	var at time.Time
-	_, err = pgx.ForEachRow(rows, []any{&id, &at}, func() error {
-		last := at
-		byID[id].LastRunAt = utc(&last)
+	var next, last *time.Time
+	_, err = pgx.ForEachRow(rows, []any{&id, &next, &last}, func() error {
+		byID[id].NextRunAt, byID[id].LastRunAt = utc(next), utc(last)
 		return nil
 	})
 	return err

@@ -1,5 +1,5 @@
 -- name: GetAPIKey :one
-SELECT * FROM api_keys WHERE id = @id;
+SELECT sqlc.embed(api_keys), statement_timestamp()::timestamptz AS now FROM api_keys WHERE id = @id;
 
 -- name: LockAPIKey :one
 SELECT * FROM api_keys WHERE id = @id FOR UPDATE;

@@ -23,9 +23,6 @@ SELECT * FROM schedules WHERE id = @id FOR UPDATE;
 -- name: SchedulesByID :many
 SELECT * FROM schedules WHERE id = ANY(@ids::uuid[]);
 
--- name: ClocksOf :many
-SELECT schedule_id, next_run_at FROM schedule_clocks WHERE schedule_id = ANY(@ids::uuid[]);
-
 -- name: UpdateSchedule :one
 UPDATE schedules
 SET name = @name,

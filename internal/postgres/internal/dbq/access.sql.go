@@ -16,11 +16,11 @@ SELECT audit($1, $2, $3, $4::jsonb, $5::jsonb)
 `
 
 type AuditParams struct {
-	Action     string
-	ObjectType string
-	ObjectID   string
-	Before     json.RawMessage
-	After      json.RawMessage
+	Action     string          `db:"action"`
+	ObjectType string          `db:"object_type"`
+	ObjectID   string          `db:"object_id"`
+	Before     json.RawMessage `db:"before"`
+	After      json.RawMessage `db:"after"`
 }
 
 func (q *Queries) Audit(ctx context.Context, db DBTX, arg *AuditParams) error {
@@ -46,8 +46,8 @@ SELECT
 `
 
 type CountAPIKeysRow struct {
-	AnyKey     bool
-	ValidAdmin bool
+	AnyKey     bool `db:"any_key"`
+	ValidAdmin bool `db:"valid_admin"`
 }
 
 // Whether there has ever been a key, and whether one is valid now that may do
@@ -79,23 +79,29 @@ func (q *Queries) ForgetAnswers(ctx context.Context, db DBTX, maxItems int32) (i
 }
 
 const getAPIKey = `-- name: GetAPIKey :one
-SELECT id, name, role, digest, created_by, created_at, expires_at, revoked_at, last_used_at, rotated_from FROM api_keys WHERE id = $1
+SELECT api_keys.id, api_keys.name, api_keys.role, api_keys.digest, api_keys.created_by, api_keys.created_at, api_keys.expires_at, api_keys.revoked_at, api_keys.last_used_at, api_keys.rotated_from, statement_timestamp()::timestamptz AS now FROM api_keys WHERE id = $1
 `
 
-func (q *Queries) GetAPIKey(ctx context.Context, db DBTX, id string) (ApiKey, error) {
+type GetAPIKeyRow struct {
+	ApiKey ApiKey    `db:"api_key"`
+	Now    time.Time `db:"now"`
+}
+
+func (q *Queries) GetAPIKey(ctx context.Context, db DBTX, id string) (GetAPIKeyRow, error) {
 	row := db.QueryRow(ctx, getAPIKey, id)
-	var i ApiKey
+	var i GetAPIKeyRow
 	err := row.Scan(
-		&i.ID,
-		&i.Name,
-		&i.Role,
-		&i.Digest,
-		&i.CreatedBy,
-		&i.CreatedAt,
-		&i.ExpiresAt,
-		&i.RevokedAt,
-		&i.LastUsedAt,
-		&i.RotatedFrom,
+		&i.ApiKey.ID,
+		&i.ApiKey.Name,
+		&i.ApiKey.Role,
+		&i.ApiKey.Digest,
+		&i.ApiKey.CreatedBy,
+		&i.ApiKey.CreatedAt,
+		&i.ApiKey.ExpiresAt,
+		&i.ApiKey.RevokedAt,
+		&i.ApiKey.LastUsedAt,
+		&i.ApiKey.RotatedFrom,
+		&i.Now,
 	)
 	return i, err
 }
@@ -107,16 +113,16 @@ WHERE actor = $1 AND key = $2 AND created_at > statement_timestamp() - interval 
 `
 
 type GetAnswerParams struct {
-	Actor string
-	Key   string
+	Actor string `db:"actor"`
+	Key   string `db:"key"`
 }
 
 type GetAnswerRow struct {
-	RequestDigest []byte
-	Status        int32
-	Response      []byte
-	Location      string
-	Etag          string
+	RequestDigest []byte `db:"request_digest"`
+	Status        int32  `db:"status"`
+	Response      []byte `db:"response"`
+	Location      string `db:"location"`
+	Etag          string `db:"etag"`
 }
 
 func (q *Queries) GetAnswer(ctx context.Context, db DBTX, arg *GetAnswerParams) (GetAnswerRow, error) {
@@ -139,13 +145,13 @@ RETURNING id, name, role, digest, created_by, created_at, expires_at, revoked_at
 `
 
 type InsertAPIKeyParams struct {
-	ID          string
-	Name        string
-	Role        string
-	Digest      []byte
-	CreatedBy   string
-	ExpiresAt   *time.Time
-	RotatedFrom *string
+	ID          string     `db:"id"`
+	Name        string     `db:"name"`
+	Role        string     `db:"role"`
+	Digest      []byte     `db:"digest"`
+	CreatedBy   string     `db:"created_by"`
+	ExpiresAt   *time.Time `db:"expires_at"`
+	RotatedFrom *string    `db:"rotated_from"`
 }
 
 func (q *Queries) InsertAPIKey(ctx context.Context, db DBTX, arg *InsertAPIKeyParams) (ApiKey, error) {
@@ -184,9 +190,9 @@ LIMIT $3
 `
 
 type ListAPIKeysParams struct {
-	BeforeTime *time.Time
-	BeforeID   string
-	MaxItems   int32
+	BeforeTime *time.Time `db:"before_time"`
+	BeforeID   string     `db:"before_id"`
+	MaxItems   int32      `db:"max_items"`
 }
 
 // Newest first.
@@ -256,13 +262,13 @@ SET request_digest = excluded.request_digest,
 `
 
 type SaveAnswerParams struct {
-	Actor         string
-	Key           string
-	RequestDigest []byte
-	Status        int32
-	Response      []byte
-	Location      string
-	Etag          string
+	Actor         string `db:"actor"`
+	Key           string `db:"key"`
+	RequestDigest []byte `db:"request_digest"`
+	Status        int32  `db:"status"`
+	Response      []byte `db:"response"`
+	Location      string `db:"location"`
+	Etag          string `db:"etag"`
 }
 
 // In the place of one that is too old, if there is one.
@@ -299,9 +305,9 @@ RETURNING id, name, role, digest, created_by, created_at, expires_at, revoked_at
 `
 
 type UpdateAPIKeyParams struct {
-	ExpiresAt *time.Time
-	RevokedAt *time.Time
-	ID        string
+	ExpiresAt *time.Time `db:"expires_at"`
+	RevokedAt *time.Time `db:"revoked_at"`
+	ID        string     `db:"id"`
 }
 
 func (q *Queries) UpdateAPIKey(ctx context.Context, db DBTX, arg *UpdateAPIKeyParams) (ApiKey, error) {

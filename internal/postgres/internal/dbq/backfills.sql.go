@@ -23,15 +23,15 @@ GROUP BY state
 `
 
 type BackfillRunsParams struct {
-	ScheduleID uuid.UUID
-	BackfillID uuid.UUID
-	Since      time.Time
-	Until      time.Time
+	ScheduleID uuid.UUID `db:"schedule_id"`
+	BackfillID uuid.UUID `db:"backfill_id"`
+	Since      time.Time `db:"since"`
+	Until      time.Time `db:"until"`
 }
 
 type BackfillRunsRow struct {
-	State string
-	Runs  int32
+	State string `db:"state"`
+	Runs  int32  `db:"runs"`
 }
 
 // What became of the ticks of a backfill so far.
@@ -67,8 +67,8 @@ WHERE schedule_id = $2::uuid AND state = 'running'
 `
 
 type CancelBackfillsParams struct {
-	Reason     *string
-	ScheduleID uuid.UUID
+	Reason     *string   `db:"reason"`
+	ScheduleID uuid.UUID `db:"schedule_id"`
 }
 
 func (q *Queries) CancelBackfills(ctx context.Context, db DBTX, arg *CancelBackfillsParams) error {
@@ -117,9 +117,9 @@ RETURNING id, schedule_id, schedule_name, from_time, until_time, execution_polic
 `
 
 type EndBackfillParams struct {
-	State  string
-	Reason *string
-	ID     uuid.UUID
+	State  string    `db:"state"`
+	Reason *string   `db:"reason"`
+	ID     uuid.UUID `db:"id"`
 }
 
 func (q *Queries) EndBackfill(ctx context.Context, db DBTX, arg *EndBackfillParams) (Backfill, error) {
@@ -194,10 +194,10 @@ ORDER BY scheduled_for DESC
 `
 
 type IdleBackfillRunsParams struct {
-	ScheduleID uuid.UUID
-	BackfillID uuid.UUID
-	Since      time.Time
-	Until      time.Time
+	ScheduleID uuid.UUID `db:"schedule_id"`
+	BackfillID uuid.UUID `db:"backfill_id"`
+	Since      time.Time `db:"since"`
+	Until      time.Time `db:"until"`
 }
 
 // Those runs of a backfill that an attempt is not under way of.
@@ -239,17 +239,17 @@ RETURNING id, schedule_id, schedule_name, from_time, until_time, execution_polic
 `
 
 type InsertBackfillParams struct {
-	ScheduleID      *uuid.UUID
-	ScheduleName    string
-	FromTime        time.Time
-	UntilTime       time.Time
-	ExecutionPolicy *string
-	OnlyMissing     bool
-	State           string
-	Total           int32
-	RequestedBy     string
-	CronExpression  string
-	Timezone        string
+	ScheduleID      *uuid.UUID `db:"schedule_id"`
+	ScheduleName    string     `db:"schedule_name"`
+	FromTime        time.Time  `db:"from_time"`
+	UntilTime       time.Time  `db:"until_time"`
+	ExecutionPolicy *string    `db:"execution_policy"`
+	OnlyMissing     bool       `db:"only_missing"`
+	State           string     `db:"state"`
+	Total           int32      `db:"total"`
+	RequestedBy     string     `db:"requested_by"`
+	CronExpression  string     `db:"cron_expression"`
+	Timezone        string     `db:"timezone"`
 }
 
 func (q *Queries) InsertBackfill(ctx context.Context, db DBTX, arg *InsertBackfillParams) (Backfill, error) {
@@ -306,11 +306,11 @@ LIMIT $5
 `
 
 type ListBackfillsParams struct {
-	ScheduleID *uuid.UUID
-	State      *string
-	BeforeTime *time.Time
-	BeforeID   uuid.UUID
-	MaxItems   int32
+	ScheduleID *uuid.UUID `db:"schedule_id"`
+	State      *string    `db:"state"`
+	BeforeTime *time.Time `db:"before_time"`
+	BeforeID   uuid.UUID  `db:"before_id"`
+	MaxItems   int32      `db:"max_items"`
 }
 
 // Newest first.
@@ -372,15 +372,15 @@ WHERE schedule_id = $2::uuid
 `
 
 type LiveBackfillRunsParams struct {
-	Until      time.Time
-	ScheduleID uuid.UUID
-	BackfillID uuid.UUID
-	Since      time.Time
+	Until      time.Time `db:"until"`
+	ScheduleID uuid.UUID `db:"schedule_id"`
+	BackfillID uuid.UUID `db:"backfill_id"`
+	Since      time.Time `db:"since"`
 }
 
 type LiveBackfillRunsRow struct {
-	Live  int32
-	First time.Time
+	Live  int32     `db:"live"`
+	First time.Time `db:"first"`
 }
 
 // The runs of a backfill that have not ended, and the first of them.
@@ -439,12 +439,12 @@ WHERE id = $6
 `
 
 type MoveBackfillParams struct {
-	DecidedUntil *time.Time
-	EndedUntil   *time.Time
-	Decided      int32
-	LeftOut      int32
-	LastError    string
-	ID           uuid.UUID
+	DecidedUntil *time.Time `db:"decided_until"`
+	EndedUntil   *time.Time `db:"ended_until"`
+	Decided      int32      `db:"decided"`
+	LeftOut      int32      `db:"left_out"`
+	LastError    string     `db:"last_error"`
+	ID           uuid.UUID  `db:"id"`
 }
 
 func (q *Queries) MoveBackfill(ctx context.Context, db DBTX, arg *MoveBackfillParams) error {
@@ -476,14 +476,14 @@ SELECT
 `
 
 type QueueRoomParams struct {
-	Queue        string
-	LivesSeconds float64
-	Priority     int16
+	Queue        string  `db:"queue"`
+	LivesSeconds float64 `db:"lives_seconds"`
+	Priority     int16   `db:"priority"`
 }
 
 type QueueRoomRow struct {
-	Capacity int32
-	Live     int32
+	Capacity int32 `db:"capacity"`
+	Live     int32 `db:"live"`
 }
 
 // How many runs of a queue the live nodes execute at once, and how many jobs of the
@@ -533,10 +533,10 @@ WHERE schedule_id = $1::uuid
 `
 
 type TicksThatRanParams struct {
-	ScheduleID uuid.UUID
-	Since      time.Time
-	Until      time.Time
-	Times      []time.Time
+	ScheduleID uuid.UUID   `db:"schedule_id"`
+	Since      time.Time   `db:"since"`
+	Until      time.Time   `db:"until"`
+	Times      []time.Time `db:"times"`
 }
 
 // Which of the times have a run of the schedule that ran, or will.

@@ -42,9 +42,9 @@ SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS no
 `
 
 type ClaimClocksRow struct {
-	ScheduleID       uuid.UUID
-	LastScheduledFor time.Time
-	Now              time.Time
+	ScheduleID       uuid.UUID `db:"schedule_id"`
+	LastScheduledFor time.Time `db:"last_scheduled_for"`
+	Now              time.Time `db:"now"`
 }
 
 // The clocks that are due; older ones only when none of the last minute is
@@ -78,10 +78,10 @@ WHERE c.schedule_id = $1
 `
 
 type ClockStateRow struct {
-	NextRunAt        *time.Time
-	LastScheduledFor time.Time
-	RetryAt          *time.Time
-	LastError        string
+	NextRunAt        *time.Time `db:"next_run_at"`
+	LastScheduledFor time.Time  `db:"last_scheduled_for"`
+	RetryAt          *time.Time `db:"retry_at"`
+	LastError        string     `db:"last_error"`
 }
 
 func (q *Queries) ClockState(ctx context.Context, db DBTX, scheduleID uuid.UUID) (ClockStateRow, error) {
@@ -107,9 +107,9 @@ FOR UPDATE SKIP LOCKED
 `
 
 type ClocksToRetryRow struct {
-	ScheduleID       uuid.UUID
-	LastScheduledFor time.Time
-	Now              time.Time
+	ScheduleID       uuid.UUID `db:"schedule_id"`
+	LastScheduledFor time.Time `db:"last_scheduled_for"`
+	Now              time.Time `db:"now"`
 }
 
 // Stopped clocks whose next try has come.
@@ -149,12 +149,12 @@ FOR UPDATE
 `
 
 type LockClockRow struct {
-	ScheduleID       uuid.UUID
-	NextRunAt        *time.Time
-	LastScheduledFor time.Time
-	RetryAt          *time.Time
-	Now              time.Time
-	SettledAt        string
+	ScheduleID       uuid.UUID  `db:"schedule_id"`
+	NextRunAt        *time.Time `db:"next_run_at"`
+	LastScheduledFor time.Time  `db:"last_scheduled_for"`
+	RetryAt          *time.Time `db:"retry_at"`
+	Now              time.Time  `db:"now"`
+	SettledAt        string     `db:"settled_at"`
 }
 
 // Whoever locks a clock settles what is due until now, and what a claim that was
@@ -199,9 +199,9 @@ FOR UPDATE SKIP LOCKED
 `
 
 type OldestClocksRow struct {
-	ScheduleID       uuid.UUID
-	LastScheduledFor time.Time
-	Now              time.Time
+	ScheduleID       uuid.UUID `db:"schedule_id"`
+	LastScheduledFor time.Time `db:"last_scheduled_for"`
+	Now              time.Time `db:"now"`
 }
 
 // The clocks that have been due for longest, if for more than a minute: their

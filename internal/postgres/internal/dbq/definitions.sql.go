@@ -114,16 +114,16 @@ RETURNING id, task_name, category, description, parameter_schema, executor, queu
 `
 
 type InsertTaskDefinitionParams struct {
-	TaskName        string
-	Category        *string
-	Description     string
-	ParameterSchema []byte
-	Executor        json.RawMessage
-	Queue           string
-	Priority        int16
-	MaxAttempts     int16
-	Retry           json.RawMessage
-	TimeoutMs       int64
+	TaskName        string          `db:"task_name"`
+	Category        *string         `db:"category"`
+	Description     string          `db:"description"`
+	ParameterSchema []byte          `db:"parameter_schema"`
+	Executor        json.RawMessage `db:"executor"`
+	Queue           string          `db:"queue"`
+	Priority        int16           `db:"priority"`
+	MaxAttempts     int16           `db:"max_attempts"`
+	Retry           json.RawMessage `db:"retry"`
+	TimeoutMs       int64           `db:"timeout_ms"`
 }
 
 func (q *Queries) InsertTaskDefinition(ctx context.Context, db DBTX, arg *InsertTaskDefinitionParams) (TaskDefinition, error) {
@@ -169,9 +169,9 @@ LIMIT $3
 `
 
 type ListTaskDefinitionsParams struct {
-	Category  *string
-	AfterName string
-	MaxItems  int32
+	Category  *string `db:"category"`
+	AfterName string  `db:"after_name"`
+	MaxItems  int32   `db:"max_items"`
 }
 
 func (q *Queries) ListTaskDefinitions(ctx context.Context, db DBTX, arg *ListTaskDefinitionsParams) ([]TaskDefinition, error) {
@@ -266,16 +266,16 @@ RETURNING id, task_name, category, description, parameter_schema, executor, queu
 `
 
 type UpdateTaskDefinitionParams struct {
-	Category        *string
-	Description     string
-	ParameterSchema []byte
-	Executor        json.RawMessage
-	Queue           string
-	Priority        int16
-	MaxAttempts     int16
-	Retry           json.RawMessage
-	TimeoutMs       int64
-	TaskName        string
+	Category        *string         `db:"category"`
+	Description     string          `db:"description"`
+	ParameterSchema []byte          `db:"parameter_schema"`
+	Executor        json.RawMessage `db:"executor"`
+	Queue           string          `db:"queue"`
+	Priority        int16           `db:"priority"`
+	MaxAttempts     int16           `db:"max_attempts"`
+	Retry           json.RawMessage `db:"retry"`
+	TimeoutMs       int64           `db:"timeout_ms"`
+	TaskName        string          `db:"task_name"`
 }
 
 func (q *Queries) UpdateTaskDefinition(ctx context.Context, db DBTX, arg *UpdateTaskDefinitionParams) (TaskDefinition, error) {

@@ -41,10 +41,10 @@ SELECT environment, paused_at, paused_by, pause_reason FROM installation
 `
 
 type GetInstallationRow struct {
-	Environment string
-	PausedAt    *time.Time
-	PausedBy    *string
-	PauseReason *string
+	Environment string     `db:"environment"`
+	PausedAt    *time.Time `db:"paused_at"`
+	PausedBy    *string    `db:"paused_by"`
+	PauseReason *string    `db:"pause_reason"`
 }
 
 func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (GetInstallationRow, error) {
@@ -71,11 +71,11 @@ WHERE d.datname = current_database()
 `
 
 type HomeRow struct {
-	Environment            string
-	SystemIdentifier       int64
-	DatabaseOid            int64
-	ActualSystemIdentifier int64
-	ActualDatabaseOid      int64
+	Environment            string `db:"environment"`
+	SystemIdentifier       int64  `db:"system_identifier"`
+	DatabaseOid            int64  `db:"database_oid"`
+	ActualSystemIdentifier int64  `db:"actual_system_identifier"`
+	ActualDatabaseOid      int64  `db:"actual_database_oid"`
 }
 
 // What the installation says of where it is, and where it is.
@@ -107,21 +107,21 @@ LIMIT $2
 `
 
 type ListNodesParams struct {
-	LivesSeconds float64
-	MaxItems     int32
+	LivesSeconds float64 `db:"lives_seconds"`
+	MaxItems     int32   `db:"max_items"`
 }
 
 type ListNodesRow struct {
-	ID            uuid.UUID
-	StartedAt     time.Time
-	LastSeenAt    time.Time
-	Host          string
-	Version       string
-	TzdataVersion string
-	Tasks         json.RawMessage
-	Queues        json.RawMessage
-	Alive         bool
-	Running       int32
+	ID            uuid.UUID       `db:"id"`
+	StartedAt     time.Time       `db:"started_at"`
+	LastSeenAt    time.Time       `db:"last_seen_at"`
+	Host          string          `db:"host"`
+	Version       string          `db:"version"`
+	TzdataVersion string          `db:"tzdata_version"`
+	Tasks         json.RawMessage `db:"tasks"`
+	Queues        json.RawMessage `db:"queues"`
+	Alive         bool            `db:"alive"`
+	Running       int32           `db:"running"`
 }
 
 // The nodes of the last day, those that live first.
@@ -180,10 +180,10 @@ LIMIT $1
 `
 
 type NextClocksRow struct {
-	ScheduleID uuid.UUID
-	Name       string
-	TaskName   string
-	NextRunAt  time.Time
+	ScheduleID uuid.UUID `db:"schedule_id"`
+	Name       string    `db:"name"`
+	TaskName   string    `db:"task_name"`
+	NextRunAt  time.Time `db:"next_run_at"`
 }
 
 func (q *Queries) NextClocks(ctx context.Context, db DBTX, maxItems int32) ([]NextClocksRow, error) {
@@ -218,8 +218,8 @@ WHERE paused_at IS NULL
 `
 
 type PauseParams struct {
-	PausedBy    *string
-	PauseReason *string
+	PausedBy    *string `db:"paused_by"`
+	PauseReason *string `db:"pause_reason"`
 }
 
 // The first pause stands. This does not wait for claims that are under way,
@@ -267,9 +267,9 @@ SELECT
 `
 
 type WouldFireRow struct {
-	DueSchedules int64
-	Jobs         int64
-	WaitingRuns  int64
+	DueSchedules int64 `db:"due_schedules"`
+	Jobs         int64 `db:"jobs"`
+	WaitingRuns  int64 `db:"waiting_runs"`
 }
 
 // What happens at once when nodes begin to work.

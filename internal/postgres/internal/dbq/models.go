@@ -63,452 +63,452 @@ func (ns NullRiverJobState) Value() (driver.Value, error) {
 }
 
 type ApiKey struct {
-	ID          string
-	Name        string
-	Role        string
-	Digest      []byte
-	CreatedBy   string
-	CreatedAt   time.Time
-	ExpiresAt   *time.Time
-	RevokedAt   *time.Time
-	LastUsedAt  *time.Time
-	RotatedFrom *string
+	ID          string     `db:"id"`
+	Name        string     `db:"name"`
+	Role        string     `db:"role"`
+	Digest      []byte     `db:"digest"`
+	CreatedBy   string     `db:"created_by"`
+	CreatedAt   time.Time  `db:"created_at"`
+	ExpiresAt   *time.Time `db:"expires_at"`
+	RevokedAt   *time.Time `db:"revoked_at"`
+	LastUsedAt  *time.Time `db:"last_used_at"`
+	RotatedFrom *string    `db:"rotated_from"`
 }
 
 // Each change by people, written in its transaction; nobody changes or deletes a row.
 type AuditLog struct {
-	ID int64
-	At time.Time
+	ID int64     `db:"id"`
+	At time.Time `db:"at"`
 	// The name of the key that was shown, or role: and the database role where none was.
-	Actor      string
-	Address    string
-	RequestID  string
-	Action     string
-	ObjectType string
-	ObjectID   string
-	Before     json.RawMessage
-	After      json.RawMessage
+	Actor      string          `db:"actor"`
+	Address    string          `db:"address"`
+	RequestID  string          `db:"request_id"`
+	Action     string          `db:"action"`
+	ObjectType string          `db:"object_type"`
+	ObjectID   string          `db:"object_id"`
+	Before     json.RawMessage `db:"before"`
+	After      json.RawMessage `db:"after"`
 	// The id of the key that was shown; empty: none was.
-	KeyID string
+	KeyID string `db:"key_id"`
 }
 
 type Backfill struct {
-	ID           uuid.UUID
-	ScheduleID   *uuid.UUID
-	ScheduleName string
+	ID           uuid.UUID  `db:"id"`
+	ScheduleID   *uuid.UUID `db:"schedule_id"`
+	ScheduleName string     `db:"schedule_name"`
 	// Ticks at it or after.
-	FromTime time.Time
+	FromTime time.Time `db:"from_time"`
 	// Ticks before it.
-	UntilTime       time.Time
-	ExecutionPolicy *string
-	OnlyMissing     bool
-	State           string
+	UntilTime       time.Time `db:"until_time"`
+	ExecutionPolicy *string   `db:"execution_policy"`
+	OnlyMissing     bool      `db:"only_missing"`
+	State           string    `db:"state"`
 	// The mark: no tick at or before it is decided again.
-	DecidedUntil *time.Time
-	Total        int32
+	DecidedUntil *time.Time `db:"decided_until"`
+	Total        int32      `db:"total"`
 	// Ticks that have become runs.
-	Decided        int32
-	RequestedBy    string
-	CreatedAt      time.Time
-	FinishedAt     *time.Time
-	CronExpression string
-	Timezone       string
+	Decided        int32      `db:"decided"`
+	RequestedBy    string     `db:"requested_by"`
+	CreatedAt      time.Time  `db:"created_at"`
+	FinishedAt     *time.Time `db:"finished_at"`
+	CronExpression string     `db:"cron_expression"`
+	Timezone       string     `db:"timezone"`
 	// Ticks that had run already, of those with only_missing.
-	LeftOut int32
+	LeftOut int32 `db:"left_out"`
 	// All its runs at or before it have ended; so that not all of them are looked at again and again.
-	EndedUntil *time.Time
-	Reason     *string
-	LastError  string
+	EndedUntil *time.Time `db:"ended_until"`
+	Reason     *string    `db:"reason"`
+	LastError  string     `db:"last_error"`
 }
 
 type FeatureFlag struct {
-	Name      string
-	Percent   int16
-	UpdatedBy string
-	UpdatedAt time.Time
+	Name      string    `db:"name"`
+	Percent   int16     `db:"percent"`
+	UpdatedBy string    `db:"updated_by"`
+	UpdatedAt time.Time `db:"updated_at"`
 }
 
 // The answers of requests with an Idempotency-Key, written in the transaction of what they did; kept for a day.
 type IdempotencyKey struct {
-	Actor         string
-	Key           string
-	RequestDigest []byte
-	Status        *int16
-	Response      []byte
-	CreatedAt     time.Time
-	Location      string
-	Etag          string
+	Actor         string    `db:"actor"`
+	Key           string    `db:"key"`
+	RequestDigest []byte    `db:"request_digest"`
+	Status        *int16    `db:"status"`
+	Response      []byte    `db:"response"`
+	CreatedAt     time.Time `db:"created_at"`
+	Location      string    `db:"location"`
+	Etag          string    `db:"etag"`
 }
 
 // One row: which cluster and database this is, and whether it is paused.
 type Installation struct {
-	ID               bool
-	Environment      string
-	SystemIdentifier int64
-	DatabaseOid      int64
-	PausedAt         *time.Time
-	PausedBy         *string
-	PauseReason      *string
-	LastSweepAt      *time.Time
-	CreatedAt        time.Time
+	ID               bool       `db:"id"`
+	Environment      string     `db:"environment"`
+	SystemIdentifier int64      `db:"system_identifier"`
+	DatabaseOid      int64      `db:"database_oid"`
+	PausedAt         *time.Time `db:"paused_at"`
+	PausedBy         *string    `db:"paused_by"`
+	PauseReason      *string    `db:"pause_reason"`
+	LastSweepAt      *time.Time `db:"last_sweep_at"`
+	CreatedAt        time.Time  `db:"created_at"`
 }
 
 type Line struct {
-	LockKey      string
-	LineRank     int16
-	ScheduledFor time.Time
-	RunID        uuid.UUID
-	Trigger      string
+	LockKey      string    `db:"lock_key"`
+	LineRank     int16     `db:"line_rank"`
+	ScheduledFor time.Time `db:"scheduled_for"`
+	RunID        uuid.UUID `db:"run_id"`
+	Trigger      string    `db:"trigger"`
 }
 
 type Node struct {
-	ID            uuid.UUID
-	StartedAt     time.Time
-	LastSeenAt    time.Time
-	Host          string
-	Version       string
-	TzdataVersion string
-	Tasks         json.RawMessage
-	Queues        json.RawMessage
+	ID            uuid.UUID       `db:"id"`
+	StartedAt     time.Time       `db:"started_at"`
+	LastSeenAt    time.Time       `db:"last_seen_at"`
+	Host          string          `db:"host"`
+	Version       string          `db:"version"`
+	TzdataVersion string          `db:"tzdata_version"`
+	Tasks         json.RawMessage `db:"tasks"`
+	Queues        json.RawMessage `db:"queues"`
 }
 
 // Each pause of the installation, kept by a trigger; resumed_at is null while it lasts.
 type Pause struct {
-	ID        int64
-	PausedAt  time.Time
-	PausedBy  *string
-	Reason    *string
-	ResumedAt *time.Time
-	ResumedBy *string
+	ID        int64      `db:"id"`
+	PausedAt  time.Time  `db:"paused_at"`
+	PausedBy  *string    `db:"paused_by"`
+	Reason    *string    `db:"reason"`
+	ResumedAt *time.Time `db:"resumed_at"`
+	ResumedBy *string    `db:"resumed_by"`
 }
 
 type ReportAudit struct {
-	ID         int64
-	At         time.Time
-	Actor      string
-	Action     string
-	ObjectType string
-	ObjectID   string
-	Before     json.RawMessage
-	After      json.RawMessage
+	ID         int64           `db:"id"`
+	At         time.Time       `db:"at"`
+	Actor      string          `db:"actor"`
+	Action     string          `db:"action"`
+	ObjectType string          `db:"object_type"`
+	ObjectID   string          `db:"object_id"`
+	Before     json.RawMessage `db:"before"`
+	After      json.RawMessage `db:"after"`
 }
 
 type ReportBackfill struct {
-	BackfillID      uuid.UUID
-	ScheduleID      *uuid.UUID
-	ScheduleName    string
-	FromTime        time.Time
-	UntilTime       time.Time
-	ExecutionPolicy *string
-	OnlyMissing     bool
-	State           string
-	Reason          *string
-	Total           int32
-	Decided         int32
-	LeftOut         int32
-	RequestedBy     bool
-	CreatedAt       time.Time
-	FinishedAt      *time.Time
+	BackfillID      uuid.UUID  `db:"backfill_id"`
+	ScheduleID      *uuid.UUID `db:"schedule_id"`
+	ScheduleName    string     `db:"schedule_name"`
+	FromTime        time.Time  `db:"from_time"`
+	UntilTime       time.Time  `db:"until_time"`
+	ExecutionPolicy *string    `db:"execution_policy"`
+	OnlyMissing     bool       `db:"only_missing"`
+	State           string     `db:"state"`
+	Reason          *string    `db:"reason"`
+	Total           int32      `db:"total"`
+	Decided         int32      `db:"decided"`
+	LeftOut         int32      `db:"left_out"`
+	RequestedBy     bool       `db:"requested_by"`
+	CreatedAt       time.Time  `db:"created_at"`
+	FinishedAt      *time.Time `db:"finished_at"`
 }
 
 type ReportGap struct {
-	ScheduleID   *uuid.UUID
-	ScheduleName string
-	TaskName     string
-	MissedFrom   *time.Time
-	MissedUntil  *time.Time
-	MissedCount  *int32
-	Reason       *string
-	RecordedAt   time.Time
+	ScheduleID   *uuid.UUID `db:"schedule_id"`
+	ScheduleName string     `db:"schedule_name"`
+	TaskName     string     `db:"task_name"`
+	MissedFrom   *time.Time `db:"missed_from"`
+	MissedUntil  *time.Time `db:"missed_until"`
+	MissedCount  *int32     `db:"missed_count"`
+	Reason       *string    `db:"reason"`
+	RecordedAt   time.Time  `db:"recorded_at"`
 }
 
 type ReportLateness struct {
-	Day        pgtype.Date
-	TaskName   string
-	Runs       int64
-	P50Seconds float64
-	P95Seconds float64
-	P99Seconds float64
-	MaxSeconds interface{}
+	Day        pgtype.Date `db:"day"`
+	TaskName   string      `db:"task_name"`
+	Runs       int64       `db:"runs"`
+	P50Seconds float64     `db:"p50_seconds"`
+	P95Seconds float64     `db:"p95_seconds"`
+	P99Seconds float64     `db:"p99_seconds"`
+	MaxSeconds interface{} `db:"max_seconds"`
 }
 
 type ReportPause struct {
-	PausedAt        time.Time
-	PausedBy        *string
-	Reason          *string
-	ResumedAt       *time.Time
-	ResumedBy       *string
-	DurationSeconds pgtype.Numeric
+	PausedAt        time.Time      `db:"paused_at"`
+	PausedBy        *string        `db:"paused_by"`
+	Reason          *string        `db:"reason"`
+	ResumedAt       *time.Time     `db:"resumed_at"`
+	ResumedBy       *string        `db:"resumed_by"`
+	DurationSeconds pgtype.Numeric `db:"duration_seconds"`
 }
 
 type ReportRun struct {
-	ID                uuid.UUID
-	ScheduledFor      time.Time
-	ScheduleID        *uuid.UUID
-	ScheduleName      string
-	ScheduleVersion   int32
-	DefinitionVersion int32
-	TaskName          string
-	Category          *string
-	Tags              json.RawMessage
-	Args              json.RawMessage
-	TaskParams        json.RawMessage
-	ExecutionPolicy   string
-	LockKey           *string
-	Trigger           string
-	BackfillID        *uuid.UUID
-	State             string
-	Reason            *string
-	BlockedBy         *uuid.UUID
-	JobID             *int64
-	Lives             int16
-	Execution         int32
-	Attempt           int32
-	MaxAttempts       int16
-	EnqueuedAt        *time.Time
-	StartedAt         *time.Time
-	FinishedAt        *time.Time
-	LatenessSeconds   pgtype.Numeric
-	DurationSeconds   pgtype.Numeric
-	Node              *string
-	Result            json.RawMessage
-	Error             *string
-	Logs              json.RawMessage
-	MissedFrom        *time.Time
-	MissedUntil       *time.Time
-	MissedCount       *int32
-	RequestedBy       *string
-	CancelRequestedAt *time.Time
-	CancelRequestedBy *string
-	LostLives         json.RawMessage
+	ID                uuid.UUID       `db:"id"`
+	ScheduledFor      time.Time       `db:"scheduled_for"`
+	ScheduleID        *uuid.UUID      `db:"schedule_id"`
+	ScheduleName      string          `db:"schedule_name"`
+	ScheduleVersion   int32           `db:"schedule_version"`
+	DefinitionVersion int32           `db:"definition_version"`
+	TaskName          string          `db:"task_name"`
+	Category          *string         `db:"category"`
+	Tags              json.RawMessage `db:"tags"`
+	Args              json.RawMessage `db:"args"`
+	TaskParams        json.RawMessage `db:"task_params"`
+	ExecutionPolicy   string          `db:"execution_policy"`
+	LockKey           *string         `db:"lock_key"`
+	Trigger           string          `db:"trigger"`
+	BackfillID        *uuid.UUID      `db:"backfill_id"`
+	State             string          `db:"state"`
+	Reason            *string         `db:"reason"`
+	BlockedBy         *uuid.UUID      `db:"blocked_by"`
+	JobID             *int64          `db:"job_id"`
+	Lives             int16           `db:"lives"`
+	Execution         int32           `db:"execution"`
+	Attempt           int32           `db:"attempt"`
+	MaxAttempts       int16           `db:"max_attempts"`
+	EnqueuedAt        *time.Time      `db:"enqueued_at"`
+	StartedAt         *time.Time      `db:"started_at"`
+	FinishedAt        *time.Time      `db:"finished_at"`
+	LatenessSeconds   pgtype.Numeric  `db:"lateness_seconds"`
+	DurationSeconds   pgtype.Numeric  `db:"duration_seconds"`
+	Node              *string         `db:"node"`
+	Result            json.RawMessage `db:"result"`
+	Error             *string         `db:"error"`
+	Logs              json.RawMessage `db:"logs"`
+	MissedFrom        *time.Time      `db:"missed_from"`
+	MissedUntil       *time.Time      `db:"missed_until"`
+	MissedCount       *int32          `db:"missed_count"`
+	RequestedBy       *string         `db:"requested_by"`
+	CancelRequestedAt *time.Time      `db:"cancel_requested_at"`
+	CancelRequestedBy *string         `db:"cancel_requested_by"`
+	LostLives         json.RawMessage `db:"lost_lives"`
 }
 
 type ReportScheduleHealth struct {
-	ScheduleID       uuid.UUID
-	ScheduleName     string
-	TaskName         string
-	Category         *string
-	Tags             json.RawMessage
-	Enabled          bool
-	CronExpression   string
-	Timezone         string
-	ExecutionPolicy  string
-	LastError        bool
-	NextRunAt        *time.Time
-	LastScheduledFor time.Time
-	LastState        string
-	LastReason       *string
-	LastRunError     *string
+	ScheduleID       uuid.UUID       `db:"schedule_id"`
+	ScheduleName     string          `db:"schedule_name"`
+	TaskName         string          `db:"task_name"`
+	Category         *string         `db:"category"`
+	Tags             json.RawMessage `db:"tags"`
+	Enabled          bool            `db:"enabled"`
+	CronExpression   string          `db:"cron_expression"`
+	Timezone         string          `db:"timezone"`
+	ExecutionPolicy  string          `db:"execution_policy"`
+	LastError        bool            `db:"last_error"`
+	NextRunAt        *time.Time      `db:"next_run_at"`
+	LastScheduledFor time.Time       `db:"last_scheduled_for"`
+	LastState        string          `db:"last_state"`
+	LastReason       *string         `db:"last_reason"`
+	LastRunError     *string         `db:"last_run_error"`
 }
 
 type ReportScheduleVersion struct {
-	ScheduleID           uuid.UUID
-	Version              int32
-	ValidFrom            time.Time
-	ValidUntil           *time.Time
-	ChangedBy            *string
-	ScheduleName         string
-	TaskName             string
-	CronExpression       string
-	Timezone             string
-	Enabled              bool
-	Args                 json.RawMessage
-	TaskParams           json.RawMessage
-	Description          string
-	Category             *string
-	Tags                 json.RawMessage
-	ExecutionPolicy      string
-	CatchUp              string
-	CatchUpWindowSeconds int32
-	MaxWaiting           int32
-	StartsAt             *time.Time
-	EndsAt               *time.Time
-	ManagedBy            string
+	ScheduleID           uuid.UUID       `db:"schedule_id"`
+	Version              int32           `db:"version"`
+	ValidFrom            time.Time       `db:"valid_from"`
+	ValidUntil           *time.Time      `db:"valid_until"`
+	ChangedBy            *string         `db:"changed_by"`
+	ScheduleName         string          `db:"schedule_name"`
+	TaskName             string          `db:"task_name"`
+	CronExpression       string          `db:"cron_expression"`
+	Timezone             string          `db:"timezone"`
+	Enabled              bool            `db:"enabled"`
+	Args                 json.RawMessage `db:"args"`
+	TaskParams           json.RawMessage `db:"task_params"`
+	Description          string          `db:"description"`
+	Category             *string         `db:"category"`
+	Tags                 json.RawMessage `db:"tags"`
+	ExecutionPolicy      string          `db:"execution_policy"`
+	CatchUp              string          `db:"catch_up"`
+	CatchUpWindowSeconds int32           `db:"catch_up_window_seconds"`
+	MaxWaiting           int32           `db:"max_waiting"`
+	StartsAt             *time.Time      `db:"starts_at"`
+	EndsAt               *time.Time      `db:"ends_at"`
+	ManagedBy            string          `db:"managed_by"`
 }
 
 type ReportTaskDaily struct {
-	Day                    pgtype.Date
-	TaskName               string
-	Runs                   int64
-	Succeeded              int64
-	Failed                 int64
-	Skipped                int64
-	Cancelled              int64
-	Gaps                   int64
-	AverageDurationSeconds float64
-	LongestDurationSeconds interface{}
+	Day                    pgtype.Date `db:"day"`
+	TaskName               string      `db:"task_name"`
+	Runs                   int64       `db:"runs"`
+	Succeeded              int64       `db:"succeeded"`
+	Failed                 int64       `db:"failed"`
+	Skipped                int64       `db:"skipped"`
+	Cancelled              int64       `db:"cancelled"`
+	Gaps                   int64       `db:"gaps"`
+	AverageDurationSeconds float64     `db:"average_duration_seconds"`
+	LongestDurationSeconds interface{} `db:"longest_duration_seconds"`
 }
 
 type RiverJob struct {
-	ID           int64
-	Args         json.RawMessage
-	Attempt      int16
-	AttemptedAt  *time.Time
-	AttemptedBy  []string
-	CreatedAt    time.Time
-	Errors       []json.RawMessage
-	FinalizedAt  *time.Time
-	Kind         string
-	MaxAttempts  int16
-	Metadata     json.RawMessage
-	Priority     int16
-	Queue        string
-	State        RiverJobState
-	ScheduledAt  time.Time
-	Tags         []string
-	UniqueKey    []byte
-	UniqueStates pgtype.Bits
+	ID           int64             `db:"id"`
+	Args         json.RawMessage   `db:"args"`
+	Attempt      int16             `db:"attempt"`
+	AttemptedAt  *time.Time        `db:"attempted_at"`
+	AttemptedBy  []string          `db:"attempted_by"`
+	CreatedAt    time.Time         `db:"created_at"`
+	Errors       []json.RawMessage `db:"errors"`
+	FinalizedAt  *time.Time        `db:"finalized_at"`
+	Kind         string            `db:"kind"`
+	MaxAttempts  int16             `db:"max_attempts"`
+	Metadata     json.RawMessage   `db:"metadata"`
+	Priority     int16             `db:"priority"`
+	Queue        string            `db:"queue"`
+	State        RiverJobState     `db:"state"`
+	ScheduledAt  time.Time         `db:"scheduled_at"`
+	Tags         []string          `db:"tags"`
+	UniqueKey    []byte            `db:"unique_key"`
+	UniqueStates pgtype.Bits       `db:"unique_states"`
 }
 
 // What became of each tick and request; a row with state missed stands for a gap of ticks.
 type Run struct {
 	// UUIDv7; its 48 bits of time are scheduled_for in milliseconds.
-	ID                uuid.UUID
-	ScheduledFor      time.Time
-	ScheduleID        *uuid.UUID
-	ScheduleName      string
-	ScheduleVersion   int32
-	DefinitionVersion int32
-	TaskName          string
-	Category          *string
-	Tags              json.RawMessage
-	Args              json.RawMessage
-	TaskParams        json.RawMessage
-	LockKey           *string
-	ExecutionPolicy   string
-	Trigger           string
-	BackfillID        *uuid.UUID
-	Slot              uuid.UUID
-	State             string
-	Reason            *string
-	BlockedBy         *uuid.UUID
-	LineRank          *int16
-	JobID             *int64
+	ID                uuid.UUID       `db:"id"`
+	ScheduledFor      time.Time       `db:"scheduled_for"`
+	ScheduleID        *uuid.UUID      `db:"schedule_id"`
+	ScheduleName      string          `db:"schedule_name"`
+	ScheduleVersion   int32           `db:"schedule_version"`
+	DefinitionVersion int32           `db:"definition_version"`
+	TaskName          string          `db:"task_name"`
+	Category          *string         `db:"category"`
+	Tags              json.RawMessage `db:"tags"`
+	Args              json.RawMessage `db:"args"`
+	TaskParams        json.RawMessage `db:"task_params"`
+	LockKey           *string         `db:"lock_key"`
+	ExecutionPolicy   string          `db:"execution_policy"`
+	Trigger           string          `db:"trigger"`
+	BackfillID        *uuid.UUID      `db:"backfill_id"`
+	Slot              uuid.UUID       `db:"slot"`
+	State             string          `db:"state"`
+	Reason            *string         `db:"reason"`
+	BlockedBy         *uuid.UUID      `db:"blocked_by"`
+	LineRank          *int16          `db:"line_rank"`
+	JobID             *int64          `db:"job_id"`
 	// Jobs that were lost with their node.
-	Lives int16
+	Lives int16 `db:"lives"`
 	// Starts, over attempts, snoozes and lives: a fencing token.
-	Execution int32
+	Execution int32 `db:"execution"`
 	// Tries, of all lives together.
-	Attempt     int32
-	MaxAttempts int16
-	EnqueuedAt  *time.Time
-	StartedAt   *time.Time
-	FinishedAt  *time.Time
+	Attempt     int32      `db:"attempt"`
+	MaxAttempts int16      `db:"max_attempts"`
+	EnqueuedAt  *time.Time `db:"enqueued_at"`
+	StartedAt   *time.Time `db:"started_at"`
+	FinishedAt  *time.Time `db:"finished_at"`
 	// A fact of its own: a running run goes on until its task obeys.
-	CancelRequestedAt *time.Time
-	Node              *string
-	Result            json.RawMessage
-	Error             *string
-	Logs              json.RawMessage
-	MissedFrom        *time.Time
-	MissedUntil       *time.Time
-	MissedCount       *int32
-	RequestedBy       *string
-	CreatedAt         time.Time
+	CancelRequestedAt *time.Time      `db:"cancel_requested_at"`
+	Node              *string         `db:"node"`
+	Result            json.RawMessage `db:"result"`
+	Error             *string         `db:"error"`
+	Logs              json.RawMessage `db:"logs"`
+	MissedFrom        *time.Time      `db:"missed_from"`
+	MissedUntil       *time.Time      `db:"missed_until"`
+	MissedCount       *int32          `db:"missed_count"`
+	RequestedBy       *string         `db:"requested_by"`
+	CreatedAt         time.Time       `db:"created_at"`
 	// The lives that were lost with their node: [{job_id, node, execution, lost_at}].
-	LostLives         json.RawMessage
-	CancelRequestedBy *string
+	LostLives         json.RawMessage `db:"lost_lives"`
+	CancelRequestedBy *string         `db:"cancel_requested_by"`
 }
 
 type RunsWithoutLine struct {
-	ID           uuid.UUID
-	ScheduledFor time.Time
-	ScheduleName string
-	LockKey      *string
-	LineRank     *int16
-	Trigger      string
+	ID           uuid.UUID `db:"id"`
+	ScheduledFor time.Time `db:"scheduled_for"`
+	ScheduleName string    `db:"schedule_name"`
+	LockKey      *string   `db:"lock_key"`
+	LineRank     *int16    `db:"line_rank"`
+	Trigger      string    `db:"trigger"`
 }
 
 type Schedule struct {
-	ID                uuid.UUID
-	Name              string
-	TaskName          string
-	CronExpression    string
-	Timezone          string
-	Enabled           bool
-	Args              json.RawMessage
-	Kwargs            json.RawMessage
-	Description       string
-	Category          *string
-	Tags              json.RawMessage
-	ExecutionPolicy   string
-	AutoGeneratedName bool
-	CatchUp           string
-	CatchUpWindowS    int32
-	MaxWaiting        int32
-	StartsAt          *time.Time
-	EndsAt            *time.Time
-	ManagedBy         string
-	Version           int32
-	LastError         string
-	CreatedAt         time.Time
-	UpdatedAt         time.Time
-	Words             pgtype.TSVector
-	TagNames          []string
+	ID                uuid.UUID       `db:"id"`
+	Name              string          `db:"name"`
+	TaskName          string          `db:"task_name"`
+	CronExpression    string          `db:"cron_expression"`
+	Timezone          string          `db:"timezone"`
+	Enabled           bool            `db:"enabled"`
+	Args              json.RawMessage `db:"args"`
+	Kwargs            json.RawMessage `db:"kwargs"`
+	Description       string          `db:"description"`
+	Category          *string         `db:"category"`
+	Tags              json.RawMessage `db:"tags"`
+	ExecutionPolicy   string          `db:"execution_policy"`
+	AutoGeneratedName bool            `db:"auto_generated_name"`
+	CatchUp           string          `db:"catch_up"`
+	CatchUpWindowS    int32           `db:"catch_up_window_s"`
+	MaxWaiting        int32           `db:"max_waiting"`
+	StartsAt          *time.Time      `db:"starts_at"`
+	EndsAt            *time.Time      `db:"ends_at"`
+	ManagedBy         string          `db:"managed_by"`
+	Version           int32           `db:"version"`
+	LastError         string          `db:"last_error"`
+	CreatedAt         time.Time       `db:"created_at"`
+	UpdatedAt         time.Time       `db:"updated_at"`
+	Words             pgtype.TSVector `db:"words"`
+	TagNames          []string        `db:"tag_names"`
 }
 
 type ScheduleClock struct {
-	ScheduleID uuid.UUID
+	ScheduleID uuid.UUID `db:"schedule_id"`
 	// The next tick; null: not ticking.
-	NextRunAt *time.Time
+	NextRunAt *time.Time `db:"next_run_at"`
 	// The mark: no tick at or before it is ever decided again.
-	LastScheduledFor time.Time
+	LastScheduledFor time.Time `db:"last_scheduled_for"`
 	// When a schedule that could not be planned is tried again.
-	RetryAt *time.Time
+	RetryAt *time.Time `db:"retry_at"`
 	// next_run_at without null, so that one index serves the claim and the list by next run.
-	DueAt time.Time
+	DueAt time.Time `db:"due_at"`
 }
 
 // Each definition that a schedule has had, kept by triggers; kept when the schedule is gone.
 type ScheduleVersion struct {
-	ScheduleID uuid.UUID
+	ScheduleID uuid.UUID `db:"schedule_id"`
 	// In force for ticks after it, up to valid_until; null: in force, if the schedule exists.
-	ValidFrom  time.Time
-	ValidUntil *time.Time
+	ValidFrom  time.Time  `db:"valid_from"`
+	ValidUntil *time.Time `db:"valid_until"`
 	// As in schedules. A change made in psql may leave it as it is.
-	Version           int32
-	ChangedBy         *string
-	Name              string
-	TaskName          string
-	CronExpression    string
-	Timezone          string
-	Enabled           bool
-	Args              json.RawMessage
-	Kwargs            json.RawMessage
-	Description       string
-	Category          *string
-	Tags              json.RawMessage
-	ExecutionPolicy   string
-	AutoGeneratedName bool
-	CatchUp           string
-	CatchUpWindowS    int32
-	MaxWaiting        int32
-	StartsAt          *time.Time
-	EndsAt            *time.Time
-	ManagedBy         string
+	Version           int32           `db:"version"`
+	ChangedBy         *string         `db:"changed_by"`
+	Name              string          `db:"name"`
+	TaskName          string          `db:"task_name"`
+	CronExpression    string          `db:"cron_expression"`
+	Timezone          string          `db:"timezone"`
+	Enabled           bool            `db:"enabled"`
+	Args              json.RawMessage `db:"args"`
+	Kwargs            json.RawMessage `db:"kwargs"`
+	Description       string          `db:"description"`
+	Category          *string         `db:"category"`
+	Tags              json.RawMessage `db:"tags"`
+	ExecutionPolicy   string          `db:"execution_policy"`
+	AutoGeneratedName bool            `db:"auto_generated_name"`
+	CatchUp           string          `db:"catch_up"`
+	CatchUpWindowS    int32           `db:"catch_up_window_s"`
+	MaxWaiting        int32           `db:"max_waiting"`
+	StartsAt          *time.Time      `db:"starts_at"`
+	EndsAt            *time.Time      `db:"ends_at"`
+	ManagedBy         string          `db:"managed_by"`
 }
 
 type Session struct {
-	Digest     []byte
-	ApiKeyID   string
-	CreatedAt  time.Time
-	LastUsedAt time.Time
-	ExpiresAt  time.Time
+	Digest     []byte    `db:"digest"`
+	ApiKeyID   string    `db:"api_key_id"`
+	CreatedAt  time.Time `db:"created_at"`
+	LastUsedAt time.Time `db:"last_used_at"`
+	ExpiresAt  time.Time `db:"expires_at"`
 }
 
 type TaskDefinition struct {
-	ID              uuid.UUID
-	TaskName        string
-	Category        *string
-	Description     string
-	ParameterSchema []byte
-	Executor        json.RawMessage
-	Queue           string
-	Priority        int16
-	MaxAttempts     int16
-	Retry           json.RawMessage
-	TimeoutMs       int64
-	Version         int32
-	CreatedAt       time.Time
-	UpdatedAt       time.Time
+	ID              uuid.UUID       `db:"id"`
+	TaskName        string          `db:"task_name"`
+	Category        *string         `db:"category"`
+	Description     string          `db:"description"`
+	ParameterSchema []byte          `db:"parameter_schema"`
+	Executor        json.RawMessage `db:"executor"`
+	Queue           string          `db:"queue"`
+	Priority        int16           `db:"priority"`
+	MaxAttempts     int16           `db:"max_attempts"`
+	Retry           json.RawMessage `db:"retry"`
+	TimeoutMs       int64           `db:"timeout_ms"`
+	Version         int32           `db:"version"`
+	CreatedAt       time.Time       `db:"created_at"`
+	UpdatedAt       time.Time       `db:"updated_at"`
 }

@@ -28,21 +28,21 @@ LIMIT $6
 `
 
 type BlockedRunsParams struct {
-	TaskName      string
-	Since         time.Time
-	Until         time.Time
-	LookedThrough int32
-	ID            uuid.UUID
-	MaxItems      int32
+	TaskName      string    `db:"task_name"`
+	Since         time.Time `db:"since"`
+	Until         time.Time `db:"until"`
+	LookedThrough int32     `db:"looked_through"`
+	ID            uuid.UUID `db:"id"`
+	MaxItems      int32     `db:"max_items"`
 }
 
 type BlockedRunsRow struct {
-	ID           uuid.UUID
-	ScheduledFor time.Time
-	ScheduleID   *uuid.UUID
-	ScheduleName string
-	State        string
-	Reason       *string
+	ID           uuid.UUID  `db:"id"`
+	ScheduledFor time.Time  `db:"scheduled_for"`
+	ScheduleID   *uuid.UUID `db:"schedule_id"`
+	ScheduleName string     `db:"schedule_name"`
+	State        string     `db:"state"`
+	Reason       *string    `db:"reason"`
 }
 
 // The runs that a run is or was in the way of, in the order of their times: of its
@@ -89,8 +89,8 @@ RETURNING id
 `
 
 type CancelLineParams struct {
-	Reason     *string
-	ScheduleID uuid.UUID
+	Reason     *string   `db:"reason"`
+	ScheduleID uuid.UUID `db:"schedule_id"`
 }
 
 func (q *Queries) CancelLine(ctx context.Context, db DBTX, arg *CancelLineParams) ([]uuid.UUID, error) {
@@ -129,11 +129,11 @@ RETURNING id, scheduled_for, schedule_id, schedule_name, schedule_version, defin
 `
 
 type CancelRunParams struct {
-	Running      bool
-	RequestedBy  *string
-	ScheduledFor time.Time
-	ID           uuid.UUID
-	JobID        *int64
+	Running      bool      `db:"running"`
+	RequestedBy  *string   `db:"requested_by"`
+	ScheduledFor time.Time `db:"scheduled_for"`
+	ID           uuid.UUID `db:"id"`
+	JobID        *int64    `db:"job_id"`
 }
 
 // Cancels a run, or notes that someone asked for it while an attempt is under
@@ -216,9 +216,9 @@ LIMIT 1
 `
 
 type FirstTickFromParams struct {
-	ScheduleID uuid.UUID
-	Since      time.Time
-	Until      time.Time
+	ScheduleID uuid.UUID `db:"schedule_id"`
+	Since      time.Time `db:"since"`
+	Until      time.Time `db:"until"`
 }
 
 // The first tick or gap from a time on. If a gap covers the time, it is this row,
@@ -296,8 +296,8 @@ SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definiti
 `
 
 type GetRunParams struct {
-	ScheduledFor time.Time
-	ID           uuid.UUID
+	ScheduledFor time.Time `db:"scheduled_for"`
+	ID           uuid.UUID `db:"id"`
 }
 
 func (q *Queries) GetRun(ctx context.Context, db DBTX, arg *GetRunParams) (Run, error) {
@@ -372,9 +372,9 @@ LIMIT 1
 `
 
 type HeadOfLineRow struct {
-	LineRank     int16
-	ScheduledFor time.Time
-	RunID        uuid.UUID
+	LineRank     int16     `db:"line_rank"`
+	ScheduledFor time.Time `db:"scheduled_for"`
+	RunID        uuid.UUID `db:"run_id"`
 }
 
 func (q *Queries) HeadOfLine(ctx context.Context, db DBTX, lockKey string) (HeadOfLineRow, error) {
@@ -389,8 +389,8 @@ SELECT attempt, coalesce(to_jsonb(errors), '[]')::jsonb AS errors FROM river_job
 `
 
 type JobErrorsRow struct {
-	Attempt int16
-	Errors  json.RawMessage
+	Attempt int16           `db:"attempt"`
+	Errors  json.RawMessage `db:"errors"`
 }
 
 // What River knows of a job's attempts.
@@ -425,14 +425,14 @@ CROSS JOIN LATERAL (
 `
 
 type LinesParams struct {
-	Most int32
-	Keys []string
+	Most int32    `db:"most"`
+	Keys []string `db:"keys"`
 }
 
 type LinesRow struct {
-	LockKey string
-	FirstID uuid.UUID
-	Waiting int32
+	LockKey string    `db:"lock_key"`
+	FirstID uuid.UUID `db:"first_id"`
+	Waiting int32     `db:"waiting"`
 }
 
 // The head and the length of the line of each key that has one. Catch-up and
@@ -471,9 +471,9 @@ WHERE args ->> 'lock_key' = ANY($1::text[]) AND finalized_at IS NULL
 `
 
 type LiveJobsRow struct {
-	LockKey  string
-	RunID    string
-	RunState string
+	LockKey  string `db:"lock_key"`
+	RunID    string `db:"run_id"`
+	RunState string `db:"run_state"`
 }
 
 // Which of the keys have a live job, and how far its run has come.
@@ -520,10 +520,10 @@ FOR UPDATE
 `
 
 type LockWaitingParams struct {
-	ScheduledFor time.Time
-	ID           uuid.UUID
-	LockKey      string
-	LineRank     int16
+	ScheduledFor time.Time `db:"scheduled_for"`
+	ID           uuid.UUID `db:"id"`
+	LockKey      string    `db:"lock_key"`
+	LineRank     int16     `db:"line_rank"`
 }
 
 func (q *Queries) LockWaiting(ctx context.Context, db DBTX, arg *LockWaitingParams) (Run, error) {
@@ -597,9 +597,9 @@ WHERE scheduled_for = $2 AND id = $3
 `
 
 type PromoteParams struct {
-	JobID        int64
-	ScheduledFor time.Time
-	ID           uuid.UUID
+	JobID        int64     `db:"job_id"`
+	ScheduledFor time.Time `db:"scheduled_for"`
+	ID           uuid.UUID `db:"id"`
 }
 
 func (q *Queries) Promote(ctx context.Context, db DBTX, arg *PromoteParams) error {
@@ -628,11 +628,11 @@ RETURNING id, scheduled_for, schedule_id, schedule_name, schedule_version, defin
 `
 
 type RequeueParams struct {
-	JobID        int64
-	MaxAttempts  int16
-	ScheduledFor time.Time
-	ID           uuid.UUID
-	OldJobID     *int64
+	JobID        int64     `db:"job_id"`
+	MaxAttempts  int16     `db:"max_attempts"`
+	ScheduledFor time.Time `db:"scheduled_for"`
+	ID           uuid.UUID `db:"id"`
+	OldJobID     *int64    `db:"old_job_id"`
 }
 
 // Begins an ended run anew under another job. No row: it has been begun anew
@@ -718,9 +718,9 @@ LIMIT $3
 `
 
 type RunsAtParams struct {
-	ScheduleID   uuid.UUID
-	ScheduledFor time.Time
-	MaxItems     int32
+	ScheduleID   uuid.UUID `db:"schedule_id"`
+	ScheduledFor time.Time `db:"scheduled_for"`
+	MaxItems     int32     `db:"max_items"`
 }
 
 // What there is at a nominal time of a schedule, its tick first (slot is nil).
@@ -850,12 +850,12 @@ RETURNING r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_vers
 `
 
 type StartRunsParams struct {
-	Node          string
-	Since         time.Time
-	Until         time.Time
-	Ids           []uuid.UUID
-	ScheduledFors []time.Time
-	JobIds        []int64
+	Node          string      `db:"node"`
+	Since         time.Time   `db:"since"`
+	Until         time.Time   `db:"until"`
+	Ids           []uuid.UUID `db:"ids"`
+	ScheduledFors []time.Time `db:"scheduled_fors"`
+	JobIds        []int64     `db:"job_ids"`
 }
 
 // Starts the runs whose jobs were fetched, if each job still is its run's. The
@@ -942,9 +942,9 @@ WHERE own.lock_key = $1
 `
 
 type WaitingAheadParams struct {
-	LockKey      string
-	ScheduledFor time.Time
-	RunID        uuid.UUID
+	LockKey      string    `db:"lock_key"`
+	ScheduledFor time.Time `db:"scheduled_for"`
+	RunID        uuid.UUID `db:"run_id"`
 }
 
 // How many runs wait in the line of a key before a run.

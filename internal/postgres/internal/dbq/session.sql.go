@@ -21,12 +21,12 @@ RETURNING last_seen_at
 `
 
 type BeatParams struct {
-	ID            uuid.UUID
-	Host          string
-	Version       string
-	TzdataVersion string
-	Tasks         json.RawMessage
-	Queues        json.RawMessage
+	ID            uuid.UUID       `db:"id"`
+	Host          string          `db:"host"`
+	Version       string          `db:"version"`
+	TzdataVersion string          `db:"tzdata_version"`
+	Tasks         json.RawMessage `db:"tasks"`
+	Queues        json.RawMessage `db:"queues"`
 }
 
 // Written, not only read: a primary that is cut off from its synchronous
@@ -59,8 +59,8 @@ UPDATE runs SET job_id = NULL WHERE scheduled_for = $1 AND id = $2
 `
 
 type DetachJobParams struct {
-	ScheduledFor time.Time
-	ID           uuid.UUID
+	ScheduledFor time.Time `db:"scheduled_for"`
+	ID           uuid.UUID `db:"id"`
 }
 
 // The run of a lost job stands without one, so that the end of that job is no
@@ -82,10 +82,10 @@ WHERE id = $4 AND state = 'running'
 `
 
 type FinalizeJobParams struct {
-	State    RiverJobState
-	Error    string
-	Metadata json.RawMessage
-	ID       int64
+	State    RiverJobState   `db:"state"`
+	Error    string          `db:"error"`
+	Metadata json.RawMessage `db:"metadata"`
+	ID       int64           `db:"id"`
 }
 
 // Ends a running job whose attempt nobody will report. The history trigger
@@ -117,8 +117,8 @@ WHERE id = $1
 `
 
 type JobOfRunRow struct {
-	RunID   string
-	LockKey string
+	RunID   string `db:"run_id"`
+	LockKey string `db:"lock_key"`
 }
 
 func (q *Queries) JobOfRun(ctx context.Context, db DBTX, id int64) (JobOfRunRow, error) {
@@ -136,9 +136,9 @@ FOR UPDATE
 `
 
 type LockRunOfJobParams struct {
-	ScheduledFor time.Time
-	ID           uuid.UUID
-	JobID        int64
+	ScheduledFor time.Time `db:"scheduled_for"`
+	ID           uuid.UUID `db:"id"`
+	JobID        int64     `db:"job_id"`
 }
 
 func (q *Queries) LockRunOfJob(ctx context.Context, db DBTX, arg *LockRunOfJobParams) (Run, error) {
@@ -199,14 +199,14 @@ FOR UPDATE
 `
 
 type LockRunningJobParams struct {
-	ID   int64
-	Node string
+	ID   int64  `db:"id"`
+	Node string `db:"node"`
 }
 
 type LockRunningJobRow struct {
-	Attempt         int16
-	MaxAttempts     int16
-	CancelRequested bool
+	Attempt         int16 `db:"attempt"`
+	MaxAttempts     int16 `db:"max_attempts"`
+	CancelRequested bool  `db:"cancel_requested"`
 }
 
 func (q *Queries) LockRunningJob(ctx context.Context, db DBTX, arg *LockRunningJobParams) (LockRunningJobRow, error) {
@@ -226,8 +226,8 @@ WHERE scheduled_for = $1 AND id = $2
 `
 
 type LoseLifeParams struct {
-	ScheduledFor time.Time
-	ID           uuid.UUID
+	ScheduledFor time.Time `db:"scheduled_for"`
+	ID           uuid.UUID `db:"id"`
 }
 
 func (q *Queries) LoseLife(ctx context.Context, db DBTX, arg *LoseLifeParams) error {
@@ -248,11 +248,11 @@ WHERE j.state = 'running' AND j.kind = 'run'
 `
 
 type RunningJobsRow struct {
-	ID              int64
-	Node            string
-	AttemptedAt     *time.Time
-	CancelRequested bool
-	LastSeenAt      *time.Time
+	ID              int64      `db:"id"`
+	Node            string     `db:"node"`
+	AttemptedAt     *time.Time `db:"attempted_at"`
+	CancelRequested bool       `db:"cancel_requested"`
+	LastSeenAt      *time.Time `db:"last_seen_at"`
 }
 
 // Which jobs of runs are being worked, by whom (” if somebody made it run in
@@ -295,11 +295,11 @@ WHERE scheduled_for = $4 AND id = $5
 `
 
 type StartNextLifeParams struct {
-	AttemptsUsed int32
-	Reason       *string
-	JobID        int64
-	ScheduledFor time.Time
-	ID           uuid.UUID
+	AttemptsUsed int32     `db:"attempts_used"`
+	Reason       *string   `db:"reason"`
+	JobID        int64     `db:"job_id"`
+	ScheduledFor time.Time `db:"scheduled_for"`
+	ID           uuid.UUID `db:"id"`
 }
 
 // The attempt that was lost is not used up; a job that was only fetched has
