@@ -93,15 +93,18 @@ func (tx *Tx) DeleteSchedule(ctx context.Context, id uuid.UUID) error {
 // Schedule reads a schedule with its next and last run; NotFound if there is
 // none.
 func (tx *Tx) Schedule(ctx context.Context, id uuid.UUID) (*riverbeat.Schedule, error) {
-	row, err := tx.q.GetSchedule(ctx, tx.Tx, id)
-	if err != nil {
-		return nil, noSchedule(err, id)
-	}
-	s, err := schedule(row)
+	const one = `
+SELECT s.*, s.id AS place
+FROM schedules AS s
+WHERE s.id = @id`
+	found, err := tx.querySchedules(ctx, one, "ASC", pgx.StrictNamedArgs{"id": id})
 	if err != nil {
 		return nil, err
 	}
-	return s, tx.withRuns(ctx, []*riverbeat.Schedule{s})
+	if len(found) == 0 {
+		return nil, noSchedule(pgx.ErrNoRows, id)
+	}
+	return found[0], nil
 }
 
 // LockSchedule locks a schedule for a change: its clock first, as everyone
@@ -111,16 +114,11 @@ func (tx *Tx) LockSchedule(ctx context.Context, id uuid.UUID) (*riverbeat.Schedu
 	if err != nil {
 		return nil, Clock{}, noSchedule(err, id)
 	}
-	row, err := tx.q.LockSchedule(ctx, tx.Tx, id)
-	if err != nil {
+	if _, err := tx.q.LockSchedule(ctx, tx.Tx, id); err != nil {
 		return nil, Clock{}, noSchedule(err, id)
 	}
-	s, err := schedule(row)
-	if err != nil {
-		return nil, Clock{}, err
-	}
-	return s, Clock{ScheduleID: id, Mark: clock.LastScheduledFor.UTC(), Now: millis(clock.Now)},
-		tx.withRuns(ctx, []*riverbeat.Schedule{s})
+	s, err := tx.Schedule(ctx, id)
+	return s, Clock{ScheduleID: id, Mark: clock.LastScheduledFor.UTC(), Now: millis(clock.Now)}, err
 }
 
 func noSchedule(err error, id uuid.UUID) error {
@@ -275,23 +273,15 @@ const scanned = 5_000
 // Schedules that are not ticking come last by next_run_at, first in its
 // reverse.
 func (tx *Tx) ListSchedules(ctx context.Context, f *ScheduleFilter) ([]*riverbeat.Schedule, error) {
-	page, err := tx.listSchedules(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	return page, tx.withRuns(ctx, page)
-}
-
-func (tx *Tx) listSchedules(ctx context.Context, f *ScheduleFilter) ([]*riverbeat.Schedule, error) {
 	q := newScheduleQuery(f)
 	if f.Query == "" {
 		const list = `
-SELECT %[1]s
+SELECT s.*, %[1]s AS place
 FROM %[2]s
 WHERE %[3]s AND %[4]s
 ORDER BY %[5]s
 LIMIT @limit`
-		return tx.querySchedules(ctx, fmt.Sprintf(list, scheduleColumns, q.from, q.filter, q.after, q.order), q.args)
+		return tx.querySchedules(ctx, fmt.Sprintf(list, q.column, q.from, q.filter, q.after, q.order), q.direction, q.args)
 	}
 	words, ok := wordQuery(f.Query)
 	if !ok {
@@ -302,40 +292,38 @@ LIMIT @limit`
 	// frequent one there is a page among the first schedules of the order; of a
 	// rare one the index has few.
 	const scan = `
-SELECT %[1]s
+SELECT *
 FROM (
-    SELECT s.*, %[6]s AS place
+    SELECT s.*, %[1]s AS place
     FROM %[2]s
     WHERE %[4]s
     ORDER BY %[5]s
     LIMIT @scanned
 ) AS s
 WHERE %[3]s AND s.words @@ @words::tsquery
-ORDER BY s.place %[7]s, s.id %[7]s
+ORDER BY s.place %[6]s, s.id %[6]s
 LIMIT @limit`
 	q.args["scanned"] = scanned
-	page, err := tx.querySchedules(ctx, fmt.Sprintf(scan,
-		scheduleColumns, q.from, q.filter, q.after, q.order, q.column, q.direction), q.args)
+	page, err := tx.querySchedules(ctx, fmt.Sprintf(scan, q.column, q.from, q.filter, q.after, q.order, q.direction), q.direction, q.args)
 	if err != nil || len(page) == f.Limit {
 		return page, err
 	}
 	const search = `
-WITH found AS MATERIALIZED (
-    SELECT s.*
-    FROM schedules AS s
-    WHERE %[3]s AND s.words @@ @words::tsquery
-)
-SELECT %[1]s
+SELECT s.*, %[1]s AS place
 FROM %[2]s
 WHERE %[4]s
 ORDER BY %[5]s
 LIMIT @limit`
+	const found = `(
+    SELECT s.*
+    FROM schedules AS s
+    WHERE %s AND s.words @@ @words::tsquery
+    OFFSET 0
+) AS s`
 	delete(q.args, "scanned")
-	return tx.querySchedules(ctx, fmt.Sprintf(search, scheduleColumns,
-		strings.Replace(q.from, "schedules AS s", "found AS s", 1), q.filter, q.after, q.order), q.args)
+	from := strings.Replace(q.from, "schedules AS s", fmt.Sprintf(found, q.filter), 1)
+	return tx.querySchedules(ctx, fmt.Sprintf(search, q.column, from, q.filter, q.after, q.order), q.direction, q.args)
 }
-
-var scheduleColumns = columnsOf[dbq.Schedule]("s")
 
 // scheduleQuery has the parts of a list's SQL. They name the schedule s.
 type scheduleQuery struct {
@@ -402,16 +390,38 @@ func newScheduleQuery(f *ScheduleFilter) *scheduleQuery {
 	return q
 }
 
-func (tx *Tx) querySchedules(ctx context.Context, sql string, args pgx.StrictNamedArgs) ([]*riverbeat.Schedule, error) {
-	rows, err := tx.Query(ctx, sql, args)
+// querySchedules reads the schedules that a query finds, all of their columns and a
+// place, in the order of those, with their next and last runs: one statement, which sees
+// one moment.
+func (tx *Tx) querySchedules(ctx context.Context, query, direction string, args pgx.StrictNamedArgs) ([]*riverbeat.Schedule, error) {
+	const read = `
+WITH page AS MATERIALIZED (%[1]s
+)
+SELECT %[2]s, c.next_run_at, last.scheduled_for
+FROM page AS s
+LEFT JOIN schedule_clocks AS c ON c.schedule_id = s.id
+LEFT JOIN last_runs(ARRAY(SELECT id FROM page)) AS last ON last.schedule_id = s.id
+ORDER BY s.place %[3]s, s.id %[3]s`
+	rows, err := tx.Query(ctx, fmt.Sprintf(read, query, columnsOf[dbq.Schedule]("s"), direction), args)
 	if err != nil {
 		return nil, err
 	}
-	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[dbq.Schedule])
+	type scheduleWithRuns struct {
+		dbq.Schedule
+		NextRunAt, LastRunAt *time.Time
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[scheduleWithRuns])
 	if err != nil {
 		return nil, err
 	}
-	return schedules(found)
+	list := make([]*riverbeat.Schedule, len(found))
+	for i, row := range found {
+		if list[i], err = schedule(row.Schedule); err != nil {
+			return nil, err
+		}
+		list[i].NextRunAt, list[i].LastRunAt = utc(row.NextRunAt), utc(row.LastRunAt)
+	}
+	return list, nil
 }
 
 // wordQuery makes a tsquery of a person's search as he types: every word, the
@@ -426,31 +436,6 @@ func wordQuery(text string) (query string, ok bool) {
 		words[i] = "'" + word + "'"
 	}
 	return strings.Join(words, " & ") + ":*", len(words) > 0
-}
-
-// withRuns fills in NextRunAt and LastRunAt.
-func (tx *Tx) withRuns(ctx context.Context, list []*riverbeat.Schedule) error {
-	ids := make([]uuid.UUID, len(list))
-	byID := make(map[uuid.UUID]*riverbeat.Schedule, len(list))
-	for i, s := range list {
-		ids[i], byID[s.ID] = s.ID, s
-	}
-	const nextAndLast = `
-SELECT c.schedule_id, c.next_run_at, last.scheduled_for
-FROM schedule_clocks AS c
-LEFT JOIN last_runs(@ids) AS last ON last.schedule_id = c.schedule_id
-WHERE c.schedule_id = ANY(@ids::uuid[])`
-	rows, err := tx.Query(ctx, nextAndLast, pgx.StrictNamedArgs{"ids": ids})
-	if err != nil {
-		return err
-	}
-	var id uuid.UUID
-	var next, last *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&id, &next, &last}, func() error {
-		byID[id].NextRunAt, byID[id].LastRunAt = utc(next), utc(last)
-		return nil
-	})
-	return err
 }
 
 func schedules(rows []dbq.Schedule) ([]*riverbeat.Schedule, error) {

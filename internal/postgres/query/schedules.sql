@@ -14,11 +14,8 @@ RETURNING *;
 INSERT INTO schedule_clocks (schedule_id, next_run_at, last_scheduled_for)
 VALUES (@schedule_id, @next_run_at, @mark);
 
--- name: GetSchedule :one
-SELECT * FROM schedules WHERE id = @id;
-
 -- name: LockSchedule :one
-SELECT * FROM schedules WHERE id = @id FOR UPDATE;
+SELECT id FROM schedules WHERE id = @id FOR UPDATE;
 
 -- name: SchedulesByID :many
 SELECT * FROM schedules WHERE id = ANY(@ids::uuid[]);
