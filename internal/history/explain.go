@@ -40,20 +40,18 @@ func (h *History) Explain(ctx context.Context, scheduleID uuid.UUID, at time.Tim
 
 // askSchedule reads what was in force at the time, and what holds now.
 func askSchedule(ctx context.Context, tx *postgres.Tx, scheduleID uuid.UUID, q *riverbeat.Question) (err error) {
-	if q.Now, err = tx.Now(ctx); err != nil {
-		return err
-	}
 	if q.Version, err = tx.VersionAt(ctx, scheduleID, q.At); err != nil {
 		return err
 	}
-	if q.Clock, err = tx.ClockState(ctx, scheduleID); err != nil {
+	if q.Clock, q.Now, err = tx.ClockState(ctx, scheduleID); err != nil {
 		return err
 	}
-	if q.Paused, err = tx.PauseAt(ctx, q.Now); err != nil {
+	pauses, err := tx.PausesAt(ctx, q.Now, q.TickAt())
+	if err != nil {
 		return err
 	}
-	q.Pause, err = tx.PauseAt(ctx, q.TickAt())
-	return err
+	q.Paused, q.Pause = pauses[0], pauses[1]
+	return nil
 }
 
 // askRuns reads what is recorded of the tick.

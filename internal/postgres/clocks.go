@@ -2,11 +2,9 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"riverbeat/internal/postgres/internal/dbq"
 	"riverbeat/internal/riverbeat"
@@ -85,19 +83,20 @@ func (tx *Tx) Ticking(ctx context.Context) (bool, error) {
 	return tx.q.Ticking(ctx, tx.Tx, tx.environment)
 }
 
-// ClockState reads how far the clock of a schedule has come; nil if there is no
-// such schedule.
-func (tx *Tx) ClockState(ctx context.Context, id uuid.UUID) (*riverbeat.ClockState, error) {
+// ClockState reads how far the clock of a schedule has come, and what time it is; the
+// clock is nil if there is no such schedule.
+func (tx *Tx) ClockState(ctx context.Context, id uuid.UUID) (clock *riverbeat.ClockState, now time.Time, err error) {
 	row, err := tx.q.ClockState(ctx, tx.Tx, id)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil //nolint:nilnil // no schedule, which is no error
-	}
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
+	}
+	now = millis(row.Now)
+	if row.LastScheduledFor == nil {
+		return nil, now, nil
 	}
 	return &riverbeat.ClockState{
-		Mark: row.LastScheduledFor.UTC(), NextRunAt: utc(row.NextRunAt), RetryAt: utc(row.RetryAt), LastError: row.LastError,
-	}, nil
+		Mark: row.LastScheduledFor.UTC(), NextRunAt: utc(row.NextRunAt), RetryAt: utc(row.RetryAt), LastError: deref(row.LastError),
+	}, now, nil
 }
 
 // SetClocks moves locked clocks to the mark and next tick of their plans.

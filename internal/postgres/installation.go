@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"riverbeat/internal/postgres/internal/dbq"
 	"riverbeat/internal/riverbeat"
 )
@@ -125,23 +123,24 @@ func (tx *Tx) AwaitClaims(ctx context.Context) error {
 	return tx.q.AwaitClaims(ctx, tx.Tx)
 }
 
-// PauseAt reads the pause that covers a time; nil if there was none.
-func (tx *Tx) PauseAt(ctx context.Context, at time.Time) (*riverbeat.Pause, error) {
-	row, err := tx.q.PauseBefore(ctx, tx.Tx, at)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil //nolint:nilnil // no pause is no error
-	}
+// PausesAt reads the pauses that cover the times, in their order; nil where there was
+// none.
+func (tx *Tx) PausesAt(ctx context.Context, times ...time.Time) ([]*riverbeat.Pause, error) {
+	rows, err := tx.q.PausesBefore(ctx, tx.Tx, times)
 	if err != nil {
 		return nil, err
 	}
-	p := &riverbeat.Pause{
-		PausedAt: row.PausedAt.UTC(), PausedBy: deref(row.PausedBy), Reason: deref(row.Reason),
-		ResumedAt: utc(row.ResumedAt), ResumedBy: deref(row.ResumedBy),
+	pauses := make([]*riverbeat.Pause, len(times))
+	for _, row := range rows {
+		p := &riverbeat.Pause{
+			PausedAt: row.PausedAt.UTC(), PausedBy: deref(row.PausedBy), Reason: deref(row.Reason),
+			ResumedAt: utc(row.ResumedAt), ResumedBy: deref(row.ResumedBy),
+		}
+		if i := row.Place - 1; p.Covers(times[i]) {
+			pauses[i] = p
+		}
 	}
-	if !p.Covers(at) {
-		return nil, nil //nolint:nilnil // no pause is no error
-	}
-	return p, nil
+	return pauses, nil
 }
 
 // ListNodes reads at most limit nodes, those seen last first. Alive is who was seen

@@ -488,9 +488,6 @@ func schedule(row dbq.Schedule) (*riverbeat.Schedule, error) {
 func (tx *Tx) VersionAt(ctx context.Context, id uuid.UUID, at time.Time) (*riverbeat.ScheduleVersion, error) {
 	row, err := tx.q.VersionAt(ctx, tx.Tx, &dbq.VersionAtParams{ScheduleID: id, At: at})
 	if errors.Is(err, pgx.ErrNoRows) {
-		row, err = tx.q.FirstVersion(ctx, tx.Tx, id)
-	}
-	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // nothing is known, which is no error
 	}
 	if err != nil {

@@ -185,7 +185,7 @@ func (t *Ticker) decideBackfill(ctx context.Context, tx *postgres.Tx, b *riverbe
 // on that the schedule has not decided itself yet: they may be about to run. The mark
 // is read before the runs, and commits with them.
 func missing(ctx context.Context, tx *postgres.Tx, s *riverbeat.Schedule, ticks []time.Time) (decided []time.Time, ran map[int64]bool, err error) {
-	clock, err := tx.ClockState(ctx, s.ID)
+	clock, _, err := tx.ClockState(ctx, s.ID)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -95,11 +95,12 @@ SELECT coalesce(
 FROM schedule_clocks
 WHERE due_at > statement_timestamp() AND due_at < statement_timestamp() + interval '1 day';
 
+-- What time it is, and the clock of a schedule, if there is such a one.
 -- name: ClockState :one
-SELECT c.next_run_at, c.last_scheduled_for, c.retry_at, s.last_error
-FROM schedule_clocks AS c
-JOIN schedules AS s ON s.id = c.schedule_id
-WHERE c.schedule_id = @schedule_id;
+SELECT statement_timestamp()::timestamptz AS now, c.next_run_at, c.last_scheduled_for, c.retry_at, s.last_error
+FROM (VALUES (1)) AS one (row)
+LEFT JOIN schedule_clocks AS c ON c.schedule_id = @schedule_id
+LEFT JOIN schedules AS s ON s.id = c.schedule_id;
 
 -- Those of many schedules, in the order of their ids.
 -- name: LockClocks :exec

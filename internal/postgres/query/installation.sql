@@ -58,9 +58,17 @@ WHERE paused_at IS NOT NULL;
 -- name: AwaitClaims :exec
 SELECT FROM installation FOR UPDATE;
 
--- The last pause that began at a time or before it.
--- name: PauseBefore :one
-SELECT * FROM pauses WHERE paused_at <= @at ORDER BY paused_at DESC, id DESC LIMIT 1;
+-- For each of the times the last pause that began then or before it.
+-- name: PausesBefore :many
+SELECT given.place::int AS place, last.*
+FROM unnest(@times::timestamptz[]) WITH ORDINALITY AS given (at, place)
+CROSS JOIN LATERAL (
+    SELECT *
+    FROM pauses AS p
+    WHERE p.paused_at <= given.at
+    ORDER BY p.paused_at DESC, p.id DESC
+    LIMIT 1
+) AS last;
 
 -- The nodes of the last day, those that live first.
 -- name: ListNodes :many

@@ -100,20 +100,15 @@ FROM recurrences
 LIMIT @max_items;
 
 -- The version that was in force for a tick at the time, or the last one before
--- it if the schedule was deleted.
+-- it if the schedule was deleted; or else the first one.
 -- name: VersionAt :one
 SELECT *
-FROM schedule_versions
-WHERE schedule_id = @schedule_id AND valid_from < @at
-ORDER BY valid_from DESC
-LIMIT 1;
-
--- name: FirstVersion :one
-SELECT *
-FROM schedule_versions
-WHERE schedule_id = @schedule_id
-ORDER BY valid_from
-LIMIT 1;
+FROM schedule_versions AS v
+WHERE v.schedule_id = @schedule_id
+    AND v.valid_from = coalesce(
+        (SELECT max(b.valid_from) FROM schedule_versions AS b WHERE b.schedule_id = @schedule_id AND b.valid_from < @at),
+        (SELECT min(f.valid_from) FROM schedule_versions AS f WHERE f.schedule_id = @schedule_id)
+    );
 
 -- The recurrences of enabled schedules, each with how many have it. Where a
 -- schedule begins or ends matters only within the time that is asked for.

@@ -71,23 +71,26 @@ func (q *Queries) ClaimClocks(ctx context.Context, db DBTX, maxItems int32) ([]C
 }
 
 const clockState = `-- name: ClockState :one
-SELECT c.next_run_at, c.last_scheduled_for, c.retry_at, s.last_error
-FROM schedule_clocks AS c
-JOIN schedules AS s ON s.id = c.schedule_id
-WHERE c.schedule_id = $1
+SELECT statement_timestamp()::timestamptz AS now, c.next_run_at, c.last_scheduled_for, c.retry_at, s.last_error
+FROM (VALUES (1)) AS one (row)
+LEFT JOIN schedule_clocks AS c ON c.schedule_id = $1
+LEFT JOIN schedules AS s ON s.id = c.schedule_id
 `
 
 type ClockStateRow struct {
+	Now              time.Time  `db:"now"`
 	NextRunAt        *time.Time `db:"next_run_at"`
-	LastScheduledFor time.Time  `db:"last_scheduled_for"`
+	LastScheduledFor *time.Time `db:"last_scheduled_for"`
 	RetryAt          *time.Time `db:"retry_at"`
-	LastError        string     `db:"last_error"`
+	LastError        *string    `db:"last_error"`
 }
 
+// What time it is, and the clock of a schedule, if there is such a one.
 func (q *Queries) ClockState(ctx context.Context, db DBTX, scheduleID uuid.UUID) (ClockStateRow, error) {
 	row := db.QueryRow(ctx, clockState, scheduleID)
 	var i ClockStateRow
 	err := row.Scan(
+		&i.Now,
 		&i.NextRunAt,
 		&i.LastScheduledFor,
 		&i.RetryAt,

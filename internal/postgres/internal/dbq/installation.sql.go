@@ -229,23 +229,55 @@ func (q *Queries) Pause(ctx context.Context, db DBTX, arg *PauseParams) error {
 	return err
 }
 
-const pauseBefore = `-- name: PauseBefore :one
-SELECT id, paused_at, paused_by, reason, resumed_at, resumed_by FROM pauses WHERE paused_at <= $1 ORDER BY paused_at DESC, id DESC LIMIT 1
+const pausesBefore = `-- name: PausesBefore :many
+SELECT given.place::int AS place, last.id, last.paused_at, last.paused_by, last.reason, last.resumed_at, last.resumed_by
+FROM unnest($1::timestamptz[]) WITH ORDINALITY AS given (at, place)
+CROSS JOIN LATERAL (
+    SELECT id, paused_at, paused_by, reason, resumed_at, resumed_by
+    FROM pauses AS p
+    WHERE p.paused_at <= given.at
+    ORDER BY p.paused_at DESC, p.id DESC
+    LIMIT 1
+) AS last
 `
 
-// The last pause that began at a time or before it.
-func (q *Queries) PauseBefore(ctx context.Context, db DBTX, at time.Time) (Pause, error) {
-	row := db.QueryRow(ctx, pauseBefore, at)
-	var i Pause
-	err := row.Scan(
-		&i.ID,
-		&i.PausedAt,
-		&i.PausedBy,
-		&i.Reason,
-		&i.ResumedAt,
-		&i.ResumedBy,
-	)
-	return i, err
+type PausesBeforeRow struct {
+	Place     int32      `db:"place"`
+	ID        int64      `db:"id"`
+	PausedAt  time.Time  `db:"paused_at"`
+	PausedBy  *string    `db:"paused_by"`
+	Reason    *string    `db:"reason"`
+	ResumedAt *time.Time `db:"resumed_at"`
+	ResumedBy *string    `db:"resumed_by"`
+}
+
+// For each of the times the last pause that began then or before it.
+func (q *Queries) PausesBefore(ctx context.Context, db DBTX, times []time.Time) ([]PausesBeforeRow, error) {
+	rows, err := db.Query(ctx, pausesBefore, times)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []PausesBeforeRow
+	for rows.Next() {
+		var i PausesBeforeRow
+		if err := rows.Scan(
+			&i.Place,
+			&i.ID,
+			&i.PausedAt,
+			&i.PausedBy,
+			&i.Reason,
+			&i.ResumedAt,
+			&i.ResumedBy,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const resume = `-- name: Resume :exec
