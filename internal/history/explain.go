@@ -40,10 +40,10 @@ func (h *History) Explain(ctx context.Context, scheduleID uuid.UUID, at time.Tim
 
 // askSchedule reads what was in force at the time, and what holds now.
 func askSchedule(ctx context.Context, tx *postgres.Tx, scheduleID uuid.UUID, q *riverbeat.Question) (err error) {
-	if q.Version, err = tx.VersionAt(ctx, scheduleID, q.At); err != nil {
+	if q.Clock, q.Now, err = tx.ClockState(ctx, scheduleID); err != nil {
 		return err
 	}
-	if q.Clock, q.Now, err = tx.ClockState(ctx, scheduleID); err != nil {
+	if q.Version, err = tx.VersionAt(ctx, scheduleID, q.At); err != nil {
 		return err
 	}
 	pauses, err := tx.PausesAt(ctx, q.Now, q.TickAt())

@@ -1,6 +1,6 @@
 // Package history asks: what became of ticks and requests, and it asks for
 // runs now, for their end, and for another try. Each exported method is one use
-// case in one transaction.
+// case, in one transaction if it changes something.
 package history
 
 import (

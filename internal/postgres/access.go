@@ -169,13 +169,19 @@ LIMIT @limit`
 // APIKey reads a key, and what time it is; NotFound if there is none.
 func (tx *Tx) APIKey(ctx context.Context, id string) (key *riverbeat.APIKey, now time.Time, err error) {
 	row, err := tx.q.GetAPIKey(ctx, tx.Tx, id)
-	return apiKey(row.ApiKey), millis(row.Now), noAPIKey(err, id)
+	if err != nil {
+		return nil, time.Time{}, noAPIKey(err, id)
+	}
+	return apiKey(row.ApiKey), millis(row.Now), nil
 }
 
 // LockAPIKey reads a key and holds it until the transaction ends.
 func (tx *Tx) LockAPIKey(ctx context.Context, id string) (*riverbeat.APIKey, error) {
 	row, err := tx.q.LockAPIKey(ctx, tx.Tx, id)
-	return apiKey(row), noAPIKey(err, id)
+	if err != nil {
+		return nil, noAPIKey(err, id)
+	}
+	return apiKey(row), nil
 }
 
 func noAPIKey(err error, id string) error {

@@ -1,6 +1,6 @@
 // Package postgres has all of Riverbeat's SQL. DB can do nothing but open a
-// transaction, and the queries are methods of Tx, so that one use case is one
-// transaction and its rows are the nouns of package riverbeat.
+// transaction, or read, and the queries are methods of Tx, so that one use case that
+// changes something is one transaction, and its rows are the nouns of package riverbeat.
 //
 // Static queries stand in query/*.sql and become internal/dbq by sqlc; those
 // that sqlc cannot express stand at the top of their function.
@@ -234,8 +234,11 @@ type withinKey struct{}
 
 // Within answers a context in which everything that InTx does is a part of tx: the
 // use cases that are called with it, one after another, commit with tx or not at
-// all.
+// all. The tx of a Read cannot.
 func (tx *Tx) Within(ctx context.Context) context.Context {
+	if _, ok := tx.Tx.(statements); ok {
+		panic("postgres: nothing is within a Read")
+	}
 	return context.WithValue(ctx, withinKey{}, tx)
 }
 
@@ -264,8 +267,8 @@ func IsDry(ctx context.Context) bool { return ctx.Value(dryKey{}) != nil }
 
 // Read runs fn, which only reads, on one connection and without a transaction around
 // it: each statement sees the database as it is then, as in InTx, and nothing is said
-// to the database but what is asked of it. If ctx is within a transaction (Tx.Within),
-// fn is a part of that one.
+// to the database but what is asked of it. A statement that fails is not run again. If
+// ctx is within a transaction (Tx.Within), fn is a part of that one.
 func (db *DB) Read(ctx context.Context, fn func(tx *Tx) error) error {
 	pool, ok := db.conn.(*pgxpool.Pool)
 	if _, within := ctx.Value(withinKey{}).(*Tx); within || !ok {

@@ -2,15 +2,19 @@ package postgres_test
 
 import (
 	"context"
+	"encoding/json"
+	"io"
 	"log/slog"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
 	"riverbeat/internal/pgtest"
 	"riverbeat/internal/postgres"
+	"riverbeat/internal/riverbeat"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -167,9 +171,9 @@ func TestAtMost(t *testing.T) {
 
 	inside, done := make(chan int, 3), make(chan struct{})
 	var holding errgroup.Group
-	for i := range 3 {
+	for i, begin := range []func(context.Context, func(*postgres.Tx) error) error{some.InTx, some.Read, some.InTx} {
 		holding.Go(func() error {
-			return some.InTx(t.Context(), func(*postgres.Tx) error {
+			return begin(t.Context(), func(*postgres.Tx) error {
 				inside <- i
 				<-done
 				return nil
@@ -185,7 +189,55 @@ func TestAtMost(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, some.InTx(ctx, nothing), context.Canceled)
+	require.ErrorIs(t, some.Read(ctx, nothing), context.Canceled)
 	close(done)
 	require.NoError(t, holding.Wait())
+	for range 3 { // what fails lets the next one in, too
+		require.ErrorIs(t, some.Read(t.Context(), func(*postgres.Tx) error { return io.EOF }), io.EOF)
+	}
 	require.NoError(t, some.InTx(t.Context(), nothing))
+}
+
+// What only reads opens no transaction, and is a part of the one that it is within.
+func TestRead(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	began := func(tx *postgres.Tx) (at time.Time) {
+		require.NoError(t, tx.QueryRow(t.Context(), "SELECT transaction_timestamp()").Scan(&at))
+		return at
+	}
+	require.NoError(t, d.DB.Read(t.Context(), func(tx *postgres.Tx) error {
+		require.NotEqual(t, began(tx), began(tx))
+		return nil
+	}))
+	require.NoError(t, d.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+		at := began(tx)
+		return d.DB.Read(tx.Within(t.Context()), func(tx *postgres.Tx) error {
+			require.Equal(t, at, began(tx))
+			return nil
+		})
+	}))
+	require.NoError(t, d.DB.Read(t.Context(), func(tx *postgres.Tx) error {
+		require.Panics(t, func() { tx.Within(t.Context()) })
+		return nil
+	}))
+	err := d.DB.Read(t.Context(), func(tx *postgres.Tx) error { _, err := tx.Run(t.Context(), uuid.New()); return err })
+	require.Equal(t, riverbeat.NotFound, riverbeat.KindOf(err))
+}
+
+// JSON stays as it was written, and null is none.
+func TestJSONIsReadAsItIs(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	require.NoError(t, d.DB.Read(t.Context(), func(tx *postgres.Tx) error {
+		var kept, sorted, none json.RawMessage
+		var parsed map[string]int
+		const all = `SELECT '{"b":  1, "a": 2}'::json, '{"b":  1, "a": 2}'::jsonb, NULL::jsonb, '{"b": 1}'::jsonb`
+		require.NoError(t, tx.QueryRow(t.Context(), all).Scan(&kept, &sorted, &none, &parsed))
+		require.Equal(t, `{"b":  1, "a": 2}`, string(kept))
+		require.Equal(t, `{"a": 2, "b": 1}`, string(sorted))
+		require.Nil(t, none)
+		require.Equal(t, map[string]int{"b": 1}, parsed)
+		return nil
+	}))
 }
