@@ -207,7 +207,8 @@ func TestRead(t *testing.T) {
 		return at
 	}
 	require.NoError(t, d.DB.Read(t.Context(), func(tx *postgres.Tx) error {
-		require.NotEqual(t, began(tx), began(tx))
+		first := began(tx)
+		require.NotEqual(t, first, began(tx))
 		return nil
 	}))
 	require.NoError(t, d.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
