@@ -154,33 +154,30 @@ func (a *Access) find(ctx context.Context, text string) (*riverbeat.APIKey, erro
 	if !ok {
 		return nil, nil //nolint:nilnil // says its comment
 	}
-	var found *riverbeat.APIKey
-	noted := false // that it is used
-	err := a.db.Read(ctx, func(tx *postgres.Tx) error {
-		key, now, err := tx.APIKey(ctx, id)
-		missing := riverbeat.KindOf(err) == riverbeat.NotFound
-		if err != nil && !missing {
-			return err
-		}
-		want := unknown
-		if !missing {
-			want = key.Digest
-		}
-		same := subtle.ConstantTimeCompare(digest, want) == 1
-		if missing || !same || !key.Valid(now) {
-			return nil
-		}
-		found = key
-		noted = key.LastUsedAt != nil && now.Sub(*key.LastUsedAt) < usedEvery
-		return nil
+	var key *riverbeat.APIKey
+	var now time.Time
+	err := a.db.Read(ctx, func(tx *postgres.Tx) (err error) {
+		key, now, err = tx.APIKey(ctx, id)
+		return err
 	})
-	if err == nil && found != nil && !noted {
-		err = a.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.UseAPIKey(ctx, id) })
-	}
-	if err != nil {
+	missing := riverbeat.KindOf(err) == riverbeat.NotFound
+	if err != nil && !missing {
 		return nil, fmt.Errorf("look for a key: %w", err)
 	}
-	return found, nil
+	want := unknown
+	if !missing {
+		want = key.Digest
+	}
+	same := subtle.ConstantTimeCompare(digest, want) == 1
+	if missing || !same || !key.Valid(now) {
+		return nil, nil //nolint:nilnil // says its comment
+	}
+	if key.LastUsedAt == nil || now.Sub(*key.LastUsedAt) >= usedEvery {
+		if err := a.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.UseAPIKey(ctx, id) }); err != nil {
+			return nil, fmt.Errorf("note that a key is used: %w", err)
+		}
+	}
+	return key, nil
 }
 
 // usedEvery is how coarse the time is at which a key was used last.

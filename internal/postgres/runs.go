@@ -468,10 +468,11 @@ WHERE fits OR last
 LIMIT @limit`
 	args["limit"], args["looked_through"] = f.Limit, f.Limit
 	if sieve != everything {
-		args["looked_through"] = max(lookedThrough, f.Limit)
+		most := lookedThrough
 		if f.ScheduleID != nil || f.TaskName != nil {
-			args["looked_through"] = max(lookedThroughOfOne, f.Limit)
+			most = lookedThroughOfOne
 		}
+		args["looked_through"] = max(most, f.Limit)
 	}
 	rows, err := tx.Query(ctx, fmt.Sprintf(sift, columnsOf[dbq.Run]("looked"), among, sieve), args)
 	if err != nil {

@@ -547,6 +547,7 @@ func TestNoOrderOfArrivalAndEndLosesAWakeUp(t *testing.T) {
 						break
 					}
 				}
+				require.True(t, queued())
 			}
 			require.Eventually(t, queued, 10*time.Second, 5*time.Millisecond)
 			c.stop()
