@@ -159,9 +159,11 @@ func setSession(cc *pgx.ConnConfig, schema string) {
 		cc.RuntimeParams["application_name"] = "riverbeat"
 	}
 	for name, value := range map[string]string{
-		"search_path":                   pgx.Identifier{schema}.Sanitize(),
-		"timezone":                      "UTC",
-		"plan_cache_mode":               "force_custom_plan",
+		"search_path":     pgx.Identifier{schema}.Sanitize(),
+		"timezone":        "UTC",
+		"plan_cache_mode": "force_custom_plan",
+		// What is expensive on paper only would be compiled each time it is asked.
+		"jit":                           "off",
 		"default_transaction_isolation": "read committed",
 		// A node that is frozen or cut off in the middle of a claim holds its
 		// clocks and keys no longer than this; our transactions never think.
@@ -312,13 +314,11 @@ func (db *DB) inTx(ctx context.Context, fn func(tx *Tx) error) error {
 	return db.begin(ctx, options, fn)
 }
 
-// Else all that are due are read and sorted for each batch. What cannot be found by
-// an index is so expensive on paper then that it would be compiled.
+// Else all that are due are read and sorted for each batch.
 const beginByIndex = `
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL enable_seqscan = off;
-SET LOCAL enable_bitmapscan = off;
-SET LOCAL jit = off`
+SET LOCAL enable_bitmapscan = off`
 
 // begin runs fn in a transaction; options do not matter where that is a
 // savepoint in a test's transaction.

@@ -15,16 +15,14 @@ import (
 // are seen at one moment, and each reads at most `most` faults.
 
 // OnlyRead makes the rest of the transaction read only, each statement of it
-// ending after most, on this one connection: no parallel workers, and no time
-// spent on compiling plans for many partitions.
+// ending after most, on this one connection: no parallel workers.
 func (tx *Tx) OnlyRead(ctx context.Context, most time.Duration) error {
 	const onlyRead = `
 SELECT
     set_config('transaction_read_only', 'on', true),
     set_config('statement_timeout', $1, true),
     set_config('lock_timeout', '1s', true),
-    set_config('max_parallel_workers_per_gather', '0', true),
-    set_config('jit', 'off', true)`
+    set_config('max_parallel_workers_per_gather', '0', true)`
 	_, err := tx.Exec(ctx, onlyRead, fmt.Sprintf("%dms", most.Milliseconds()))
 	return err
 }
