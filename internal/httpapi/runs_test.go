@@ -184,10 +184,10 @@ SELECT
     at, $1::uuid, 'given', 'echo', 'allow', 'schedule', '00000000-0000-0000-0000-000000000000',
     CASE WHEN i IN (3, 5000) THEN 'failed' ELSE 'succeeded' END
 FROM generate_series(1, 5000) AS i, LATERAL (SELECT date_trunc('second', now()) - i * interval '10 milliseconds' AS at) AS a`, s)
-	for list, want := range map[string][]int{
-		runs + "?state=failed":                     {1, 0, 1},
-		schedules + "/" + s + "/runs?state=failed": {1, 0, 0, 0, 1, 0}, // it has not looked for more
-		runs + "?state=failed&task_name=echo":      {1, 0, 0, 0, 1, 0},
+	for _, list := range []string{
+		runs + "?state=failed",
+		schedules + "/" + s + "/runs?state=failed",
+		runs + "?state=failed&task_name=echo",
 	} {
 		var found []int
 		token := ""
@@ -200,7 +200,8 @@ FROM generate_series(1, 5000) AS i, LATERAL (SELECT date_trunc('second', now()) 
 			}
 			token = "&page_token=" + next
 		}
-		require.Equal(t, want, found, list)
+		// The last one, too, may not know that there is nothing behind it.
+		require.Equal(t, []int{1, 0, 0, 0, 1, 0}, found, list)
 	}
 	none := c.ask(http.StatusOK, "GET", schedules+"/"+s+"/runs?state=running&from=2199-01-01T00:00:00Z", "")
 	require.Empty(t, items(none))

@@ -401,14 +401,10 @@ type RunFilter struct {
 	Limit      int        // items, at least 1
 }
 
-// lookedThrough is how many runs are looked at for a page at most, and lookedThroughOfOne
-// how many of those of one task or schedule, of which each has a page of the table to
-// itself. No index has states, which change all the time, nor what else is rarely asked
-// for: a rare one among ten million runs would be searched for in all of them.
-const (
-	lookedThrough      = 2_000
-	lookedThroughOfOne = 1_000
-)
+// lookedThrough is how many runs are looked at for a page at most. No index has states,
+// which change all the time, nor what else is rarely asked for: a rare one among ten
+// million runs would be searched for in all of them.
+const lookedThrough = 1_000
 
 // SearchRuns reads a page of runs. With State, Trigger, Category or Tags, or with a
 // TaskName among those of a schedule, it looks at no more than so many runs, and the
@@ -468,11 +464,7 @@ WHERE fits OR last
 LIMIT @limit`
 	args["limit"], args["looked_through"] = f.Limit, f.Limit
 	if sieve != everything {
-		most := lookedThrough
-		if f.ScheduleID != nil || f.TaskName != nil {
-			most = lookedThroughOfOne
-		}
-		args["looked_through"] = max(most, f.Limit)
+		args["looked_through"] = max(lookedThrough, f.Limit)
 	}
 	rows, err := tx.Query(ctx, fmt.Sprintf(sift, columnsOf[dbq.Run]("looked"), among, sieve), args)
 	if err != nil {
