@@ -6,7 +6,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=dev
-RUN CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /riverbeat ./cmd/riverbeat
+RUN CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w -X riverbeat/cmd/command.version=${VERSION}" -o /riverbeat ./cmd/riverbeat
 
 # Not distroless: health checks need a shell, and bash opens a TCP connection by
 # itself. Time zones are in the binary; the certificates come from the first stage.

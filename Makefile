@@ -42,7 +42,7 @@ run: postgres build ## Start Riverbeat with a private Postgres on 127.0.0.1:8080
 
 .PHONY: build
 build: go ## Build bin/riverbeat
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/riverbeat ./cmd/riverbeat
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X riverbeat/cmd/command.version=$(VERSION)' -o bin/riverbeat ./cmd/riverbeat
 
 # The race detector needs a C compiler.
 .PHONY: test

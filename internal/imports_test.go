@@ -29,7 +29,8 @@ const module = "riverbeat"
 // layers are our packages, the topmost first. A package may import those of the
 // layers below its own, and its own subpackages.
 var layers = [][]string{
-	{"cmd/riverbeat", "internal/bench"},
+	{"cmd/riverbeat"},
+	{"cmd/command", "internal/bench"},
 	{"internal/httpapi", "internal/webui", "internal/worker", "riverui"},
 	{"internal/access", "internal/catalog", "internal/doctor", "internal/execute", "internal/history", "internal/installation", "internal/tick"},
 	{"internal/ledger"},
@@ -46,17 +47,21 @@ var sideways = map[edge]string{}
 var beside = map[string]struct{ imports, importedBy []string }{
 	"internal/config": {
 		imports:    []string{"internal/riverbeat"},
-		importedBy: []string{"cmd/riverbeat", "internal/bench"},
+		importedBy: []string{"cmd/command", "internal/bench"},
 	},
 	// Tests, and the oracle that judges them. What they run they build; the
 	// oracle's own test holds that it imports nothing of ours.
 	"internal/faults": {},
 	"internal/localpg": {
-		importedBy: []string{"cmd/riverbeat", "internal/pgtest", "internal/bench"},
+		importedBy: []string{"cmd/command", "internal/pgtest", "internal/bench"},
 	},
 	"internal/pgtest": {
 		imports:    []string{"internal/postgres", "internal/queue", "internal/riverbeat"},
 		importedBy: []string{"internal/bench"},
+	},
+	// What people of other modules write tasks with.
+	"task": {
+		importedBy: []string{"cmd/command", "internal/execute"},
 	},
 	"migrations": {
 		importedBy: []string{"internal/postgres", "internal/pgtest"},
@@ -76,6 +81,7 @@ var libraries = map[string][]string{
 	"github.com/danielgtaylor/huma/v2":                   {"internal/httpapi"},
 	"github.com/gin-gonic/gin":                           {"internal/httpapi", "internal/webui", "riverui"},
 	"github.com/google/uuid":                             {anywhere},
+	"github.com/invopop/jsonschema":                      {"task"},
 	"github.com/jackc/pgx/v5":                            {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/localpg", "internal/pgtest", "internal/bench", "internal/faults", "riverui"},
 	"github.com/jackc/tern/v2":                           {"internal/postgres"},
 	"github.com/kaptinlin/jsonschema":                    {"internal/riverbeat"},
@@ -85,8 +91,8 @@ var libraries = map[string][]string{
 	"github.com/riverqueue/river/riverdriver/riverpgxv5": {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
 	"github.com/riverqueue/river/rivermigrate":           {"internal/postgres", "internal/bench"},
 	"github.com/robfig/cron/v3":                          {"internal/riverbeat"},
-	"github.com/spf13/cobra":                             {"cmd/riverbeat"},
-	"github.com/spf13/pflag":                             {"cmd/riverbeat"}, // cobra's flags
+	"github.com/spf13/cobra":                             {"cmd/command"},
+	"github.com/spf13/pflag":                             {"cmd/command"}, // cobra's flags
 	"github.com/swaggest/swgui":                          {"internal/httpapi"},
 	"github.com/vgarvardt/pgx-google-uuid/v5":            {"internal/postgres"},
 	"golang.org/x/sync":                                  {"internal/bench", "internal/postgres", "internal/tick"},
@@ -104,6 +110,7 @@ var libraries = map[string][]string{
 // dot and what git does not keep (bin, tmp).
 var top = []string{
 	"cmd", "internal", "migrations", "riverui", "docs", "deploy",
+	"task", // an importable package: nobody outside may import what is in internal
 	"go.mod", "go.sum", "Makefile", "Dockerfile", "docker-compose.yml",
 	"README.md", "CHANGELOG.md", "LICENSE",
 	"bin", "tmp",
@@ -250,8 +257,8 @@ func TestAllowed(t *testing.T) {
 		from, to string
 		want     bool
 	}{
-		{"cmd/riverbeat", "internal/httpapi", true},
-		{"cmd/riverbeat", "internal/config", true},
+		{"cmd/command", "internal/httpapi", true},
+		{"cmd/command", "internal/config", true},
 		{"internal/httpapi", "internal/riverbeat", true},
 		{"internal/tick", "internal/ledger", true},
 		{"internal/postgres", "internal/postgres", true},
@@ -263,7 +270,9 @@ func TestAllowed(t *testing.T) {
 		{"internal/tick", "internal/catalog", false},
 		{"internal/tick", "internal/config", false},
 		{"internal/tick", "internal/pgtest", false},
-		{"internal/httpapi", "cmd/riverbeat", false},
+		{"internal/httpapi", "cmd/command", false},
+		{"internal/riverbeat", "task", false},
+		{"task", "internal/riverbeat", false},
 		{"internal/config", "internal/postgres", false},
 		{"internal/localpg", "internal/riverbeat", false},
 		{"migrations", "internal/riverbeat", false},

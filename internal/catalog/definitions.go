@@ -3,6 +3,7 @@ package catalog
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -12,15 +13,23 @@ import (
 	"riverbeat/internal/riverbeat"
 )
 
+// anyObject is the schema of a definition that names none.
+var anyObject = json.RawMessage("{}")
+
 // maxInvalidShown bounds the list of schedules that a changed schema breaks.
 const maxInvalidShown = 100
 
 // CreateTaskDefinition checks and writes a new definition; Conflict if the
-// task has one. The task may stand in schedules already; what is said of
+// task has one, unless that is built in, takes any object and was never changed: the
+// new one takes its place. The task may stand in schedules already; what is said of
 // ChangeTaskDefinition holds for those.
 func (c *Catalog) CreateTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinition, force bool) (*riverbeat.TaskDefinition, error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
+	}
+	given := *d
+	if len(given.ParameterSchema) == 0 {
+		given.ParameterSchema = anyObject
 	}
 	var made *riverbeat.TaskDefinition
 	err := c.db.InTx(ctx, func(tx *postgres.Tx) error {
@@ -28,7 +37,16 @@ func (c *Catalog) CreateTaskDefinition(ctx context.Context, d *riverbeat.TaskDef
 		if err != nil {
 			return err
 		}
-		if made, err = tx.InsertTaskDefinition(ctx, d); err != nil {
+		switch stored, err := tx.TaskDefinition(ctx, d.TaskName, postgres.ForUpdate); {
+		case riverbeat.KindOf(err) == riverbeat.NotFound:
+		case err != nil:
+			return err
+		case untouched(stored):
+			if err := tx.DeleteTaskDefinition(ctx, d.TaskName); err != nil {
+				return err
+			}
+		}
+		if made, err = tx.InsertTaskDefinition(ctx, &given); err != nil {
 			return err
 		}
 		return c.recheck(ctx, tx, made, force)
@@ -76,17 +94,27 @@ func (c *Catalog) ChangeTaskDefinition(ctx context.Context, taskName string, for
 		if err := change(&d); err != nil {
 			return err
 		}
+		if len(d.ParameterSchema) == 0 {
+			d.ParameterSchema = anyObject
+		}
 		if err := d.Validate(); err != nil {
 			return err
 		}
 		if d.TaskName != old.TaskName {
 			return riverbeat.InvalidField("task_name_fixed", "/task_name", "cannot be changed; it is %q", old.TaskName)
 		}
+		d.BuiltIn, d.AliasOf = old.BuiltIn, old.AliasOf
+		if err := keepsCode(old, &d); err != nil {
+			return err
+		}
 		if sameDefinition(old, &d) {
 			changed = old
 			return nil
 		}
 		if changed, err = tx.UpdateTaskDefinition(ctx, &d); err != nil {
+			return err
+		}
+		if err := c.tellAliases(ctx, tx, changed); err != nil {
 			return err
 		}
 		if bytes.Equal(old.ParameterSchema, d.ParameterSchema) {
@@ -98,15 +126,21 @@ func (c *Catalog) ChangeTaskDefinition(ctx context.Context, taskName string, for
 }
 
 // PutTaskDefinition replaces the definition of a task, if it has the version that
-// is expected, or creates it.
+// is expected, or creates it. That of a built-in task keeps its schema if none is given.
 func (c *Catalog) PutTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinition, force bool, expected riverbeat.Expected) (put *riverbeat.TaskDefinition, created bool, err error) {
 	put, err = c.ChangeTaskDefinition(ctx, d.TaskName, force, func(stored *riverbeat.TaskDefinition) error {
+		if untouched(stored) && expected.Check(0) == nil {
+			return riverbeat.Errorf(riverbeat.NotFound, "task_definition_not_found", "Nobody has defined task %q.", d.TaskName)
+		}
 		if err := expected.Check(stored.Version); err != nil {
 			return err
 		}
-		id, version := stored.ID, stored.Version
+		was := *stored
 		*stored = *d
-		stored.ID, stored.Version = id, version
+		stored.ID, stored.Version = was.ID, was.Version
+		if was.BuiltIn && len(d.ParameterSchema) == 0 {
+			stored.ParameterSchema = was.ParameterSchema
+		}
 		return nil
 	})
 	if riverbeat.KindOf(err) != riverbeat.NotFound {
@@ -135,6 +169,11 @@ func (c *Catalog) DeleteTaskDefinition(ctx context.Context, taskName string, exp
 		if err != nil {
 			return err
 		}
+		if d.BuiltIn {
+			if err := unregistered(ctx, tx, d); err != nil {
+				return err
+			}
+		}
 		if n > 0 {
 			count := fmt.Sprint(n)
 			if n == most {
@@ -145,6 +184,17 @@ func (c *Catalog) DeleteTaskDefinition(ctx context.Context, taskName string, exp
 		}
 		return tx.DeleteTaskDefinition(ctx, taskName)
 	})
+}
+
+// unregistered fails while a node has the code of a built-in definition: the next start
+// of a node would make it anew.
+func unregistered(ctx context.Context, tx *postgres.Tx, d *riverbeat.TaskDefinition) error {
+	registered, err := tx.TaskIsRegistered(ctx, d.TaskName)
+	if err != nil || !registered {
+		return err
+	}
+	return riverbeat.Errorf(riverbeat.Conflict, "task_definition_built_in",
+		"Task %q is built into a node that is running. Its definition goes when no node has it.", d.TaskName)
 }
 
 // recheck holds the parameters of all schedules of a task to its new schema.

@@ -31,6 +31,7 @@ import (
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
+	"riverbeat/task"
 )
 
 const (
@@ -150,7 +151,7 @@ type start struct {
 
 // started answers it.
 type started struct {
-	task       Task                      // nil: nobody has registered it here, and nothing was started
+	task       task.Code                 // nil: nobody has registered it here, and nothing was started
 	run        *riverbeat.Run            // nil: the job is not its run's any more
 	definition *riverbeat.TaskDefinition // as it is now; nil: the task has none
 }
@@ -295,7 +296,7 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 
 // attempt calls the task and says how it ended.
 func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], started *started) error {
-	run := &Run{Run: started.run, Logger: riverlog.Logger(ctx)}
+	run := taskRun(started.run, riverlog.Logger(ctx))
 	attemptCtx := ctx
 	if d := started.definition; d != nil && d.Timeout > 0 {
 		var cancel context.CancelFunc
@@ -318,7 +319,7 @@ func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], s
 	}
 	if result != nil {
 		if err := river.RecordOutput(ctx, result); err != nil {
-			return e.failed(ctx, job, started, Final(err))
+			return e.failed(ctx, job, started, task.Final(err))
 		}
 	}
 	// Metadata is indexed, so nothing is said where there is nothing to say.
@@ -332,6 +333,29 @@ func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], s
 		end.key = started.run.LockKey
 	}
 	return nil
+}
+
+// taskRun is a run as its task's code sees it.
+func taskRun(r *riverbeat.Run, logger *slog.Logger) *task.Run {
+	run := &task.Run{
+		ID:              r.ID,
+		Execution:       r.Execution,
+		Attempt:         r.Attempt,
+		MaxAttempts:     r.MaxAttempts,
+		TaskName:        r.TaskName,
+		ScheduleName:    r.ScheduleName,
+		ExecutionPolicy: string(r.ExecutionPolicy),
+		LockKey:         r.LockKey,
+		Trigger:         string(r.Trigger),
+		ScheduledFor:    r.ScheduledFor,
+		Args:            r.Args,
+		TaskParams:      r.TaskParams,
+		Logger:          logger,
+	}
+	if r.ScheduleID != nil {
+		run.ScheduleID = *r.ScheduleID
+	}
+	return run
 }
 
 // givenUp says why nothing that an attempt reports counts; nil if it does.
@@ -367,19 +391,19 @@ func (e *Executor) handBack(ctx context.Context, reason riverbeat.Reason, pause 
 
 // call calls the task's code, that of its result included, and turns a panic
 // into an error.
-func call(ctx context.Context, task Task, run *Run) (result json.RawMessage, err error) {
+func call(ctx context.Context, code task.Code, run *task.Run) (result json.RawMessage, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			run.Logger.ErrorContext(ctx, "panic", "value", r, "stack", string(debug.Stack()))
 			result, err = nil, fmt.Errorf("panic: %v", r)
 		}
 	}()
-	returned, err := task(ctx, run)
+	returned, err := code(ctx, run)
 	if err != nil {
 		return nil, err
 	}
 	if result, err = encode(returned); err != nil {
-		return nil, Final(err)
+		return nil, task.Final(err)
 	}
 	return result, nil
 }
@@ -394,7 +418,7 @@ func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], st
 		// made of it.
 		return report(ctx, "", "", context.Cause(ctx))
 	}
-	if isFinal(cause) {
+	if task.IsFinal(cause) {
 		return report(ctx, riverbeat.Failed, "", river.JobCancel(printable(cause)))
 	}
 	if job.Attempt < job.MaxAttempts {

@@ -1,84 +1,85 @@
 package execute
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
-	"log/slog"
+	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"riverbeat/internal/riverbeat"
+	"riverbeat/task"
 )
 
-// Run is what a task's code is handed: the whole run, one attempt of it.
-// RunID and Execution together are a fencing token: a later start of the same
-// run has a higher Execution.
-type Run struct {
-	*riverbeat.Run
-	// Deadline is when the attempt's context ends; zero: never.
-	Deadline time.Time
-	// Logger keeps its lines with the run, up to a limit. Never nil.
-	Logger *slog.Logger
-}
-
-// Decode reads the parameters into a struct.
-func (r *Run) Decode(params any) error {
-	return json.Unmarshal(r.TaskParams, params)
-}
-
-// Task is code that is run. Its result is kept with the run as JSON. It must
-// obey its context. It may be run again for the same run: a crash after its
-// work and before the commit of its end repeats it.
-type Task func(ctx context.Context, run *Run) (result any, err error)
-
-// Registry has the tasks of this binary by name. It is filled before the node
-// starts, and only read after that.
+// Registry has the tasks of this binary, by their names and aliases. It is filled
+// before the node starts, and only read after that.
 type Registry struct {
-	tasks map[string]Task
+	tasks map[string]task.Task
 }
 
 // NewRegistry makes an empty Registry.
-func NewRegistry() *Registry { return &Registry{tasks: map[string]Task{}} }
+func NewRegistry() *Registry { return &Registry{tasks: map[string]task.Task{}} }
 
-// Register adds a task. It panics if the name is empty or taken: that is a
-// fault of the program.
-func (r *Registry) Register(name string, task Task) {
-	if name == "" || task == nil {
-		panic("execute: a task needs a name and code")
+// Register adds tasks. It panics if one cannot be defined, or its name is taken: that
+// is a fault of the program.
+func (r *Registry) Register(tasks ...task.Task) {
+	for _, t := range tasks {
+		for _, d := range definitionsOf(t) {
+			if err := d.Validate(); err != nil {
+				panic(fmt.Sprintf("task %q cannot be registered: %v", d.TaskName, err))
+			}
+			if _, ok := r.tasks[d.TaskName]; ok {
+				panic(fmt.Sprintf("task %q is registered twice", d.TaskName))
+			}
+			r.tasks[d.TaskName] = t
+		}
 	}
-	if _, ok := r.tasks[name]; ok {
-		panic("execute: task " + name + " is registered twice")
-	}
-	r.tasks[name] = task
 }
 
-// Names are the registered names, sorted.
+// Names are the registered names and aliases, sorted.
 func (r *Registry) Names() []string { return slices.Sorted(maps.Keys(r.tasks)) }
+
+// Definitions are what the registered tasks say of themselves, one for each name, an
+// alias after what it stands for.
+func (r *Registry) Definitions() []*riverbeat.TaskDefinition {
+	var definitions []*riverbeat.TaskDefinition
+	for _, name := range r.Names() {
+		if t := r.tasks[name]; t.Name == name {
+			definitions = append(definitions, definitionsOf(t)...)
+		}
+	}
+	return definitions
+}
+
+func definitionsOf(t task.Task) []*riverbeat.TaskDefinition {
+	own := riverbeat.TaskDefinition{
+		TaskName:        t.Name,
+		Category:        t.Category,
+		Description:     t.Description,
+		ParameterSchema: t.Schema(),
+		Executor:        riverbeat.Executor{Kind: riverbeat.ExecutorGo},
+		Queue:           riverbeat.DefaultQueue,
+		Priority:        riverbeat.DefaultPriority,
+		MaxAttempts:     riverbeat.DefaultMaxAttempts,
+		Retry:           riverbeat.DefaultRetry,
+		BuiltIn:         true,
+	}
+	definitions := []*riverbeat.TaskDefinition{&own}
+	for _, name := range t.Aliases {
+		alias := own
+		alias.TaskName, alias.AliasOf = name, t.Name
+		definitions = append(definitions, &alias)
+	}
+	return definitions
+}
 
 // lookup finds the code of a run: what its definition's executor names, else
 // the task's own name; nil if nobody has registered it.
-func (r *Registry) lookup(taskName string, d *riverbeat.TaskDefinition) Task {
+func (r *Registry) lookup(taskName string, d *riverbeat.TaskDefinition) task.Code {
 	if d != nil && d.Executor.Name != "" {
 		taskName = d.Executor.Name
 	}
-	return r.tasks[taskName]
-}
-
-// Final marks an error after which the run has failed without another attempt.
-func Final(err error) error {
-	if err == nil {
+	t, ok := r.tasks[taskName]
+	if !ok {
 		return nil
 	}
-	return &finalError{err}
-}
-
-type finalError struct{ error }
-
-func (e *finalError) Unwrap() error { return e.error }
-
-func isFinal(err error) bool {
-	_, ok := errors.AsType[*finalError](err)
-	return ok
+	return t.Run
 }

@@ -24,6 +24,8 @@ type taskDefinition struct {
 	MaxAttempts     int        `json:"max_attempts"`
 	Retry           retry      `json:"retry"`
 	Timeout         duration   `json:"timeout" doc:"Of one attempt; 0s is none."`
+	BuiltIn         bool       `json:"built_in" doc:"It is there because a node has the code of the task: schema and executor are the code's, and cannot be changed."`
+	AliasOf         *string    `json:"alias_of" doc:"The task that this is another name of: runs under both share lock keys, and its definition is changed by that name."`
 	Version         int        `json:"version" doc:"One more at each change."`
 	CreatedAt       time.Time  `json:"created_at"`
 	UpdatedAt       time.Time  `json:"updated_at"`
@@ -58,6 +60,8 @@ func taskDefinitionOf(d *riverbeat.TaskDefinition) *taskDefinition {
 		MaxAttempts:     d.MaxAttempts,
 		Retry:           retry{duration(wait.Backoff), duration(wait.MaxBackoff)},
 		Timeout:         duration(d.Timeout),
+		BuiltIn:         d.BuiltIn,
+		AliasOf:         orNull(d.AliasOf),
 		Version:         d.Version,
 		CreatedAt:       d.CreatedAt,
 		UpdatedAt:       d.UpdatedAt,
@@ -96,8 +100,8 @@ func (in *taskDefinitionInput) definition() *riverbeat.TaskDefinition {
 		TaskName:        valueOr(in.TaskName, ""),
 		Category:        valueOr(in.Category, ""),
 		Description:     valueOr(in.Description, ""),
-		ParameterSchema: rawOr(valueOr(in.ParameterSchema, jsonObject{}).RawMessage, "{}"),
-		Executor:        riverbeat.Executor{Kind: valueOr(runBy.Kind, "go"), Name: valueOr(runBy.Name, "")},
+		ParameterSchema: valueOr(in.ParameterSchema, jsonObject{}).RawMessage,
+		Executor:        riverbeat.Executor{Kind: valueOr(runBy.Kind, riverbeat.ExecutorGo), Name: valueOr(runBy.Name, "")},
 		Queue:           valueOr(in.Queue, riverbeat.DefaultQueue),
 		Priority:        valueOr(in.Priority, riverbeat.DefaultPriority),
 		MaxAttempts:     valueOr(in.MaxAttempts, riverbeat.DefaultMaxAttempts),

@@ -68,8 +68,12 @@ func (l *Ledger) Entry(r Request, now time.Time) (*Entry, error) {
 	run.BackfillID, run.RequestedBy = r.BackfillID, r.RequestedBy
 	entry := &Entry{Run: run, AdmitAs: s.ExecutionPolicy, MaxWaiting: s.MaxWaiting, Definition: r.Definition}
 	run.MaxAttempts = riverbeat.DefaultMaxAttempts
+	task := s.TaskName
 	if d := r.Definition; d != nil {
 		run.DefinitionVersion, run.MaxAttempts = d.Version, d.MaxAttempts
+		if d.AliasOf != "" {
+			task = d.AliasOf
+		}
 		if err := riverbeat.ValidateQueue(d.Queue); err != nil {
 			return nil, err
 		}
@@ -87,7 +91,7 @@ func (l *Ledger) Entry(r Request, now time.Time) (*Entry, error) {
 	chained := r.Trigger == riverbeat.TriggerCatchUp && s.CatchUp == riverbeat.CatchUpAll
 	switch {
 	case s.ExecutionPolicy.Keyed():
-		if run.LockKey, err = riverbeat.LockKey(s.TaskName, s.Args, effective); err != nil {
+		if run.LockKey, err = riverbeat.LockKey(task, s.Args, effective); err != nil {
 			return nil, err
 		}
 	case chained:

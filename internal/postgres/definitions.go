@@ -36,6 +36,8 @@ func (tx *Tx) InsertTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinit
 		MaxAttempts:     int16(d.MaxAttempts), //nolint:gosec // at most MaxMaxAttempts
 		Retry:           retryJSON(d.Retry),
 		TimeoutMs:       d.Timeout.Milliseconds(),
+		BuiltIn:         d.BuiltIn,
+		AliasOf:         orNull(d.AliasOf),
 	})
 	if err != nil {
 		return nil, translate(err)
@@ -57,6 +59,8 @@ func (tx *Tx) UpdateTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinit
 		MaxAttempts:     int16(d.MaxAttempts), //nolint:gosec // at most MaxMaxAttempts
 		Retry:           retryJSON(d.Retry),
 		TimeoutMs:       d.Timeout.Milliseconds(),
+		BuiltIn:         d.BuiltIn,
+		AliasOf:         orNull(d.AliasOf),
 	})
 	if err != nil {
 		return nil, translate(err)
@@ -117,6 +121,30 @@ func (tx *Tx) ListTaskDefinitions(ctx context.Context, category *string, afterNa
 	if err != nil {
 		return nil, err
 	}
+	return definitions(rows)
+}
+
+// DeleteTaskDefinition deletes the definition of a task.
+func (tx *Tx) DeleteTaskDefinition(ctx context.Context, taskName string) error {
+	_, err := tx.q.DeleteTaskDefinition(ctx, tx.Tx, taskName)
+	return err
+}
+
+// AliasesOf reads the definitions of the other names of a task, held ForUpdate.
+func (tx *Tx) AliasesOf(ctx context.Context, taskName string) ([]*riverbeat.TaskDefinition, error) {
+	rows, err := tx.q.AliasesOf(ctx, tx.Tx, taskName)
+	if err != nil {
+		return nil, err
+	}
+	return definitions(rows)
+}
+
+// TaskIsRegistered tells whether a node has the code of a task.
+func (tx *Tx) TaskIsRegistered(ctx context.Context, taskName string) (bool, error) {
+	return tx.q.TaskIsRegistered(ctx, tx.Tx, taskName)
+}
+
+func definitions(rows []dbq.TaskDefinition) ([]*riverbeat.TaskDefinition, error) {
 	list := make([]*riverbeat.TaskDefinition, 0, len(rows))
 	for _, row := range rows {
 		d, err := definition(row)
@@ -126,12 +154,6 @@ func (tx *Tx) ListTaskDefinitions(ctx context.Context, category *string, afterNa
 		list = append(list, d)
 	}
 	return list, nil
-}
-
-// DeleteTaskDefinition deletes the definition of a task.
-func (tx *Tx) DeleteTaskDefinition(ctx context.Context, taskName string) error {
-	_, err := tx.q.DeleteTaskDefinition(ctx, tx.Tx, taskName)
-	return err
 }
 
 func definition(row dbq.TaskDefinition) (*riverbeat.TaskDefinition, error) {
@@ -155,6 +177,8 @@ func definition(row dbq.TaskDefinition) (*riverbeat.TaskDefinition, error) {
 		MaxAttempts:     int(row.MaxAttempts),
 		Retry:           retry,
 		Timeout:         time.Duration(row.TimeoutMs) * time.Millisecond,
+		BuiltIn:         row.BuiltIn,
+		AliasOf:         deref(row.AliasOf),
 		Version:         int(row.Version),
 		CreatedAt:       row.CreatedAt.UTC(),
 		UpdatedAt:       row.UpdatedAt.UTC(),

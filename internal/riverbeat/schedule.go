@@ -108,9 +108,14 @@ type TaskDefinition struct {
 	MaxAttempts     int           // tries of one run, the first included
 	Retry           Retry         // what lies between two attempts
 	Timeout         time.Duration // of one attempt; 0 is none
-	Version         int           // one more at each change
-	CreatedAt       time.Time
-	UpdatedAt       time.Time
+	// BuiltIn tells that it is there because a binary has the task. Executor and
+	// ParameterSchema are the code's then, and nobody changes them.
+	BuiltIn bool
+	// AliasOf is the task that this is another name of; "": it has a name of its own.
+	AliasOf   string
+	Version   int // one more at each change
+	CreatedAt time.Time
+	UpdatedAt time.Time
 }
 
 // Defaults and limits of a task definition.
@@ -122,9 +127,14 @@ const (
 	MaxTimeout         = 7 * 24 * time.Hour
 )
 
+// The kinds of executors.
+const (
+	ExecutorGo = "go" // code in the worker's binary
+)
+
 // Executor names what executes a task, and its settings.
 type Executor struct {
-	Kind string // "go"
+	Kind string // ExecutorGo
 	// Name is the registered name of the code, for kind go; "" is the task's
 	// own name.
 	Name string

@@ -24,7 +24,7 @@ const (
 var queueName = regexp.MustCompile(`^[a-z0-9]+(?:[_|\-]?[a-z0-9]+)*$`)
 
 // executorKinds are the kinds of executors that there are.
-var executorKinds = []string{"go"}
+var executorKinds = []string{ExecutorGo}
 
 // Validate checks every rule about a schedule that needs nothing but the
 // schedule, and reports all that are broken at once, in an *Error of kind

@@ -8,11 +8,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"riverbeat/internal/execute"
 	"riverbeat/internal/history"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
 	"riverbeat/internal/worker"
+	"riverbeat/task"
 )
 
 // elsewhere makes the installation look as if its database were a copy.
@@ -81,7 +81,7 @@ func TestANodeComesBackWhenAnAttemptThatDoesNotObeyHasEnded(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	open, begun := make(chan struct{}), make(chan struct{}, 10)
-	b.registry.Register("stubborn", func(context.Context, *execute.Run) (any, error) {
+	b.register("stubborn", func(context.Context, *task.Run) (any, error) {
 		begun <- struct{}{}
 		<-open
 		return nil, nil

@@ -12,10 +12,10 @@ import (
 	"github.com/riverqueue/river/rivertype"
 	"github.com/stretchr/testify/require"
 
-	"riverbeat/internal/execute"
 	"riverbeat/internal/pgtest"
 	"riverbeat/internal/riverbeat"
 	"riverbeat/internal/worker"
+	"riverbeat/task"
 )
 
 // gate is a task whose attempts wait to be let through, or to be stopped.
@@ -29,7 +29,7 @@ type gate struct {
 
 func newGate(b *bundle) *gate {
 	g := &gate{open: make(chan struct{}), stopped: make(chan error, 10)}
-	b.registry.Register("gate", func(ctx context.Context, _ *execute.Run) (any, error) {
+	b.register("gate", func(ctx context.Context, _ *task.Run) (any, error) {
 		g.begun.Add(1)
 		g.most.Store(max(g.most.Load(), g.inside.Add(1)))
 		defer g.inside.Add(-1)
@@ -244,7 +244,7 @@ func TestNobodyExecutesBesideAnAttemptWhoseJobIsGone(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	open, begun := make(chan struct{}), make(chan uuid.UUID, 10)
-	b.registry.Register("stubborn", func(_ context.Context, r *execute.Run) (any, error) {
+	b.register("stubborn", func(_ context.Context, r *task.Run) (any, error) {
 		begun <- r.ID
 		<-open
 		return nil, nil
@@ -376,9 +376,9 @@ func TestAFailureThatIsReportedLateIsNotTriedAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	var begun atomic.Int32
-	b.registry.Register("fails", func(context.Context, *execute.Run) (any, error) {
+	b.register("fails", func(context.Context, *task.Run) (any, error) {
 		begun.Add(1)
-		return nil, execute.Final(errors.New("no"))
+		return nil, task.Final(errors.New("no"))
 	})
 	b.exec(t, `CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'away'; END $$`)
 	b.exec(t, `CREATE TRIGGER away BEFORE UPDATE ON river_job FOR EACH ROW
@@ -416,7 +416,7 @@ func TestAnAttemptThatWasNotHeardOfIsNoFailureOfTheLast(t *testing.T) {
 	b := setup(t)
 	var begun atomic.Int32
 	var me uuid.UUID
-	b.registry.Register("fails once", func(context.Context, *execute.Run) (any, error) {
+	b.register("fails once", func(context.Context, *task.Run) (any, error) {
 		if begun.Add(1) == 1 {
 			return nil, errors.New("not yet")
 		}

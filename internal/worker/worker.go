@@ -38,8 +38,11 @@ type Config struct {
 	DB       *postgres.DB // of a pool
 	Executor *execute.Executor
 	Ticker   *tick.Ticker
-	Logger   *slog.Logger
-	Grace    time.Duration // how long runs may go on after Stop was asked for
+	// Declare defines the tasks of the registry. It is called before anything is
+	// worked, at home only; nil: they are defined already.
+	Declare func(context.Context) error
+	Logger  *slog.Logger
+	Grace   time.Duration // how long runs may go on after Stop was asked for
 }
 
 // Worker is the working part of a node.
@@ -171,6 +174,11 @@ func (w *Worker) begin(ctx context.Context) error {
 	}
 	// What the client's jobs need outlives the client, what feeds it does not.
 	w.background(ctx, w.cfg.Executor.Run)
+	if w.cfg.Declare != nil {
+		if err := w.cfg.Declare(ctx); err != nil {
+			return err
+		}
+	}
 	if err := w.client.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start River: %w", err)
 	}

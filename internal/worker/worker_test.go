@@ -24,6 +24,7 @@ import (
 	"riverbeat/internal/riverbeat"
 	"riverbeat/internal/tick"
 	"riverbeat/internal/worker"
+	"riverbeat/task"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -49,7 +50,7 @@ func setup(t *testing.T) *bundle {
 	b := &bundle{
 		Database: d, catalog: catalog.New(d.DB, l), history: history.New(d.DB, l), registry: execute.NewRegistry(), said: said,
 	}
-	builtin.Register(b.registry)
+	b.registry.Register(builtin.Tasks()...)
 	b.start = func(change ...func(*worker.Config)) *worker.Worker {
 		node := postgres.Node{
 			ID: uuid.New(), Version: "test", Tasks: b.registry.Names(), Queues: map[string]int{"default": 50},
@@ -71,6 +72,13 @@ func setup(t *testing.T) *bundle {
 		return w
 	}
 	return b
+}
+
+// register adds a task that takes any object.
+func (b *bundle) register(name string, code task.Code) {
+	b.registry.Register(task.New(name, func(ctx context.Context, run *task.Run, _ json.RawMessage) (any, error) {
+		return code(ctx, run)
+	}))
 }
 
 func (b *bundle) schedule(t *testing.T, change func(*riverbeat.Schedule)) *riverbeat.Schedule {
@@ -193,12 +201,12 @@ func TestAFailingRunIsTriedAgainAndThenFails(t *testing.T) {
 func TestAFinalErrorAndAPanicAndATimeout(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.registry.Register("final", func(context.Context, *execute.Run) (any, error) {
-		return nil, execute.Final(errors.New("never again"))
+	b.register("final", func(context.Context, *task.Run) (any, error) {
+		return nil, task.Final(errors.New("never again"))
 	})
-	b.registry.Register("panic", func(context.Context, *execute.Run) (any, error) { panic("ouch \x00") })
-	b.registry.Register("nul", func(context.Context, *execute.Run) (any, error) { return map[string]string{"a": "\x00"}, nil })
-	b.registry.Register("large", func(context.Context, *execute.Run) (any, error) { return strings.Repeat("x", 1<<20), nil })
+	b.register("panic", func(context.Context, *task.Run) (any, error) { panic("ouch \x00") })
+	b.register("nul", func(context.Context, *task.Run) (any, error) { return map[string]string{"a": "\x00"}, nil })
+	b.register("large", func(context.Context, *task.Run) (any, error) { return strings.Repeat("x", 1<<20), nil })
 	b.start()
 	for _, task := range []string{"final", "panic", "sleep", "nul", "large"} {
 		_, err := b.catalog.CreateTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
@@ -285,10 +293,10 @@ func TestALineMovesUpWhenTheRunInItsWayFails(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	release := make(chan struct{})
-	b.registry.Register("gate", func(ctx context.Context, run *execute.Run) (any, error) {
+	b.register("gate", func(ctx context.Context, run *task.Run) (any, error) {
 		select {
 		case <-release:
-			return nil, execute.Final(errors.New("told to"))
+			return nil, task.Final(errors.New("told to"))
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -386,7 +394,7 @@ func TestALineThatCannotMoveCostsNoSuccess(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	release := make(chan struct{})
-	b.registry.Register("gate", func(ctx context.Context, _ *execute.Run) (any, error) {
+	b.register("gate", func(ctx context.Context, _ *task.Run) (any, error) {
 		select {
 		case <-release:
 			return "through", nil

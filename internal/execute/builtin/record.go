@@ -13,13 +13,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"riverbeat/internal/execute"
+	"riverbeat/task"
 )
 
 // The fault suite (internal/faults) builds the binary with this task, which
 // writes down what really ran, apart from what the database says.
 func init() {
-	tasks["record"] = record
+	tasks = append(tasks, task.New("record", record))
 	name := os.Getenv("FAULTS_EXECUTIONS")
 	if name == "" {
 		return
@@ -41,14 +41,14 @@ var executions *os.File
 // record writes one line when it starts and one when it ends. In between it
 // waits for "seconds", and fails in the first "fail_times" attempts. If it is
 // "stubborn" it ignores its context.
-func record(ctx context.Context, run *execute.Run) (any, error) {
+func record(ctx context.Context, run *task.Run, raw json.RawMessage) (any, error) {
 	var params struct {
 		Seconds   float64 `json:"seconds"`
 		FailTimes int     `json:"fail_times"`
 		Stubborn  bool    `json:"stubborn"`
 	}
-	if err := run.Decode(&params); err != nil {
-		return nil, execute.Final(err)
+	if err := json.Unmarshal(raw, &params); err != nil {
+		return nil, task.Final(err)
 	}
 	if err := writeLine(ctx, "start", run); err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func record(ctx context.Context, run *execute.Run) (any, error) {
 // writeLine appends one line in one write, so that lines of several processes
 // do not mix. Its time is the system's monotonic clock, which all processes
 // share and no shifted clock touches.
-func writeLine(ctx context.Context, event string, run *execute.Run) error {
+func writeLine(ctx context.Context, event string, run *task.Run) error {
 	if executions == nil {
 		return fmt.Errorf("the log of executions is not open")
 	}

@@ -1,10 +1,10 @@
 -- name: InsertTaskDefinition :one
 INSERT INTO task_definitions (
     task_name, category, description, parameter_schema, executor, queue,
-    priority, max_attempts, retry, timeout_ms
+    priority, max_attempts, retry, timeout_ms, built_in, alias_of
 ) VALUES (
     @task_name, @category, @description, @parameter_schema, @executor, @queue,
-    @priority, @max_attempts, @retry, @timeout_ms
+    @priority, @max_attempts, @retry, @timeout_ms, @built_in, @alias_of
 )
 RETURNING *;
 
@@ -41,6 +41,8 @@ SET category = @category,
     max_attempts = @max_attempts,
     retry = @retry,
     timeout_ms = @timeout_ms,
+    built_in = @built_in,
+    alias_of = @alias_of,
     version = version + 1,
     updated_at = statement_timestamp()
 WHERE task_name = @task_name
@@ -48,3 +50,10 @@ RETURNING *;
 
 -- name: DeleteTaskDefinition :execrows
 DELETE FROM task_definitions WHERE task_name = @task_name;
+
+-- name: AliasesOf :many
+SELECT * FROM task_definitions WHERE alias_of = @task_name::text ORDER BY task_name FOR UPDATE;
+
+-- Whether a node has the code of a task.
+-- name: TaskIsRegistered :one
+SELECT EXISTS (SELECT FROM nodes WHERE tasks @> to_jsonb(@task_name::text));

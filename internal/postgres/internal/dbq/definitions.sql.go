@@ -10,6 +10,47 @@ import (
 	"encoding/json"
 )
 
+const aliasesOf = `-- name: AliasesOf :many
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of FROM task_definitions WHERE alias_of = $1::text ORDER BY task_name FOR UPDATE
+`
+
+func (q *Queries) AliasesOf(ctx context.Context, db DBTX, taskName string) ([]TaskDefinition, error) {
+	rows, err := db.Query(ctx, aliasesOf, taskName)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []TaskDefinition
+	for rows.Next() {
+		var i TaskDefinition
+		if err := rows.Scan(
+			&i.ID,
+			&i.TaskName,
+			&i.Category,
+			&i.Description,
+			&i.ParameterSchema,
+			&i.Executor,
+			&i.Queue,
+			&i.Priority,
+			&i.MaxAttempts,
+			&i.Retry,
+			&i.TimeoutMs,
+			&i.Version,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.BuiltIn,
+			&i.AliasOf,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const deleteTaskDefinition = `-- name: DeleteTaskDefinition :execrows
 DELETE FROM task_definitions WHERE task_name = $1
 `
@@ -23,7 +64,7 @@ func (q *Queries) DeleteTaskDefinition(ctx context.Context, db DBTX, taskName st
 }
 
 const getTaskDefinition = `-- name: GetTaskDefinition :one
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at FROM task_definitions WHERE task_name = $1
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of FROM task_definitions WHERE task_name = $1
 `
 
 func (q *Queries) GetTaskDefinition(ctx context.Context, db DBTX, taskName string) (TaskDefinition, error) {
@@ -44,12 +85,14 @@ func (q *Queries) GetTaskDefinition(ctx context.Context, db DBTX, taskName strin
 		&i.Version,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.BuiltIn,
+		&i.AliasOf,
 	)
 	return i, err
 }
 
 const getTaskDefinitionForShare = `-- name: GetTaskDefinitionForShare :one
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at FROM task_definitions WHERE task_name = $1 FOR SHARE
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of FROM task_definitions WHERE task_name = $1 FOR SHARE
 `
 
 // A definition that a schedule or run is checked against may not change until
@@ -72,12 +115,14 @@ func (q *Queries) GetTaskDefinitionForShare(ctx context.Context, db DBTX, taskNa
 		&i.Version,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.BuiltIn,
+		&i.AliasOf,
 	)
 	return i, err
 }
 
 const getTaskDefinitionForUpdate = `-- name: GetTaskDefinitionForUpdate :one
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at FROM task_definitions WHERE task_name = $1 FOR UPDATE
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of FROM task_definitions WHERE task_name = $1 FOR UPDATE
 `
 
 func (q *Queries) GetTaskDefinitionForUpdate(ctx context.Context, db DBTX, taskName string) (TaskDefinition, error) {
@@ -98,6 +143,8 @@ func (q *Queries) GetTaskDefinitionForUpdate(ctx context.Context, db DBTX, taskN
 		&i.Version,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.BuiltIn,
+		&i.AliasOf,
 	)
 	return i, err
 }
@@ -105,12 +152,12 @@ func (q *Queries) GetTaskDefinitionForUpdate(ctx context.Context, db DBTX, taskN
 const insertTaskDefinition = `-- name: InsertTaskDefinition :one
 INSERT INTO task_definitions (
     task_name, category, description, parameter_schema, executor, queue,
-    priority, max_attempts, retry, timeout_ms
+    priority, max_attempts, retry, timeout_ms, built_in, alias_of
 ) VALUES (
     $1, $2, $3, $4, $5, $6,
-    $7, $8, $9, $10
+    $7, $8, $9, $10, $11, $12
 )
-RETURNING id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at
+RETURNING id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of
 `
 
 type InsertTaskDefinitionParams struct {
@@ -124,6 +171,8 @@ type InsertTaskDefinitionParams struct {
 	MaxAttempts     int16           `db:"max_attempts"`
 	Retry           json.RawMessage `db:"retry"`
 	TimeoutMs       int64           `db:"timeout_ms"`
+	BuiltIn         bool            `db:"built_in"`
+	AliasOf         *string         `db:"alias_of"`
 }
 
 func (q *Queries) InsertTaskDefinition(ctx context.Context, db DBTX, arg *InsertTaskDefinitionParams) (TaskDefinition, error) {
@@ -138,6 +187,8 @@ func (q *Queries) InsertTaskDefinition(ctx context.Context, db DBTX, arg *Insert
 		arg.MaxAttempts,
 		arg.Retry,
 		arg.TimeoutMs,
+		arg.BuiltIn,
+		arg.AliasOf,
 	)
 	var i TaskDefinition
 	err := row.Scan(
@@ -155,12 +206,14 @@ func (q *Queries) InsertTaskDefinition(ctx context.Context, db DBTX, arg *Insert
 		&i.Version,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.BuiltIn,
+		&i.AliasOf,
 	)
 	return i, err
 }
 
 const listTaskDefinitions = `-- name: ListTaskDefinitions :many
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of
 FROM task_definitions
 WHERE ($1::text IS NULL OR coalesce(category, '') = $1)
     AND task_name > $2
@@ -198,6 +251,8 @@ func (q *Queries) ListTaskDefinitions(ctx context.Context, db DBTX, arg *ListTas
 			&i.Version,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.BuiltIn,
+			&i.AliasOf,
 		); err != nil {
 			return nil, err
 		}
@@ -210,7 +265,7 @@ func (q *Queries) ListTaskDefinitions(ctx context.Context, db DBTX, arg *ListTas
 }
 
 const taskDefinitionsByName = `-- name: TaskDefinitionsByName :many
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at FROM task_definitions WHERE task_name = ANY($1::text[])
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of FROM task_definitions WHERE task_name = ANY($1::text[])
 `
 
 func (q *Queries) TaskDefinitionsByName(ctx context.Context, db DBTX, taskNames []string) ([]TaskDefinition, error) {
@@ -237,6 +292,8 @@ func (q *Queries) TaskDefinitionsByName(ctx context.Context, db DBTX, taskNames 
 			&i.Version,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.BuiltIn,
+			&i.AliasOf,
 		); err != nil {
 			return nil, err
 		}
@@ -246,6 +303,18 @@ func (q *Queries) TaskDefinitionsByName(ctx context.Context, db DBTX, taskNames 
 		return nil, err
 	}
 	return items, nil
+}
+
+const taskIsRegistered = `-- name: TaskIsRegistered :one
+SELECT EXISTS (SELECT FROM nodes WHERE tasks @> to_jsonb($1::text))
+`
+
+// Whether a node has the code of a task.
+func (q *Queries) TaskIsRegistered(ctx context.Context, db DBTX, taskName string) (bool, error) {
+	row := db.QueryRow(ctx, taskIsRegistered, taskName)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
 }
 
 const updateTaskDefinition = `-- name: UpdateTaskDefinition :one
@@ -259,10 +328,12 @@ SET category = $1,
     max_attempts = $7,
     retry = $8,
     timeout_ms = $9,
+    built_in = $10,
+    alias_of = $11,
     version = version + 1,
     updated_at = statement_timestamp()
-WHERE task_name = $10
-RETURNING id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at
+WHERE task_name = $12
+RETURNING id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of
 `
 
 type UpdateTaskDefinitionParams struct {
@@ -275,6 +346,8 @@ type UpdateTaskDefinitionParams struct {
 	MaxAttempts     int16           `db:"max_attempts"`
 	Retry           json.RawMessage `db:"retry"`
 	TimeoutMs       int64           `db:"timeout_ms"`
+	BuiltIn         bool            `db:"built_in"`
+	AliasOf         *string         `db:"alias_of"`
 	TaskName        string          `db:"task_name"`
 }
 
@@ -289,6 +362,8 @@ func (q *Queries) UpdateTaskDefinition(ctx context.Context, db DBTX, arg *Update
 		arg.MaxAttempts,
 		arg.Retry,
 		arg.TimeoutMs,
+		arg.BuiltIn,
+		arg.AliasOf,
 		arg.TaskName,
 	)
 	var i TaskDefinition
@@ -307,6 +382,8 @@ func (q *Queries) UpdateTaskDefinition(ctx context.Context, db DBTX, arg *Update
 		&i.Version,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.BuiltIn,
+		&i.AliasOf,
 	)
 	return i, err
 }

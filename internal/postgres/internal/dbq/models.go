@@ -511,4 +511,6 @@ type TaskDefinition struct {
 	Version         int32           `db:"version"`
 	CreatedAt       time.Time       `db:"created_at"`
 	UpdatedAt       time.Time       `db:"updated_at"`
+	BuiltIn         bool            `db:"built_in"`
+	AliasOf         *string         `db:"alias_of"`
 }

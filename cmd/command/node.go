@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"context"
@@ -18,7 +18,6 @@ import (
 	"riverbeat/internal/config"
 	"riverbeat/internal/doctor"
 	"riverbeat/internal/execute"
-	"riverbeat/internal/execute/builtin"
 	"riverbeat/internal/history"
 	"riverbeat/internal/httpapi"
 	"riverbeat/internal/installation"
@@ -47,11 +46,13 @@ type node struct {
 	queue       *queue.Queue
 	ledger      *ledger.Ledger
 	access      *access.Access
+	catalog     *catalog.Catalog
+	registry    *execute.Registry
 }
 
 // newNode reaches the database and checks that it is migrated. open says when a
 // request without a key is let in.
-func newNode(ctx context.Context, cfg config.Config, open access.Openness, logger *slog.Logger) (*node, error) {
+func newNode(ctx context.Context, cfg config.Config, open access.Openness, registry *execute.Registry, logger *slog.Logger) (*node, error) {
 	if err := needCurrentSchema(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -72,8 +73,10 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, logge
 	if cfg.Role.Works() {
 		forRequests = db.AtMost(cfg.MaxConnections * 3 / 4)
 	}
+	l := ledger.New(q)
 	return &node{
-		cfg: cfg, logger: logger, id: id, db: db, forRequests: forRequests, queue: q, ledger: ledger.New(q),
+		cfg: cfg, logger: logger, id: id, db: db, forRequests: forRequests, queue: q, ledger: l,
+		catalog: catalog.New(forRequests, l), registry: registry,
 		access: access.New(access.Config{
 			DB: forRequests, AdminKey: string(cfg.AdminKey), Open: open, RequestsPerSecond: cfg.RequestsPerSecond, Now: time.Now,
 		}),
@@ -179,7 +182,7 @@ func (n *node) run(ctx context.Context, ready func(address string) error) (err e
 func (n *node) handler(ctx context.Context, monitor *doctor.Monitor) (http.Handler, error) {
 	api := httpapi.Config{
 		Access:          n.access,
-		Catalog:         catalog.New(n.forRequests, n.ledger),
+		Catalog:         n.catalog,
 		History:         history.New(n.forRequests, n.ledger),
 		Installation:    installation.New(n.forRequests),
 		DefaultTimezone: n.cfg.Timezone,
@@ -207,21 +210,22 @@ func (n *node) ready(ctx context.Context) error {
 }
 
 func (n *node) worker() (*worker.Worker, error) {
-	registry := execute.NewRegistry()
-	builtin.Register(registry)
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
 	node := postgres.Node{
-		ID: n.id, Host: host, Version: version, TZDataVersion: tzdataVersion(zoneDirs), Tasks: registry.Names(), Queues: n.cfg.Queues,
+		ID: n.id, Host: host, Version: version, TZDataVersion: tzdataVersion(zoneDirs), Tasks: n.registry.Names(), Queues: n.cfg.Queues,
 	}
 	return worker.New(worker.Config{
 		DB: n.db,
 		Executor: execute.New(execute.Config{
-			DB: n.db, Ledger: n.ledger, Registry: registry, Node: node, Logger: n.logger,
+			DB: n.db, Ledger: n.ledger, Registry: n.registry, Node: node, Logger: n.logger,
 		}),
 		Ticker: tick.New(n.db, n.ledger, n.logger),
+		Declare: func(ctx context.Context) error {
+			return n.catalog.Declare(ctx, n.registry.Definitions(), n.logger)
+		},
 		Logger: n.logger,
 		Grace:  n.cfg.ShutdownGrace,
 	})

@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"context"
@@ -8,10 +8,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"riverbeat/internal/access"
+	"riverbeat/internal/execute"
 	"riverbeat/internal/postgres"
 )
 
-func newServe() *cobra.Command {
+func newServe(registry *execute.Registry) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the API and work, on one node of many",
@@ -36,7 +37,7 @@ func newServe() *cobra.Command {
 					return err
 				}
 			}
-			n, err := newNode(c.Context(), cfg, open, logger)
+			n, err := newNode(c.Context(), cfg, open, registry, logger)
 			if err != nil {
 				return err
 			}

@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"context"
@@ -13,11 +13,12 @@ import (
 
 	"riverbeat/internal/access"
 	"riverbeat/internal/config"
+	"riverbeat/internal/execute"
 	"riverbeat/internal/localpg"
 	"riverbeat/internal/postgres"
 )
 
-func newDev() *cobra.Command {
+func newDev(registry *execute.Registry) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "dev",
 		Short: "Run everything on this machine, with a private Postgres if need be",
@@ -63,7 +64,7 @@ func newDev() *cobra.Command {
 			if onLoopback(cfg.Listen) {
 				open = access.OpenUntilAKey
 			}
-			n, err := newNode(c.Context(), cfg, open, logger)
+			n, err := newNode(c.Context(), cfg, open, registry, logger)
 			if err != nil {
 				return err
 			}

@@ -1,0 +1,116 @@
+// Package task is what a Go developer needs to give Riverbeat a task of his own: a
+// name, a struct of parameters, and a function. docs/writing-a-task.md shows it; the
+// program that runs it is made by riverbeat/cmd/command.
+package task
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Task is code with a name. Make it with New.
+type Task struct {
+	// Name is what schedules call it by.
+	Name string
+	// Aliases are other names of the same task, for schedules that come from
+	// elsewhere. Runs under all of them share lock keys and limits.
+	Aliases []string
+	// Category and Description are those of its definition until somebody gives that
+	// others.
+	Category, Description string
+
+	schema json.RawMessage
+	code   Code
+}
+
+// Code is what a task does. Its result is kept with the run as JSON, up to 64 KiB; nil
+// is none. It must obey its context, which ends at the run's deadline, when the run is
+// cancelled and when the node stops.
+//
+// It may be called again for a run that it has done already: a crash between its end
+// and the commit of that repeats it. Run.ID is the same then, and Run.Execution higher.
+type Code func(ctx context.Context, run *Run) (result any, err error)
+
+// New makes a task of a function. P is a struct whose fields are the parameters, by
+// their json tags: the task's JSON Schema is made of it (see Schema), and what passed
+// that is decoded into it. A P that is a map or a json.RawMessage takes any object.
+//
+// It panics if no schema can be made of P: that is a fault of the program.
+func New[P any](name string, do func(ctx context.Context, run *Run, params P) (result any, err error)) Task {
+	return Task{
+		Name:   name,
+		schema: schemaOf[P](),
+		code: func(ctx context.Context, run *Run) (any, error) {
+			var params P
+			if err := json.Unmarshal(run.TaskParams, &params); err != nil {
+				return nil, Final(fmt.Errorf("read the parameters: %w", err))
+			}
+			return do(ctx, run, params)
+		},
+	}
+}
+
+// Schema is the JSON Schema of the task's parameters. Fields without omitempty are
+// required, others than the struct's are refused. The tag jsonschema says more:
+//
+//	Period string `json:"period,omitempty" jsonschema:"enum=day,enum=week,default=day"`
+//
+// with minLength, maxLength, pattern, minimum, maximum, format, description and the
+// like, and jsonschema_extras:"x-name=true" for a parameter that goes into names that
+// are made (see github.com/invopop/jsonschema).
+func (t Task) Schema() json.RawMessage { return t.schema }
+
+// Run calls the task's code.
+func (t Task) Run(ctx context.Context, run *Run) (result any, err error) { return t.code(ctx, run) }
+
+// Run is what a task's code is handed: one attempt of a run. ID and Execution together
+// are a fencing token: a later start of the same run has a higher Execution.
+type Run struct {
+	ID          uuid.UUID
+	Execution   int // one more at each start, over attempts, snoozes and lost nodes
+	Attempt     int // of all that were made, from 1
+	MaxAttempts int
+
+	TaskName        string // as the schedule calls it: the name or an alias
+	ScheduleID      uuid.UUID
+	ScheduleName    string
+	ExecutionPolicy string // allow, skip or queue
+	LockKey         string // under which it overlaps no other run; "": it may
+	Trigger         string // schedule, catch_up, manual or backfill
+	// ScheduledFor is the nominal time, in the zone of the schedule: the same for each
+	// attempt, and for a backfill of the day.
+	ScheduledFor time.Time
+
+	Args       json.RawMessage // a JSON array
+	TaskParams json.RawMessage // a JSON object, checked, with the schema's defaults
+
+	// Deadline is when the attempt's context ends; zero: never.
+	Deadline time.Time
+	// Logger keeps its lines with the run, up to a limit. Never nil.
+	Logger *slog.Logger
+}
+
+// Final marks an error after which the run has failed without another attempt. Final of
+// nil is nil.
+func Final(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &finalError{err}
+}
+
+type finalError struct{ error }
+
+func (e *finalError) Unwrap() error { return e.error }
+
+// IsFinal tells whether Final has marked an error.
+func IsFinal(err error) bool {
+	_, ok := errors.AsType[*finalError](err)
+	return ok
+}
