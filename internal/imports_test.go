@@ -81,7 +81,7 @@ var libraries = map[string][]string{
 	"github.com/danielgtaylor/huma/v2":                   {"internal/httpapi"},
 	"github.com/gin-gonic/gin":                           {"internal/httpapi", "internal/webui", "riverui"},
 	"github.com/google/uuid":                             {anywhere},
-	"github.com/invopop/jsonschema":                      {"task"},
+	"github.com/invopop/jsonschema":                      {"task", "internal/execute"},
 	"github.com/jackc/pgx/v5":                            {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/localpg", "internal/pgtest", "internal/bench", "internal/faults", "riverui"},
 	"github.com/jackc/tern/v2":                           {"internal/postgres"},
 	"github.com/kaptinlin/jsonschema":                    {"internal/riverbeat"},

@@ -83,13 +83,16 @@ type Run struct {
 	ExecutionPolicy string // allow, skip or queue
 	LockKey         string // under which it overlaps no other run; "": it may
 	Trigger         string // schedule, catch_up, manual or backfill
-	// ScheduledFor is the nominal time, in the zone of the schedule: the same for each
-	// attempt, and for a backfill of the day.
+	// ScheduledFor is the nominal time, in UTC: the same for each attempt, and in a
+	// backfill that of the tick it stands for.
 	ScheduledFor time.Time
 
 	Args       json.RawMessage // a JSON array
 	TaskParams json.RawMessage // a JSON object, checked, with the schema's defaults
 
+	// Zone is that of the schedule when the run was planned. It asks the database; nil in
+	// runs that a test has made.
+	Zone func(ctx context.Context) (*time.Location, error)
 	// Deadline is when the attempt's context ends; zero: never.
 	Deadline time.Time
 	// Logger keeps its lines with the run, up to a limit. Never nil.
@@ -113,4 +116,25 @@ func (e *finalError) Unwrap() error { return e.error }
 func IsFinal(err error) bool {
 	_, ok := errors.AsType[*finalError](err)
 	return ok
+}
+
+// Snooze is the error of an attempt that goes on after a while: nothing of it counts as
+// failed, and no attempt is used up. Why is written to the run's log.
+func Snooze(after time.Duration, why error) error { return &snoozed{why, after} }
+
+type snoozed struct {
+	error
+	after time.Duration
+}
+
+func (e *snoozed) Unwrap() error { return e.error }
+
+// Snoozed tells whether an error is one of Snooze, and after how long the attempt goes
+// on.
+func Snoozed(err error) (after time.Duration, ok bool) {
+	e, ok := errors.AsType[*snoozed](err)
+	if !ok {
+		return 0, false
+	}
+	return e.after, true
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -67,4 +69,16 @@ func TestFinal(t *testing.T) {
 	err := task.Final(io.EOF)
 	require.ErrorIs(t, err, io.EOF)
 	require.True(t, task.IsFinal(errors.Join(errors.New("while reading"), err)))
+}
+
+func TestSnooze(t *testing.T) {
+	t.Parallel()
+	err := fmt.Errorf("ask: %w", task.Snooze(time.Minute, io.EOF))
+	after, ok := task.Snoozed(err)
+	require.True(t, ok)
+	require.Equal(t, time.Minute, after)
+	require.ErrorIs(t, err, io.EOF)
+	require.False(t, task.IsFinal(err))
+	_, ok = task.Snoozed(io.EOF)
+	require.False(t, ok)
 }

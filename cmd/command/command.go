@@ -20,8 +20,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"riverbeat/internal/config"
-	"riverbeat/internal/execute"
-	"riverbeat/internal/execute/builtin"
 	"riverbeat/internal/riverbeat"
 	"riverbeat/task"
 )
@@ -35,20 +33,13 @@ func Main(tasks ...task.Task) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	os.Exit(run(ctx, registryOf(tasks), os.Args[1:], os.Stdout, os.Stderr))
-}
-
-func registryOf(tasks []task.Task) *execute.Registry {
-	registry := execute.NewRegistry()
-	registry.Register(builtin.Tasks()...)
-	registry.Register(tasks...)
-	return registry
+	os.Exit(run(ctx, tasks, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run runs the command that args name until it ends or ctx does, and says the exit
 // code. What a command was asked for goes to stdout, logs and errors to stderr.
-func run(ctx context.Context, registry *execute.Registry, args []string, stdout, stderr io.Writer) int {
-	root := newRoot(registry) //nolint:contextcheck // a command has its own, which is ctx
+func run(ctx context.Context, tasks []task.Task, args []string, stdout, stderr io.Writer) int {
+	root := newRoot(tasks) //nolint:contextcheck // a command has its own, which is ctx
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -71,7 +62,7 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-func newRoot(registry *execute.Registry) *cobra.Command {
+func newRoot(tasks []task.Task) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "riverbeat",
 		Short: "A task scheduler that lives in one Postgres",
@@ -85,7 +76,7 @@ func newRoot(registry *execute.Registry) *cobra.Command {
 	root.PersistentFlags().Var(&word{kind: "file"}, "config", "Settings, as KEY=value lines. (RIVERBEAT_CONFIG)")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return badCall(c, "%w", err) })
 	root.SetUsageFunc(usage)
-	group(root, newDev(registry), newServe(registry), newMigrate(), newKeys(), newResume(), newDoctorCommand(), newVersion())
+	group(root, newDev(tasks), newServe(tasks), newMigrate(), newKeys(), newResume(), newDoctorCommand(), newVersion())
 	return root
 }
 

@@ -40,7 +40,7 @@ func start(t *testing.T, args ...string) *program {
 	p := &program{lines: make(chan string, 100), stderr: &bytes.Buffer{}}
 	code := make(chan int, 1)
 	go func() {
-		code <- run(ctx, registryOf(nil), args, in, p.stderr)
+		code <- run(ctx, nil, args, in, p.stderr)
 		_ = in.Close()
 	}()
 	go func() {
@@ -213,7 +213,7 @@ func TestServeAndMigrate(t *testing.T) {
 	d := pgtest.Empty(t)
 	call := func(args ...string) (int, string) {
 		var out bytes.Buffer
-		code := run(t.Context(), registryOf(nil), args, &out, &out)
+		code := run(t.Context(), nil, args, &out, &out)
 		return code, out.String()
 	}
 	for _, args := range [][]string{{"serve", "--insecure-no-auth"}, {"keys", "list"}} {
@@ -268,14 +268,14 @@ func TestBadCallsSayWhatIsWrong(t *testing.T) {
 		{[]string{"migrate", "up", "--schema", "No Schema", "--database-url", "postgres://x"}, "schema"},
 	} {
 		var out bytes.Buffer
-		require.Equal(t, 2, run(t.Context(), registryOf(nil), test.args, io.Discard, &out), test.args)
+		require.Equal(t, 2, run(t.Context(), nil, test.args, io.Discard, &out), test.args)
 		require.Contains(t, out.String(), test.says)
 	}
 	var out bytes.Buffer
-	require.Equal(t, 1, run(t.Context(), registryOf(nil), []string{"migrate", "status", "--database-url", "postgres://127.0.0.1:1/none"}, io.Discard, &out))
+	require.Equal(t, 1, run(t.Context(), nil, []string{"migrate", "status", "--database-url", "postgres://127.0.0.1:1/none"}, io.Discard, &out))
 	require.Contains(t, out.String(), "database")
 	require.Contains(t, out.String(), "refused", "whoever types it may know why")
-	require.Zero(t, run(t.Context(), registryOf(nil), []string{"version"}, &out, io.Discard))
+	require.Zero(t, run(t.Context(), nil, []string{"version"}, &out, io.Discard))
 	require.Contains(t, out.String(), fmt.Sprintf("riverbeat %s", version))
 }
 
@@ -283,7 +283,7 @@ func TestHelpFitsTheScreen(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{}, {"dev"}, {"serve"}, {"migrate"}, {"migrate", "up"}, {"migrate", "down"}, {"migrate", "status"}, {"migrate", "roles"}, {"keys"}, {"keys", "create"}, {"keys", "list"}, {"keys", "rotate"}, {"keys", "revoke"}, {"doctor"}, {"version"}} {
 		var out bytes.Buffer
-		require.Zero(t, run(t.Context(), registryOf(nil), append(args, "--help"), &out, &out), args)
+		require.Zero(t, run(t.Context(), nil, append(args, "--help"), &out, &out), args)
 		require.NotContains(t, out.String(), "`", args)
 		for line := range strings.Lines(out.String()) {
 			require.LessOrEqual(t, utf8.RuneCountInString(line), 81, line)

@@ -13,12 +13,12 @@ import (
 
 	"riverbeat/internal/access"
 	"riverbeat/internal/config"
-	"riverbeat/internal/execute"
 	"riverbeat/internal/localpg"
 	"riverbeat/internal/postgres"
+	"riverbeat/task"
 )
 
-func newDev(registry *execute.Registry) *cobra.Command {
+func newDev(tasks []task.Task) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "dev",
 		Short: "Run everything on this machine, with a private Postgres if need be",
@@ -64,7 +64,7 @@ func newDev(registry *execute.Registry) *cobra.Command {
 			if onLoopback(cfg.Listen) {
 				open = access.OpenUntilAKey
 			}
-			n, err := newNode(c.Context(), cfg, open, registry, logger)
+			n, err := newNode(c.Context(), cfg, open, tasks, logger)
 			if err != nil {
 				return err
 			}

@@ -65,7 +65,7 @@ SELECT id, now(), now() + interval '1 hour' + (right(name, 1) || ' seconds')::in
 func (p *patient) call(args ...string) (code int, stdout, stderr string) {
 	p.t.Helper()
 	var out, errors bytes.Buffer
-	code = run(p.t.Context(), registryOf(nil), append([]string{"doctor", "--database-url", p.URL}, args...), &out, &errors)
+	code = run(p.t.Context(), nil, append([]string{"doctor", "--database-url", p.URL}, args...), &out, &errors)
 	return code, out.String(), errors.String()
 }
 
@@ -178,7 +178,7 @@ func TestDoctorCalls(t *testing.T) {
 	require.Contains(t, out, "in the last 1h30m")
 
 	var stdout, stderr bytes.Buffer
-	require.Equal(t, 1, run(t.Context(), registryOf(nil), []string{"doctor", "--database-url", "postgres://127.0.0.1:1/none", "-o", "json"}, &stdout, &stderr))
+	require.Equal(t, 1, run(t.Context(), nil, []string{"doctor", "--database-url", "postgres://127.0.0.1:1/none", "-o", "json"}, &stdout, &stderr))
 	require.Empty(t, stdout.String())
 	require.Contains(t, stderr.String(), "refused")
 

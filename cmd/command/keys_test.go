@@ -53,7 +53,7 @@ func TestKeysOpenADoor(t *testing.T) {
 	keys := func(args ...string) string {
 		t.Helper()
 		var out, log bytes.Buffer
-		require.Zero(t, run(t.Context(), registryOf(nil), append(append([]string{"keys"}, args...), "--database-url", d.URL), &out, &log), log.String())
+		require.Zero(t, run(t.Context(), nil, append(append([]string{"keys"}, args...), "--database-url", d.URL), &out, &log), log.String())
 		require.Empty(t, log.String())
 		return out.String()
 	}
@@ -88,7 +88,7 @@ func TestKeysOpenADoor(t *testing.T) {
 	_, err := d.Pool.Exec(t.Context(), "UPDATE api_keys SET expires_at = now()")
 	require.NoError(t, err)
 	var out bytes.Buffer
-	require.Equal(t, 1, run(t.Context(), registryOf(nil), []string{"serve", "--database-url", d.URL, "--listen", "127.0.0.1:0"}, &out, &out))
+	require.Equal(t, 1, run(t.Context(), nil, []string{"serve", "--database-url", d.URL, "--listen", "127.0.0.1:0"}, &out, &out))
 	require.Contains(t, out.String(), "riverbeat keys create --role admin")
 	require.NotContains(t, out.String(), "serving")
 }
@@ -144,6 +144,6 @@ func TestDevIsOpenUntilAKey(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, ask("", "Sec-Fetch-Site: cross-site"))
 	require.Equal(t, http.StatusOK, ask("", "Sec-Fetch-Site: same-origin"))
 	var out bytes.Buffer
-	require.Zero(t, run(t.Context(), registryOf(nil), []string{"keys", "create", "--role", "viewer", "--name", "x", "--database-url", d.URL}, &out, &out))
+	require.Zero(t, run(t.Context(), nil, []string{"keys", "create", "--role", "viewer", "--name", "x", "--database-url", d.URL}, &out, &out))
 	require.Equal(t, http.StatusUnauthorized, ask(""))
 }

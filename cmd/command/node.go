@@ -18,6 +18,8 @@ import (
 	"riverbeat/internal/config"
 	"riverbeat/internal/doctor"
 	"riverbeat/internal/execute"
+	"riverbeat/internal/execute/builtin"
+	"riverbeat/internal/execute/jquants"
 	"riverbeat/internal/history"
 	"riverbeat/internal/httpapi"
 	"riverbeat/internal/installation"
@@ -28,6 +30,7 @@ import (
 	"riverbeat/internal/tick"
 	"riverbeat/internal/worker"
 	"riverbeat/riverui"
+	"riverbeat/task"
 )
 
 // scrapeWait is how long /metrics waits for new readings: less than Prometheus
@@ -52,7 +55,7 @@ type node struct {
 
 // newNode reaches the database and checks that it is migrated. open says when a
 // request without a key is let in.
-func newNode(ctx context.Context, cfg config.Config, open access.Openness, registry *execute.Registry, logger *slog.Logger) (*node, error) {
+func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks []task.Task, logger *slog.Logger) (*node, error) {
 	if err := needCurrentSchema(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -73,6 +76,12 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, regis
 	if cfg.Role.Works() {
 		forRequests = db.AtMost(cfg.MaxConnections * 3 / 4)
 	}
+	registry := execute.NewRegistry()
+	registry.Register(builtin.Tasks()...)
+	registry.Register(jquants.New(jquants.Config{
+		DB: db, BaseURL: cfg.JQuantsBaseURL, APIKey: string(cfg.JQuantsAPIKey), PerMinute: cfg.JQuantsRequestsPerMinute,
+	}))
+	registry.Register(tasks...)
 	l := ledger.New(q)
 	return &node{
 		cfg: cfg, logger: logger, id: id, db: db, forRequests: forRequests, queue: q, ledger: l,

@@ -25,7 +25,7 @@ func TestDatabaseRoles(t *testing.T) {
 	call := func(args ...string) string {
 		t.Helper()
 		var out bytes.Buffer
-		require.Zero(t, run(t.Context(), registryOf(nil), append(args, "--database-url", d.URL), &out, &out), out.String())
+		require.Zero(t, run(t.Context(), nil, append(args, "--database-url", d.URL), &out, &out), out.String())
 		return out.String()
 	}
 	for range 2 {
@@ -115,7 +115,7 @@ INSERT INTO riverbeat.schedule_clocks (schedule_id, last_scheduled_for, next_run
 	require.NoError(t, report.Rollback(t.Context()))
 	doctor := func() (int, string) {
 		var out bytes.Buffer
-		return run(t.Context(), registryOf(nil), []string{"doctor", "--database-url", urlOf(t, d.URL, "login_riverbeat_app")}, &out, &out), out.String()
+		return run(t.Context(), nil, []string{"doctor", "--database-url", urlOf(t, d.URL, "login_riverbeat_app")}, &out, &out), out.String()
 	}
 	code, out := doctor()
 	require.Zero(t, code, out)

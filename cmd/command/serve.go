@@ -8,11 +8,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"riverbeat/internal/access"
-	"riverbeat/internal/execute"
 	"riverbeat/internal/postgres"
+	"riverbeat/task"
 )
 
-func newServe(registry *execute.Registry) *cobra.Command {
+func newServe(tasks []task.Task) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the API and work, on one node of many",
@@ -37,7 +37,7 @@ func newServe(registry *execute.Registry) *cobra.Command {
 					return err
 				}
 			}
-			n, err := newNode(c.Context(), cfg, open, registry, logger)
+			n, err := newNode(c.Context(), cfg, open, tasks, logger)
 			if err != nil {
 				return err
 			}

@@ -95,6 +95,18 @@ type Config struct {
 	// TrustedProxies is RIVERBEAT_TRUSTED_PROXIES: the networks of proxies whose
 	// X-Forwarded-For is believed. Default none.
 	TrustedProxies []netip.Prefix
+
+	// JQuantsBaseURL is RIVERBEAT_JQUANTS_BASE_URL: where fetch_listed_info finds the
+	// J-Quants API. Default https://api.jquants.com.
+	JQuantsBaseURL string
+
+	// JQuantsAPIKey is RIVERBEAT_JQUANTS_API_KEY: the key for it. Default none; then the
+	// task fails.
+	JQuantsAPIKey Secret
+
+	// JQuantsRequestsPerMinute is RIVERBEAT_JQUANTS_REQUESTS_PER_MINUTE: how many requests
+	// the plan allows, over all nodes, 1 to 6000. Default 5, that of the free plan.
+	JQuantsRequestsPerMinute int
 }
 
 // Role says which parts of the program run in a process.

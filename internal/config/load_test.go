@@ -40,6 +40,8 @@ func TestLoadDefaults(t *testing.T) {
 		MaxConnections:    20,
 		BodyLimit:         1 << 20,
 		RequestsPerSecond: 500,
+
+		JQuantsBaseURL: "https://api.jquants.com", JQuantsRequestsPerMinute: 5,
 	}, c)
 	require.NoError(t, c.Validate())
 }
@@ -98,6 +100,9 @@ func TestLoadValues(t *testing.T) {
 		"RIVERBEAT_BODY_LIMIT=512KiB",
 		"RIVERBEAT_REQUESTS_PER_SECOND=50",
 		"RIVERBEAT_TRUSTED_PROXIES=10.1.2.3/8, ::1",
+		"RIVERBEAT_JQUANTS_BASE_URL=http://[::1]:9",
+		"RIVERBEAT_JQUANTS_API_KEY=a-key",
+		"RIVERBEAT_JQUANTS_REQUESTS_PER_MINUTE=120",
 		"PATH=/bin",
 		"no equals sign",
 	}, "", nil)
@@ -122,6 +127,8 @@ func TestLoadValues(t *testing.T) {
 		BodyLimit:         512 << 10,
 		RequestsPerSecond: 50,
 		TrustedProxies:    []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+
+		JQuantsBaseURL: "http://[::1]:9", JQuantsAPIKey: "a-key", JQuantsRequestsPerMinute: 120,
 	}, c)
 }
 

@@ -45,6 +45,7 @@ func Settings() []Setting { return slices.Clone(settings) }
 const (
 	databaseURLName = "DATABASE_URL"
 	adminKeyName    = "RIVERBEAT_ADMIN_KEY"
+	jquantsKeyName  = "RIVERBEAT_JQUANTS_API_KEY"
 	fileName        = "RIVERBEAT_CONFIG"
 	prefix          = "RIVERBEAT_"
 )
@@ -309,6 +310,57 @@ var settings = []Setting{
 		set: func(c *Config, v string) string { return setNetworks(&c.TrustedProxies, v) },
 		get: func(c *Config) string { return showNetworks(c.TrustedProxies) },
 	},
+	{
+		Name: "RIVERBEAT_JQUANTS_BASE_URL", Default: "https://api.jquants.com", Unit: "http:// or https:// URL",
+		Doc: "Where the task `fetch_listed_info` finds the J-Quants API, without `/v2`.",
+		set: func(c *Config, v string) string {
+			c.JQuantsBaseURL = v
+			return ""
+		},
+		check: func(c *Config) string {
+			u, err := url.Parse(c.JQuantsBaseURL)
+			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
+				return "a URL such as https://api.jquants.com, without user or query"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return c.JQuantsBaseURL },
+	},
+	{
+		Name: jquantsKeyName, Unit: "API key",
+		Doc: "The key of J-Quants for the task `fetch_listed_info`; without it its runs fail. It has no flag, because a command line can be read by every user of the machine.",
+		set: func(c *Config, v string) string {
+			c.JQuantsAPIKey = Secret(v)
+			return ""
+		},
+		check: func(c *Config) string {
+			odd := func(r rune) bool { return r <= ' ' || r > '~' }
+			if strings.ContainsFunc(string(c.JQuantsAPIKey), odd) {
+				return "a key of printable characters without spaces"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return c.JQuantsAPIKey.String() },
+	},
+	{
+		Name: "RIVERBEAT_JQUANTS_REQUESTS_PER_MINUTE", Default: "5", Unit: "number",
+		Doc: "How many requests a minute the plan at J-Quants allows, over all nodes, 1 to 6000: 5 (free), 60, 120 or 500. They leave evenly spaced.",
+		set: func(c *Config, v string) string {
+			n, err := strconv.Atoi(v)
+			if err != nil {
+				return "a whole number such as 60"
+			}
+			c.JQuantsRequestsPerMinute = n
+			return ""
+		},
+		check: func(c *Config) string {
+			if c.JQuantsRequestsPerMinute < 1 || c.JQuantsRequestsPerMinute > 6000 {
+				return "a number from 1 to 6000"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return strconv.Itoa(c.JQuantsRequestsPerMinute) },
+	},
 }
 
 var (
@@ -323,7 +375,7 @@ const queuesWant = "a list such as default=100,slow=5 of queue names and numbers
 // problem is the error of a bad value. where says which of its sources it came
 // from; a value that may hold a secret is not repeated.
 func (s *Setting) problem(where, value, want string) error {
-	if s.Name == databaseURLName || s.Name == adminKeyName {
+	if s.Name == databaseURLName || s.Name == adminKeyName || s.Name == jquantsKeyName {
 		return fmt.Errorf("%s: is not %s", where, want)
 	}
 	return fmt.Errorf("%s: %q is not %s", where, value, want)

@@ -296,7 +296,7 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 
 // attempt calls the task and says how it ended.
 func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], started *started) error {
-	run := taskRun(started.run, riverlog.Logger(ctx))
+	run := e.taskRun(started.run, riverlog.Logger(ctx))
 	attemptCtx := ctx
 	if d := started.definition; d != nil && d.Timeout > 0 {
 		var cancel context.CancelFunc
@@ -336,7 +336,7 @@ func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], s
 }
 
 // taskRun is a run as its task's code sees it.
-func taskRun(r *riverbeat.Run, logger *slog.Logger) *task.Run {
+func (e *Executor) taskRun(r *riverbeat.Run, logger *slog.Logger) *task.Run {
 	run := &task.Run{
 		ID:              r.ID,
 		Execution:       r.Execution,
@@ -354,6 +354,17 @@ func taskRun(r *riverbeat.Run, logger *slog.Logger) *task.Run {
 	}
 	if r.ScheduleID != nil {
 		run.ScheduleID = *r.ScheduleID
+	}
+	run.Zone = func(ctx context.Context) (zone *time.Location, err error) {
+		err = e.db.Read(ctx, func(tx *postgres.Tx) error {
+			name, err := tx.ZoneOfVersion(ctx, run.ScheduleID, r.ScheduleVersion)
+			if err != nil {
+				return fmt.Errorf("read the schedule's zone: %w", err)
+			}
+			zone, err = time.LoadLocation(name)
+			return err
+		})
+		return zone, err
 	}
 	return run
 }
@@ -417,6 +428,10 @@ func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], st
 		// The node stops: River knows what to do by the cause, whatever the task
 		// made of it.
 		return report(ctx, "", "", context.Cause(ctx))
+	}
+	if after, ok := task.Snoozed(cause); ok {
+		riverlog.Logger(ctx).WarnContext(ctx, "going on later", "after", after.String(), "why", printable(cause))
+		return report(ctx, "", "", river.JobSnooze(after))
 	}
 	if task.IsFinal(cause) {
 		return report(ctx, riverbeat.Failed, "", river.JobCancel(printable(cause)))

@@ -17,7 +17,7 @@ type backfill struct {
 	ScheduleName    string           `json:"schedule_name"`
 	From            time.Time        `json:"from"`
 	To              time.Time        `json:"to"`
-	ExecutionPolicy *executionPolicy `json:"execution_policy" doc:"Null: the schedule's."`
+	ExecutionPolicy *executionPolicy `json:"execution_policy" doc:"Null: the schedule's, but queue where that is skip."`
 	OnlyMissing     bool             `json:"only_missing"`
 	State           backfillState    `json:"state" doc:"running until all ticks are decided and their runs have ended, then finished; or cancelled."`
 	Reason          *string          `json:"reason" doc:"Why it was cancelled."`
@@ -64,7 +64,7 @@ func backfillOf(b *riverbeat.Backfill) *backfill {
 type backfillInput struct {
 	From            *time.Time       `json:"from" required:"true" doc:"Ticks at it or after. At most 366 days before to."`
 	To              *time.Time       `json:"to" required:"true" doc:"Ticks before it. Not in the future."`
-	ExecutionPolicy *executionPolicy `json:"execution_policy" doc:"Instead of the schedule's. With skip, a tick is skipped while the one before it runs: queue runs all, one after another."`
+	ExecutionPolicy *executionPolicy `json:"execution_policy" doc:"Defaults to the schedule's, but to queue where that is skip: all run, one after another. With skip, a tick is skipped while the one before it runs."`
 	OnlyMissing     *bool            `json:"only_missing" def:"false" doc:"Leave out ticks that have a run which ran, or will: run those that were missed, skipped, or cancelled before they began."`
 	DryRun          *bool            `json:"dry_run" def:"false" doc:"As dry_run in the query: say how many ticks there are."`
 }

@@ -37,7 +37,7 @@ type Backfill struct {
 	Timezone        string
 	From            time.Time // ticks at it or after
 	To              time.Time // ticks before it
-	ExecutionPolicy *Policy   // nil: the schedule's
+	ExecutionPolicy *Policy   // nil: see PolicyFor
 	OnlyMissing     bool      // leave out ticks that ran, or will
 	State           BackfillState
 	Reason          Reason     // why it was cancelled
@@ -53,6 +53,19 @@ type Backfill struct {
 
 	// Runs counts its runs by their state; nil: nobody has counted.
 	Runs map[State]int
+}
+
+// PolicyFor is the policy of a backfill's runs where the schedule has the given one:
+// what was asked for, else the schedule's, but Queue for Skip. Its ticks have the same
+// arguments and come all at once: each would be skipped for the sake of the first.
+func (b *Backfill) PolicyFor(schedules Policy) Policy {
+	switch {
+	case b.ExecutionPolicy != nil:
+		return *b.ExecutionPolicy
+	case schedules == Skip:
+		return Queue
+	}
+	return schedules
 }
 
 // Validate checks the rules of a new backfill at a time.

@@ -152,9 +152,7 @@ func (t *Ticker) decideBackfill(ctx context.Context, tx *postgres.Tx, b *riverbe
 	if err := t.partitions.Need(ticks...); err != nil {
 		return err
 	}
-	if b.ExecutionPolicy != nil {
-		s.ExecutionPolicy = *b.ExecutionPolicy
-	}
+	s.ExecutionPolicy = b.PolicyFor(s.ExecutionPolicy)
 	now, err := tx.Now(ctx)
 	if err != nil {
 		return err

@@ -187,6 +187,29 @@ func TestABackfillThatQueuesRunsOneAfterAnother(t *testing.T) {
 	require.Equal(t, map[riverbeat.State]int{riverbeat.Succeeded: 10}, read.Runs)
 }
 
+// The ticks of a schedule that skips do not skip one another, unless that is asked for.
+func TestABackfillOfWhatSkipsRunsAll(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.schedule(t, 0, func(s *riverbeat.Schedule) { daily(s); s.ExecutionPolicy = riverbeat.Skip })
+	b.serve(t, 100)
+	all := b.begin(t, s.ID, nil)
+	of := func(id uuid.UUID, state string) int {
+		return b.count(t, "SELECT count(*) FROM runs WHERE backfill_id = $1 AND state = $2", id, state)
+	}
+	for range 10 {
+		require.NoError(t, b.ticker.Backfill(t.Context()))
+		b.work(t)
+		b.sweep(t)
+	}
+	require.Equal(t, 10, of(all.ID, "succeeded"))
+
+	skip := riverbeat.Skip
+	some := b.begin(t, s.ID, func(f *riverbeat.Backfill) { f.ExecutionPolicy = &skip })
+	require.NoError(t, b.ticker.Backfill(t.Context()))
+	require.Equal(t, 9, of(some.ID, "skipped"))
+}
+
 func TestACancelledBackfillStops(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*testing.T, *bundle, *riverbeat.Backfill){

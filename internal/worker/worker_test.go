@@ -528,3 +528,29 @@ FROM (
 		return n == 0
 	}, 20*time.Second, 20*time.Millisecond)
 }
+
+// A snoozed run goes on without having used up an attempt, and keeps its key meanwhile.
+func TestASnoozedRunGoesOn(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	snoozed := make(chan struct{})
+	b.register("rests", func(_ context.Context, run *task.Run) (any, error) {
+		if run.Execution == 1 {
+			defer close(snoozed)
+			return nil, task.Snooze(2*time.Second, errors.New("too many requests"))
+		}
+		return run.Attempt, nil
+	})
+	b.start()
+	s := b.schedule(t, func(s *riverbeat.Schedule) { s.TaskName, s.ExecutionPolicy = "rests", riverbeat.Skip })
+	run := b.runNow(t, s)
+	<-snoozed
+	other := b.runNow(t, s)
+	require.Equal(t, riverbeat.Skipped, other.State)
+	require.Equal(t, run.ID, *other.BlockedBy)
+	ended := b.until(t, run.ID, func(r *riverbeat.Run) bool { return r.State == riverbeat.Succeeded })
+	require.Equal(t, 1, ended.Attempt)
+	require.Equal(t, 2, ended.Execution)
+	require.JSONEq(t, "1", string(ended.Result))
+	require.Empty(t, ended.Error)
+}

@@ -131,3 +131,11 @@ SELECT id, name, task_name
 FROM schedules
 WHERE enabled AND cron_expression = @cron_expression AND timezone = @timezone
 LIMIT @max_items;
+
+-- The zone of a schedule at a version, which may be gone.
+-- name: ZoneOfVersion :one
+SELECT timezone
+FROM schedule_versions
+WHERE schedule_id = @schedule_id AND version = @version
+ORDER BY valid_from DESC
+LIMIT 1;

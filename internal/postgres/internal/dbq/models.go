@@ -153,6 +153,26 @@ type Installation struct {
 	CreatedAt        time.Time  `db:"created_at"`
 }
 
+// The issues listed on a day, as J-Quants gave them to the task fetch_listed_info.
+type JquantsListedInfo struct {
+	Date               pgtype.Date `db:"date"`
+	Code               string      `db:"code"`
+	CompanyName        *string     `db:"company_name"`
+	CompanyNameEnglish *string     `db:"company_name_english"`
+	Sector17Code       *string     `db:"sector_17_code"`
+	Sector17CodeName   *string     `db:"sector_17_code_name"`
+	Sector33Code       *string     `db:"sector_33_code"`
+	Sector33CodeName   *string     `db:"sector_33_code_name"`
+	ScaleCategory      *string     `db:"scale_category"`
+	MarketCode         *string     `db:"market_code"`
+	MarketCodeName     *string     `db:"market_code_name"`
+	MarginCode         *string     `db:"margin_code"`
+	MarginCodeName     *string     `db:"margin_code_name"`
+	ProductCategory    *string     `db:"product_category"`
+	CreatedAt          time.Time   `db:"created_at"`
+	UpdatedAt          time.Time   `db:"updated_at"`
+}
+
 type Line struct {
 	LockKey      string    `db:"lock_key"`
 	LineRank     int16     `db:"line_rank"`
@@ -337,6 +357,11 @@ type ReportTaskDaily struct {
 	Gaps                   int64       `db:"gaps"`
 	AverageDurationSeconds float64     `db:"average_duration_seconds"`
 	LongestDurationSeconds interface{} `db:"longest_duration_seconds"`
+}
+
+type RequestSlot struct {
+	Service string    `db:"service"`
+	NextAt  time.Time `db:"next_at"`
 }
 
 type RiverJob struct {

@@ -586,3 +586,24 @@ func (q *Queries) VersionAt(ctx context.Context, db DBTX, arg *VersionAtParams) 
 	)
 	return i, err
 }
+
+const zoneOfVersion = `-- name: ZoneOfVersion :one
+SELECT timezone
+FROM schedule_versions
+WHERE schedule_id = $1 AND version = $2
+ORDER BY valid_from DESC
+LIMIT 1
+`
+
+type ZoneOfVersionParams struct {
+	ScheduleID uuid.UUID `db:"schedule_id"`
+	Version    int32     `db:"version"`
+}
+
+// The zone of a schedule at a version, which may be gone.
+func (q *Queries) ZoneOfVersion(ctx context.Context, db DBTX, arg *ZoneOfVersionParams) (string, error) {
+	row := db.QueryRow(ctx, zoneOfVersion, arg.ScheduleID, arg.Version)
+	var timezone string
+	err := row.Scan(&timezone)
+	return timezone, err
+}

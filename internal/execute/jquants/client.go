@@ -1,0 +1,170 @@
+package jquants
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"riverbeat/internal/postgres"
+	"riverbeat/task"
+)
+
+const (
+	path = "/v2/equities/master"
+	// afterTooMany is how long a run rests when there were too many requests: the answer
+	// does not say how long.
+	afterTooMany = 2 * time.Minute
+	// maxPages and maxBody bound what a day may be: it is some 4,000 rows, 1.5 MB.
+	maxPages = 100
+	maxBody  = 64 << 20
+	// answerWithin is how long a page may take, its body included.
+	answerWithin = time.Minute
+	// maxMessage is how much is kept of what J-Quants says of an error.
+	maxMessage = 1 << 10
+)
+
+type client struct {
+	cfg  Config
+	http *http.Client
+}
+
+func newClient(cfg Config) *client {
+	return &client{cfg: cfg, http: &http.Client{
+		Timeout: answerWithin,
+		// The key would go along.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// row is an issue as J-Quants tells it.
+type row struct {
+	Date, Code             string
+	CoName, CoNameEn       string
+	S17, S17Nm, S33, S33Nm string
+	ScaleCat, Mkt, MktNm   string
+	Mrgn, MrgnNm, ProdCat  string
+}
+
+func (r *row) issue() postgres.ListedIssue {
+	return postgres.ListedIssue{
+		Code:        r.Code,
+		CompanyName: r.CoName, CompanyNameEnglish: r.CoNameEn,
+		Sector17Code: r.S17, Sector17CodeName: r.S17Nm,
+		Sector33Code: r.S33, Sector33CodeName: r.S33Nm,
+		ScaleCategory: r.ScaleCat,
+		MarketCode:    r.Mkt, MarketCodeName: r.MktNm,
+		MarginCode: r.Mrgn, MarginCodeName: r.MrgnNm,
+		ProductCategory: r.ProdCat,
+	}
+}
+
+// page is an answer.
+type page struct {
+	Data          []row   `json:"data"`
+	PaginationKey *string `json:"pagination_key"` // null or "": this is the last
+}
+
+// fetch fetches the issues of a day, of one code if it is given. Its error is Final where
+// asking again would be answered the same, and a Snooze where there were too many
+// requests.
+func (c *client) fetch(ctx context.Context, day time.Time, code string) ([]row, error) {
+	query := url.Values{"date": {day.Format(time.DateOnly)}}
+	if code != "" {
+		query.Set("code", code)
+	}
+	var rows []row
+	seen := map[string]bool{}
+	for range maxPages {
+		got, err := c.page(ctx, query)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, got.Data...)
+		if got.PaginationKey == nil || *got.PaginationKey == "" {
+			return rows, nil
+		}
+		if seen[*got.PaginationKey] {
+			return nil, task.Final(fmt.Errorf("J-Quants gave the pagination_key %.100q twice", *got.PaginationKey))
+		}
+		seen[*got.PaginationKey] = true
+		query.Set("pagination_key", *got.PaginationKey)
+	}
+	return nil, task.Final(fmt.Errorf("J-Quants has more than %d pages for one day", maxPages))
+}
+
+func (c *client) page(ctx context.Context, query url.Values) (*page, error) {
+	if err := c.awaitSlot(ctx); err != nil {
+		return nil, err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.cfg.BaseURL, "/")+path+"?"+query.Encode(), nil)
+	if err != nil {
+		return nil, task.Final(err)
+	}
+	r.Header.Set("x-api-key", c.cfg.APIKey)
+	answer, err := c.http.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("ask J-Quants: %w", err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	if err := refused(answer); err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(io.LimitReader(answer.Body, maxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the answer of J-Quants: %w", err)
+	}
+	if len(body) > maxBody {
+		return nil, task.Final(fmt.Errorf("J-Quants answered with more than %d bytes", maxBody))
+	}
+	var got page
+	if err := json.Unmarshal(body, &got); err != nil {
+		return nil, fmt.Errorf("read the answer of J-Quants: %w", err)
+	}
+	return &got, nil
+}
+
+// awaitSlot waits until a request may leave.
+func (c *client) awaitSlot(ctx context.Context) error {
+	var wait time.Duration
+	err := c.cfg.DB.InTx(ctx, func(tx *postgres.Tx) (err error) {
+		wait, err = tx.TakeRequestSlot(ctx, "jquants", time.Minute/time.Duration(c.cfg.PerMinute))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("wait for a slot of the plan's rate: %w", err)
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// refused makes the error of an answer that has no rows.
+func refused(answer *http.Response) error {
+	if answer.StatusCode == http.StatusOK {
+		return nil
+	}
+	said, _ := io.ReadAll(io.LimitReader(answer.Body, maxMessage)) // what cannot be read is not told
+	message := strings.TrimSpace(string(said))
+	var document struct{ Message string }
+	if json.Unmarshal(said, &document) == nil && document.Message != "" {
+		message = document.Message
+	}
+	err := fmt.Errorf("J-Quants answered %s: %s", answer.Status, message)
+	switch {
+	case answer.StatusCode == http.StatusTooManyRequests:
+		return task.Snooze(afterTooMany, err)
+	case answer.StatusCode == http.StatusRequestTimeout, answer.StatusCode >= http.StatusInternalServerError:
+		return err
+	}
+	return task.Final(err)
+}
