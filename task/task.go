@@ -118,9 +118,15 @@ func IsFinal(err error) bool {
 	return ok
 }
 
-// Snooze is the error of an attempt that goes on after a while: nothing of it counts as
-// failed, and no attempt is used up. Why is written to the run's log.
-func Snooze(after time.Duration, why error) error { return &snoozed{why, after} }
+// Snooze is the error of an attempt that goes on after a while, at once if that is past:
+// nothing of it counts as failed, and no attempt is used up. Why is written to the run's
+// log; nil is no reason.
+func Snooze(after time.Duration, why error) error {
+	if why == nil {
+		why = errors.New("no reason was given")
+	}
+	return &snoozed{why, max(after, 0)}
+}
 
 type snoozed struct {
 	error

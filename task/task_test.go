@@ -79,6 +79,9 @@ func TestSnooze(t *testing.T) {
 	require.Equal(t, time.Minute, after)
 	require.ErrorIs(t, err, io.EOF)
 	require.False(t, task.IsFinal(err))
+	after, ok = task.Snoozed(task.Snooze(-time.Minute, nil))
+	require.True(t, ok)
+	require.Zero(t, after)
 	_, ok = task.Snoozed(io.EOF)
 	require.False(t, ok)
 }

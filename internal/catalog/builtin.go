@@ -31,9 +31,18 @@ func (c *Catalog) declare(ctx context.Context, tx *postgres.Tx, d *riverbeat.Tas
 	if err := tx.LockTaskName(ctx, d.TaskName, postgres.ForUpdate); err != nil {
 		return err
 	}
+	said := *d
+	if d.AliasOf != "" {
+		switch task, err := tx.TaskDefinition(ctx, d.AliasOf, postgres.ForShare); {
+		case err == nil:
+			follow(&said, task)
+		case riverbeat.KindOf(err) != riverbeat.NotFound:
+			return err
+		}
+	}
 	stored, err := tx.TaskDefinition(ctx, d.TaskName, postgres.ForUpdate)
 	if riverbeat.KindOf(err) == riverbeat.NotFound {
-		made, err := tx.InsertTaskDefinition(ctx, d)
+		made, err := tx.InsertTaskDefinition(ctx, &said)
 		if err != nil {
 			return err
 		}
@@ -48,23 +57,50 @@ func (c *Catalog) declare(ctx context.Context, tx *postgres.Tx, d *riverbeat.Tas
 		}
 		return nil
 	}
-	same := sameJSON(stored.ParameterSchema, d.ParameterSchema)
-	if same && stored.Executor == d.Executor && stored.AliasOf == d.AliasOf {
-		return nil
-	}
 	now := *stored
 	now.ParameterSchema, now.Executor, now.AliasOf = d.ParameterSchema, d.Executor, d.AliasOf
+	if d.AliasOf != "" {
+		follow(&now, &said)
+	}
+	if sameDefinition(stored, &now) && stored.AliasOf == now.AliasOf {
+		return nil
+	}
 	changed, err := tx.UpdateTaskDefinition(ctx, &now)
-	if err != nil || same {
+	if err != nil || sameJSON(stored.ParameterSchema, now.ParameterSchema) {
 		return err
 	}
 	return c.recheck(ctx, tx, changed, true)
 }
 
-// untouched tells whether a built-in definition is as the binary has made it, and takes
-// any object: it stands in the way of nobody who defines the task himself.
-func untouched(d *riverbeat.TaskDefinition) bool {
-	return d.BuiltIn && d.Version == 1 && d.AliasOf == "" && sameJSON(d.ParameterSchema, anyObject)
+// follow gives an alias what people say of its task. Schema and executor are the code's.
+func follow(alias, task *riverbeat.TaskDefinition) {
+	alias.Category, alias.Description = task.Category, task.Description
+	alias.Queue, alias.Priority = task.Queue, task.Priority
+	alias.MaxAttempts, alias.Retry, alias.Timeout = task.MaxAttempts, task.Retry, task.Timeout
+}
+
+// tellAliases gives the other names of a task what people have said of it now.
+func (c *Catalog) tellAliases(ctx context.Context, tx *postgres.Tx, task *riverbeat.TaskDefinition) error {
+	aliases, err := tx.AliasesOf(ctx, task.TaskName)
+	if err != nil {
+		return err
+	}
+	for _, alias := range aliases {
+		now := *alias
+		if follow(&now, task); sameDefinition(alias, &now) {
+			continue
+		}
+		if _, err := tx.UpdateTaskDefinition(ctx, &now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// yields tells whether a built-in definition takes any object: who defines the task
+// himself takes it over.
+func yields(d *riverbeat.TaskDefinition) bool {
+	return d.BuiltIn && d.AliasOf == "" && sameJSON(d.ParameterSchema, anyObject)
 }
 
 // keepsCode refuses a change of what a built-in definition has from its code.
@@ -83,24 +119,6 @@ func keepsCode(old, d *riverbeat.TaskDefinition) error {
 	if old.Executor != d.Executor {
 		return riverbeat.InvalidField(code, "/executor", "cannot be changed: the task is built in")
 	}
-	return nil
-}
-
-// tellAliases gives the other names of a task what has changed of its definition.
-func (c *Catalog) tellAliases(ctx context.Context, tx *postgres.Tx, changed *riverbeat.TaskDefinition) error {
-	if !changed.BuiltIn {
-		return nil
-	}
-	aliases, err := tx.AliasesOf(ctx, changed.TaskName)
-	if err != nil {
-		return err
-	}
-	for _, alias := range aliases {
-		d := *changed
-		d.TaskName, d.AliasOf = alias.TaskName, changed.TaskName
-		if _, err := tx.UpdateTaskDefinition(ctx, &d); err != nil {
-			return err
-		}
-	}
+	d.ParameterSchema = old.ParameterSchema // as the code spells it
 	return nil
 }

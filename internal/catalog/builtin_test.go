@@ -53,7 +53,7 @@ func TestTheTasksOfABinaryAreDefined(t *testing.T) {
 
 	changed, err := b.catalog.ChangeTaskDefinition(t.Context(), "fetch", false, func(d *riverbeat.TaskDefinition) error {
 		d.Category, d.Description, d.Queue, d.MaxAttempts = "ours", "Fetches for us.", "slow", 7
-		d.BuiltIn = false // not for anybody to say
+		d.BuiltIn = false // not for anybody to say of one with a schema
 		return nil
 	})
 	require.NoError(t, err)
@@ -63,9 +63,26 @@ func TestTheTasksOfABinaryAreDefined(t *testing.T) {
 	require.Equal(t, "ours", alias.Category)
 	require.Equal(t, "fetch", alias.AliasOf)
 
-	b.declare(t, fetch(`{"properties": {"day": {"type": "string"}}, "type": "object"}`))
+	b.declare(t, fetch(daySchema))
 	require.Equal(t, 2, b.defined(t, "fetch").Version, "it is as it should be: nothing is written")
+	require.Equal(t, 2, b.defined(t, "fetch_task").Version)
+	const spelled = `{"properties": {"day": {"type": "string"}}, "type": "object"}`
+	b.declare(t, fetch(spelled))
+	require.Equal(t, spelled, string(b.defined(t, "fetch_task").ParameterSchema), "names follow the order of the text") //nolint:testifylint // the text
 	require.Equal(t, "Fetches for us.", b.defined(t, "fetch").Description)
+
+	_, _, err = b.catalog.PutTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
+		TaskName: "fetch", ParameterSchema: json.RawMessage(daySchema), Executor: riverbeat.Executor{Kind: "go"}, Queue: "slow", Priority: 1, MaxAttempts: 7,
+	}, false, riverbeat.Expected{})
+	require.NoError(t, err, "the same in another order")
+	require.Equal(t, spelled, string(b.defined(t, "fetch").ParameterSchema), "and the code's order stays") //nolint:testifylint // the text
+
+	// An alias that comes later is like its task, whoever has made that.
+	later := fetch(spelled)
+	alias2 := *later[1]
+	alias2.TaskName = "fetch_later"
+	b.declare(t, append(later, &alias2))
+	require.Equal(t, "slow", b.defined(t, "fetch_later").Queue)
 }
 
 func TestWhatIsTheCodesIsNotChanged(t *testing.T) {
@@ -134,7 +151,7 @@ func TestPeopleDefineABuiltInTaskThemselves(t *testing.T) {
 	b.definition(t)
 	d := b.defined(t, "echo")
 	require.False(t, d.BuiltIn)
-	require.Equal(t, 1, d.Version)
+	require.Equal(t, 2, d.Version, "no If-Match of before holds")
 	_, err := b.catalog.CreateTaskDefinition(t.Context(), d, false)
 	require.Equal(t, riverbeat.Conflict, riverbeat.KindOf(err))
 

@@ -21,7 +21,7 @@ const maxInvalidShown = 100
 
 // CreateTaskDefinition checks and writes a new definition; Conflict if the
 // task has one, unless that is built in, takes any object and was never changed: the
-// new one takes its place. The task may stand in schedules already; what is said of
+// new one is its next version. The task may stand in schedules already; what is said of
 // ChangeTaskDefinition holds for those.
 func (c *Catalog) CreateTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinition, force bool) (*riverbeat.TaskDefinition, error) {
 	if err := d.Validate(); err != nil {
@@ -41,10 +41,12 @@ func (c *Catalog) CreateTaskDefinition(ctx context.Context, d *riverbeat.TaskDef
 		case riverbeat.KindOf(err) == riverbeat.NotFound:
 		case err != nil:
 			return err
-		case untouched(stored):
-			if err := tx.DeleteTaskDefinition(ctx, d.TaskName); err != nil {
+		case yields(stored) && stored.Version == 1:
+			made, err = c.takeOver(ctx, tx, &given)
+			if err != nil {
 				return err
 			}
+			return c.recheck(ctx, tx, made, force)
 		}
 		if made, err = tx.InsertTaskDefinition(ctx, &given); err != nil {
 			return err
@@ -52,6 +54,15 @@ func (c *Catalog) CreateTaskDefinition(ctx context.Context, d *riverbeat.TaskDef
 		return c.recheck(ctx, tx, made, force)
 	})
 	return made, err
+}
+
+// takeOver makes a built-in definition that of somebody.
+func (c *Catalog) takeOver(ctx context.Context, tx *postgres.Tx, d *riverbeat.TaskDefinition) (*riverbeat.TaskDefinition, error) {
+	made, err := tx.UpdateTaskDefinition(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return made, c.tellAliases(ctx, tx, made)
 }
 
 // TaskDefinition reads the definition of a task; NotFound if it has none.
@@ -103,11 +114,13 @@ func (c *Catalog) ChangeTaskDefinition(ctx context.Context, taskName string, for
 		if d.TaskName != old.TaskName {
 			return riverbeat.InvalidField("task_name_fixed", "/task_name", "cannot be changed; it is %q", old.TaskName)
 		}
-		d.BuiltIn, d.AliasOf = old.BuiltIn, old.AliasOf
-		if err := keepsCode(old, &d); err != nil {
-			return err
+		if takesOver := yields(old) && !d.BuiltIn; !takesOver {
+			d.BuiltIn, d.AliasOf = old.BuiltIn, old.AliasOf
+			if err := keepsCode(old, &d); err != nil {
+				return err
+			}
 		}
-		if sameDefinition(old, &d) {
+		if sameDefinition(old, &d) && d.BuiltIn == old.BuiltIn {
 			changed = old
 			return nil
 		}
@@ -126,25 +139,24 @@ func (c *Catalog) ChangeTaskDefinition(ctx context.Context, taskName string, for
 }
 
 // PutTaskDefinition replaces the definition of a task, if it has the version that
-// is expected, or creates it. That of a built-in task keeps its schema if none is given.
+// is expected, or creates it. That of a built-in task keeps its schema if none is given,
+// but one that takes any object is taken over, which counts as created.
 func (c *Catalog) PutTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinition, force bool, expected riverbeat.Expected) (put *riverbeat.TaskDefinition, created bool, err error) {
 	put, err = c.ChangeTaskDefinition(ctx, d.TaskName, force, func(stored *riverbeat.TaskDefinition) error {
-		if untouched(stored) && expected.Check(0) == nil {
-			return riverbeat.Errorf(riverbeat.NotFound, "task_definition_not_found", "Nobody has defined task %q.", d.TaskName)
-		}
 		if err := expected.Check(stored.Version); err != nil {
 			return err
 		}
 		was := *stored
 		*stored = *d
 		stored.ID, stored.Version = was.ID, was.Version
-		if was.BuiltIn && len(d.ParameterSchema) == 0 {
+		created = yields(&was)
+		if was.BuiltIn && !created && len(d.ParameterSchema) == 0 {
 			stored.ParameterSchema = was.ParameterSchema
 		}
 		return nil
 	})
 	if riverbeat.KindOf(err) != riverbeat.NotFound {
-		return put, false, err
+		return put, created && err == nil, err
 	}
 	if err := expected.Check(0); err != nil {
 		return nil, false, err

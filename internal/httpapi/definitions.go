@@ -235,6 +235,7 @@ func (a *api) patchTaskDefinition(ctx context.Context, req *patchTaskDefinitionR
 		in.TaskName = &req.TaskName
 		changed := in.definition()
 		changed.ID, changed.Version, changed.CreatedAt, changed.UpdatedAt = d.ID, d.Version, d.CreatedAt, d.UpdatedAt
+		changed.BuiltIn, changed.AliasOf = d.BuiltIn, d.AliasOf
 		*d = *changed
 		return nil
 	})

@@ -114,3 +114,27 @@ func TestARefusedSchemaIsForgotten(t *testing.T) {
 	run := c.ask(http.StatusCreated, "POST", schedules+"/"+made["id"].(string)+"/run", "")
 	require.Equal(t, "queued", run["state"])
 }
+
+func TestABuiltInTaskDefinition(t *testing.T) {
+	t.Parallel()
+
+	c := setup(t)
+	at := definitions + "/fetch"
+	made := c.ask(http.StatusCreated, "PUT", at, `{"parameter_schema": {"type": "object"}}`)
+	require.Equal(t, false, made["built_in"])
+	c.exec("UPDATE task_definitions SET built_in = true")
+
+	refused := c.ask(http.StatusUnprocessableEntity, "PATCH", at, `{"parameter_schema": {"type": "object", "required": ["day"]}}`)
+	require.Equal(t, "task_definition_built_in", refused["code"])
+	require.Equal(t, "/parameter_schema", refused["errors"].([]any)[0].(map[string]any)["pointer"])
+	c.ask(http.StatusUnprocessableEntity, "PUT", at, `{"executor": {"kind": "go", "name": "echo"}}`)
+	changed := c.ask(http.StatusOK, "PATCH", at, `{"category": "ours", "max_attempts": 9}`)
+	require.Equal(t, true, changed["built_in"])
+	require.Equal(t, "ours", changed["category"])
+	require.Equal(t, made["parameter_schema"], c.ask(http.StatusOK, "PUT", at, `{"queue": "slow"}`)["parameter_schema"])
+
+	c.exec("UPDATE task_definitions SET parameter_schema = '{}'")
+	taken := c.ask(http.StatusCreated, "PUT", at, `{"parameter_schema": {"type": "object", "required": ["day"]}}`)
+	require.Equal(t, false, taken["built_in"], "it took any object: it stands in nobody's way")
+	require.Equal(t, made["id"], taken["id"])
+}

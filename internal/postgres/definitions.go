@@ -139,9 +139,11 @@ func (tx *Tx) AliasesOf(ctx context.Context, taskName string) ([]*riverbeat.Task
 	return definitions(rows)
 }
 
-// TaskIsRegistered tells whether a node has the code of a task.
+// TaskIsRegistered tells whether a node that lives has the code of a task.
 func (tx *Tx) TaskIsRegistered(ctx context.Context, taskName string) (bool, error) {
-	return tx.q.TaskIsRegistered(ctx, tx.Tx, taskName)
+	return tx.q.TaskIsRegistered(ctx, tx.Tx, &dbq.TaskIsRegisteredParams{
+		TaskName: taskName, LivesSeconds: SessionLife.Seconds(),
+	})
 }
 
 func definitions(rows []dbq.TaskDefinition) ([]*riverbeat.TaskDefinition, error) {

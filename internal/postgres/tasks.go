@@ -18,18 +18,51 @@ func (tx *Tx) ZoneOfVersion(ctx context.Context, scheduleID uuid.UUID, version i
 	})
 }
 
+// slotsAhead is how far ahead slots are taken, and slotsHeld how far they may be put off:
+// what lies behind that comes from a clock that was wrong.
+const (
+	slotsAhead = time.Minute
+	slotsHeld  = 10 * time.Minute
+)
+
 // TakeRequestSlot takes the next moment at which a request to a service may leave,
 // whichever node sends it, and tells how long that is from now; 0 or less: now. The
-// moments lie so far apart. Who does not use his has lost it.
-func (tx *Tx) TakeRequestSlot(ctx context.Context, service string, apart time.Duration) (wait time.Duration, err error) {
+// moments lie so far apart. Who does not use his has lost it, so none is taken that is
+// more than a minute off: then taken is false, and wait how long that is.
+func (tx *Tx) TakeRequestSlot(ctx context.Context, service string, apart time.Duration) (wait time.Duration, taken bool, err error) {
 	const take = `
-INSERT INTO request_slots AS s (service, next_at)
-VALUES (@service, statement_timestamp() + @apart::interval)
-ON CONFLICT ON CONSTRAINT request_slots_pkey DO UPDATE
-SET next_at = greatest(s.next_at, statement_timestamp()) + @apart::interval
-RETURNING next_at - @apart::interval - statement_timestamp()`
-	err = tx.QueryRow(ctx, take, pgx.StrictNamedArgs{"service": service, "apart": apart}).Scan(&wait)
-	return wait, err
+WITH slot AS (
+    INSERT INTO request_slots AS s (service, next_at)
+    VALUES (@service, statement_timestamp() + @apart::interval)
+    ON CONFLICT ON CONSTRAINT request_slots_pkey DO UPDATE
+    SET next_at = @apart::interval + CASE
+        WHEN s.next_at BETWEEN statement_timestamp() AND statement_timestamp() + @ahead::interval THEN s.next_at
+        ELSE statement_timestamp()
+    END
+    WHERE NOT s.next_at BETWEEN statement_timestamp() + @ahead::interval AND statement_timestamp() + @held::interval
+    RETURNING next_at - @apart::interval AS at
+)
+SELECT
+    coalesce(
+        (SELECT at FROM slot),
+        (SELECT next_at FROM request_slots WHERE service = @service)
+    ) - statement_timestamp(),
+    EXISTS (SELECT FROM slot)`
+	err = tx.QueryRow(ctx, take, pgx.StrictNamedArgs{
+		"service": service, "apart": apart, "ahead": slotsAhead, "held": slotsHeld,
+	}).Scan(&wait, &taken)
+	return wait, taken, err
+}
+
+// HoldRequests keeps all requests to a service, whichever node sends them, for a while
+// of at most ten minutes; those whose slots are taken leave.
+func (tx *Tx) HoldRequests(ctx context.Context, service string, most time.Duration) error {
+	const hold = `
+UPDATE request_slots
+SET next_at = greatest(next_at, statement_timestamp() + @most::interval)
+WHERE service = @service`
+	_, err := tx.Exec(ctx, hold, pgx.StrictNamedArgs{"service": service, "most": most})
+	return err
 }
 
 // ListedIssue is one issue of the Tokyo Stock Exchange on a day; "" is what is missing.

@@ -39,7 +39,7 @@ type Config struct {
 	Executor *execute.Executor
 	Ticker   *tick.Ticker
 	// Declare defines the tasks of the registry. It is called before anything is
-	// worked, at home only; nil: they are defined already.
+	// worked, at home only, and until it has succeeded; nil: they are defined already.
 	Declare func(context.Context) error
 	Logger  *slog.Logger
 	Grace   time.Duration // how long runs may go on after Stop was asked for
@@ -90,6 +90,10 @@ func New(cfg Config) (*Worker, error) {
 const (
 	// holdLook is how often a node on hold looks whether it may work.
 	holdLook = time.Second
+	// declareWithin is how long a node waits for the definitions of its tasks before
+	// it works without, and declareAgain how long until it tries again.
+	declareWithin = 5 * time.Second
+	declareAgain  = 30 * time.Second
 	// stoppedAlready is how long a client that has stopped needs to say so.
 	stoppedAlready = 100 * time.Millisecond
 )
@@ -174,10 +178,8 @@ func (w *Worker) begin(ctx context.Context) error {
 	}
 	// What the client's jobs need outlives the client, what feeds it does not.
 	w.background(ctx, w.cfg.Executor.Run)
-	if w.cfg.Declare != nil {
-		if err := w.cfg.Declare(ctx); err != nil {
-			return err
-		}
+	if w.cfg.Declare != nil && !w.declared(ctx) {
+		w.background(ctx, w.declare)
 	}
 	if err := w.client.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start River: %w", err)
@@ -194,6 +196,32 @@ func (w *Worker) begin(ctx context.Context) error {
 	w.background(ctx, w.cfg.Ticker.RunForgetting)
 	w.background(ctx, w.listen)
 	return nil
+}
+
+// declared tells whether the tasks are defined now. Somebody may hold a definition, or
+// have it held for all its schedules: no node waits for that with its work.
+func (w *Worker) declared(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, declareWithin)
+	defer cancel()
+	err := w.cfg.Declare(ctx)
+	if err != nil {
+		w.cfg.Logger.WarnContext(ctx, "the tasks of this node are not all defined; trying again", "error", err)
+	}
+	return err == nil
+}
+
+// declare defines the tasks, as soon as that can be.
+func (w *Worker) declare(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(declareAgain):
+		}
+		if w.declared(ctx) {
+			return
+		}
+	}
 }
 
 // stopClient stops River's client, or has waited most for it.

@@ -554,3 +554,15 @@ func TestASnoozedRunGoesOn(t *testing.T) {
 	require.JSONEq(t, "1", string(ended.Result))
 	require.Empty(t, ended.Error)
 }
+
+// Whoever holds a definition holds up nobody's work.
+func TestANodeWorksThoughItsTasksAreNotDefined(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start(func(cfg *worker.Config) {
+		cfg.Declare = func(context.Context) error { return errors.New("somebody holds a definition") }
+	})
+	run := b.runNow(t, b.schedule(t, func(*riverbeat.Schedule) {}))
+	b.until(t, run.ID, func(r *riverbeat.Run) bool { return r.State == riverbeat.Succeeded })
+	b.said.await(t, "somebody holds a definition", 1)
+}

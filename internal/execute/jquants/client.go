@@ -3,6 +3,7 @@ package jquants
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,13 +16,23 @@ import (
 )
 
 const (
+	// service is whose slots the requests take.
+	service = "jquants"
+	// slack is what a minute of the plan has more here.
+	slack = 2 * time.Second
+	// lookAgain is how long who finds all slots of the next minute taken waits at most
+	// before he looks again.
+	lookAgain = 10 * time.Second
+
 	path = "/v2/equities/master"
 	// afterTooMany is how long a run rests when there were too many requests: the answer
 	// does not say how long.
 	afterTooMany = 2 * time.Minute
-	// maxPages and maxBody bound what a day may be: it is some 4,000 rows, 1.5 MB.
+	// maxPages, maxBody and maxRows bound what a day may be: it is some 4,000 rows,
+	// 1.5 MB.
 	maxPages = 100
-	maxBody  = 64 << 20
+	maxBody  = 8 << 20
+	maxRows  = 100_000
 	// answerWithin is how long a page may take, its body included.
 	answerWithin = time.Minute
 	// maxMessage is how much is kept of what J-Quants says of an error.
@@ -84,7 +95,9 @@ func (c *client) fetch(ctx context.Context, day time.Time, code string) ([]row, 
 		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, got.Data...)
+		if rows = append(rows, got.Data...); len(rows) > maxRows {
+			return nil, task.Final(fmt.Errorf("J-Quants has more than %d issues for one day", maxRows))
+		}
 		if got.PaginationKey == nil || *got.PaginationKey == "" {
 			return rows, nil
 		}
@@ -111,7 +124,12 @@ func (c *client) page(ctx context.Context, query url.Values) (*page, error) {
 		return nil, fmt.Errorf("ask J-Quants: %w", err)
 	}
 	defer func() { _ = answer.Body.Close() }()
-	if err := refused(answer); err != nil {
+	if err := c.refused(answer); err != nil {
+		if _, tooMany := task.Snoozed(err); tooMany {
+			return nil, errors.Join(err, c.cfg.DB.InTx(ctx, func(tx *postgres.Tx) error {
+				return tx.HoldRequests(ctx, service, afterTooMany)
+			}))
+		}
 		return nil, err
 	}
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxBody+1))
@@ -130,26 +148,36 @@ func (c *client) page(ctx context.Context, query url.Values) (*page, error) {
 
 // awaitSlot waits until a request may leave.
 func (c *client) awaitSlot(ctx context.Context) error {
-	var wait time.Duration
-	err := c.cfg.DB.InTx(ctx, func(tx *postgres.Tx) (err error) {
-		wait, err = tx.TakeRequestSlot(ctx, "jquants", time.Minute/time.Duration(c.cfg.PerMinute))
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("wait for a slot of the plan's rate: %w", err)
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	// A little more than the plan says, for some requests take longer to arrive.
+	apart := (time.Minute + slack) / time.Duration(c.cfg.PerMinute)
+	for {
+		var wait time.Duration
+		var taken bool
+		err := c.cfg.DB.InTx(ctx, func(tx *postgres.Tx) (err error) {
+			wait, taken, err = tx.TakeRequestSlot(ctx, service, apart)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("wait for a slot of the plan's rate: %w", err)
+		}
+		if !taken {
+			wait = min(wait, lookAgain)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+		if taken {
+			return nil
+		}
 	}
 }
 
 // refused makes the error of an answer that has no rows.
-func refused(answer *http.Response) error {
+func (c *client) refused(answer *http.Response) error {
 	if answer.StatusCode == http.StatusOK {
 		return nil
 	}
@@ -159,6 +187,7 @@ func refused(answer *http.Response) error {
 	if json.Unmarshal(said, &document) == nil && document.Message != "" {
 		message = document.Message
 	}
+	message = strings.ReplaceAll(message, c.cfg.APIKey, "…") // of who echoes what he was asked
 	err := fmt.Errorf("J-Quants answered %s: %s", answer.Status, message)
 	switch {
 	case answer.StatusCode == http.StatusTooManyRequests:

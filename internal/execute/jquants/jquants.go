@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/invopop/jsonschema"
 
@@ -48,6 +49,8 @@ const (
 	maxDays = 366
 	// maxCodes bounds the codes, for each is a request per day.
 	maxCodes = 100
+	// maxCodeLength is that of the column.
+	maxCodeLength = 10
 	// maxErrors is how many rows that could not be stored are told one by one.
 	maxErrors = 20
 )
@@ -163,43 +166,45 @@ func (f *fetcher) run(ctx context.Context, run *task.Run, p params) (any, error)
 		if len(rows) == 0 {
 			told.DatesProcessed = append(told.DatesProcessed, day.Format(time.DateOnly))
 		}
-		last, err := f.save(ctx, rows, p.Market, told)
+		first, err := f.save(ctx, rows, p.Market, told)
 		if err != nil {
 			return nil, err
 		}
 		run.Logger.InfoContext(ctx, "fetched", "day", day.Format(time.DateOnly), "rows", len(rows), "saved", told.Saved)
 		// A holiday answers with the next business day: those between are the same.
-		if last.After(day) {
-			day = last
+		if first.After(day) {
+			day = first
 		}
 		day = day.AddDate(0, 0, 1)
 	}
 	return told, nil
 }
 
-// save stores rows, each day in one transaction, and says which the last of those is.
-func (f *fetcher) save(ctx context.Context, rows []row, market string, told *result) (last time.Time, err error) {
+// save stores rows, each day in one transaction, and says which the first of those is.
+func (f *fetcher) save(ctx context.Context, rows []row, market string, told *result) (first time.Time, err error) {
 	days := map[time.Time]map[string]postgres.ListedIssue{}
 	for _, r := range rows {
 		day, err := time.Parse(time.DateOnly, r.Date)
 		switch {
 		case err != nil:
-			told.failed("code %q has the date %q", r.Code, r.Date)
+			told.failed("code %.20q has the date %.20q", r.Code, r.Date)
 			continue
-		case r.Code == "" || len(r.Code) > 10:
-			told.failed("a row of %s has the code %q", r.Date, r.Code)
+		case r.Code == "" || utf8.RuneCountInString(r.Code) > maxCodeLength:
+			told.failed("a row of %s has the code %.20q", r.Date, r.Code)
+			continue
+		case strings.ContainsRune(fmt.Sprint(r), 0):
+			told.failed("code %q of %s has a text with a NUL in it", r.Code, r.Date) // Postgres keeps none
 			continue
 		}
-		if day.After(last) {
-			last = day
-		}
-		if market != "" && r.Mkt != market {
-			continue
+		if first.IsZero() || day.Before(first) {
+			first = day
 		}
 		if days[day] == nil {
 			days[day] = map[string]postgres.ListedIssue{}
 		}
-		days[day][r.Code] = r.issue()
+		if market == "" || r.Mkt == market {
+			days[day][r.Code] = r.issue()
+		}
 	}
 	for _, day := range slices.SortedFunc(maps.Keys(days), time.Time.Compare) {
 		issues := make([]postgres.ListedIssue, 0, len(days[day]))
@@ -214,10 +219,10 @@ func (f *fetcher) save(ctx context.Context, rows []row, market string, told *res
 			return err
 		})
 		if err != nil {
-			return last, fmt.Errorf("store %s: %w", day.Format(time.DateOnly), err)
+			return first, fmt.Errorf("store %s: %w", day.Format(time.DateOnly), err)
 		}
 		told.Saved += saved
 		told.DatesProcessed = append(told.DatesProcessed, day.Format(time.DateOnly))
 	}
-	return last, nil
+	return first, nil
 }

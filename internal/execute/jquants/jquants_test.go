@@ -19,6 +19,7 @@ import (
 
 	"riverbeat/internal/execute/jquants"
 	"riverbeat/internal/pgtest"
+	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
 	"riverbeat/task"
 )
@@ -221,6 +222,7 @@ func TestCodesAndMarket(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, told["fetched"])
 	require.EqualValues(t, 0, told["saved"])
+	require.Equal(t, []any{"2026-11-24"}, told["dates_processed"])
 }
 
 func TestParametersThatAreRefused(t *testing.T) {
@@ -258,6 +260,7 @@ func TestRefusals(t *testing.T) {
 		says    string
 	}{
 		"JSON403": {says(403, `{"message": "The incoming token is invalid"}`), true, 0, "403 Forbidden: The incoming token is invalid"},
+		"Echoes":  {says(401, "your key "+key+" is wrong"), true, 0, "your key … is wrong"},
 		"Text403": {says(403, "  Forbidden here  "), true, 0, "403 Forbidden: Forbidden here"},
 		"JSON400": {says(400, `{"message": "'date' is wrong"}`), true, 0, "'date' is wrong"},
 		"TooMany": {says(429, `{"message": "Rate limit exceeded"}`), false, 2 * time.Minute, "Rate limit exceeded"},
@@ -291,13 +294,16 @@ func TestRefusals(t *testing.T) {
 			after, _ := task.Snoozed(err)
 			require.Equal(t, test.snoozed, after)
 			require.Zero(t, s.count(t, "SELECT count(*) FROM jquants_listed_info"))
+			held := s.count(t, "SELECT count(*) FROM request_slots WHERE next_at > now() + interval '1 minute'")
+			require.Equal(t, test.snoozed > 0, held == 1, "nobody else asks either")
 		})
 	}
 }
 
 func TestEmptyAndOddRows(t *testing.T) {
 	t.Parallel()
-	s := setup(t, page("null"), page("null", issue("2026-11-24", "13010"), issue("24.11.2026", "13010"), issue("2026-11-24", "")))
+	s := setup(t, page("null"), page("null", issue("2026-11-24", "13010"), issue("24.11.2026", "13010"), issue("2026-11-24", ""),
+		issue("2026-11-24", "13011122333"), strings.Replace(issue("2026-11-24", "13050"), "KYOKUYO", `KYO\u0000KUYO`, 1)))
 	told, err := s.run(t, nine, `{}`)
 	require.NoError(t, err)
 	require.EqualValues(t, 0, told["fetched"])
@@ -305,7 +311,7 @@ func TestEmptyAndOddRows(t *testing.T) {
 	told, err = s.run(t, nine, `{}`)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, told["saved"], "one that cannot be stored does not take the others with it")
-	require.Len(t, told["errors"], 2)
+	require.Len(t, told["errors"], 4)
 }
 
 func TestGzip(t *testing.T) {
@@ -363,6 +369,35 @@ func TestRequestsLeaveAtThePlansRate(t *testing.T) {
 	nodes.Wait()
 	require.Len(t, s.days(), 14)
 	require.GreaterOrEqual(t, time.Since(began), 1300*time.Millisecond)
+}
+
+// Nobody takes slots that lie far ahead, since a node that ends loses its own; and a
+// clock that was wrong once does not hold all for ever.
+func TestSlotsAreNotTakenFarAhead(t *testing.T) {
+	t.Parallel()
+	s := setup(t, sameDay)
+	take := func() (wait time.Duration, taken bool) {
+		require.NoError(t, s.DB.InTx(t.Context(), func(tx *postgres.Tx) (err error) {
+			wait, taken, err = tx.TakeRequestSlot(t.Context(), "s", 20*time.Second)
+			return err
+		}))
+		return wait, taken
+	}
+	for i := range 3 {
+		wait, taken := take()
+		require.True(t, taken)
+		require.InDelta(t, 20*i, wait.Seconds(), 2)
+	}
+	_, err := s.Pool.Exec(t.Context(), "UPDATE request_slots SET next_at = now() + interval '2 minutes'")
+	require.NoError(t, err)
+	wait, taken := take()
+	require.False(t, taken)
+	require.InDelta(t, 120, wait.Seconds(), 2)
+	_, err = s.Pool.Exec(t.Context(), "UPDATE request_slots SET next_at = now() + interval '2 years'")
+	require.NoError(t, err)
+	wait, taken = take()
+	require.True(t, taken)
+	require.InDelta(t, 0, wait.Seconds(), 2)
 }
 
 func TestWithoutAKey(t *testing.T) {

@@ -54,6 +54,10 @@ DELETE FROM task_definitions WHERE task_name = @task_name;
 -- name: AliasesOf :many
 SELECT * FROM task_definitions WHERE alias_of = @task_name::text ORDER BY task_name FOR UPDATE;
 
--- Whether a node has the code of a task.
+-- Whether a node that lives has the code of a task.
 -- name: TaskIsRegistered :one
-SELECT EXISTS (SELECT FROM nodes WHERE tasks @> to_jsonb(@task_name::text));
+SELECT EXISTS (
+    SELECT FROM nodes
+    WHERE tasks @> to_jsonb(@task_name::text)
+        AND last_seen_at >= statement_timestamp() - make_interval(secs => @lives_seconds::float8)
+);

@@ -306,12 +306,21 @@ func (q *Queries) TaskDefinitionsByName(ctx context.Context, db DBTX, taskNames 
 }
 
 const taskIsRegistered = `-- name: TaskIsRegistered :one
-SELECT EXISTS (SELECT FROM nodes WHERE tasks @> to_jsonb($1::text))
+SELECT EXISTS (
+    SELECT FROM nodes
+    WHERE tasks @> to_jsonb($1::text)
+        AND last_seen_at >= statement_timestamp() - make_interval(secs => $2::float8)
+)
 `
 
-// Whether a node has the code of a task.
-func (q *Queries) TaskIsRegistered(ctx context.Context, db DBTX, taskName string) (bool, error) {
-	row := db.QueryRow(ctx, taskIsRegistered, taskName)
+type TaskIsRegisteredParams struct {
+	TaskName     string  `db:"task_name"`
+	LivesSeconds float64 `db:"lives_seconds"`
+}
+
+// Whether a node that lives has the code of a task.
+func (q *Queries) TaskIsRegistered(ctx context.Context, db DBTX, arg *TaskIsRegisteredParams) (bool, error) {
+	row := db.QueryRow(ctx, taskIsRegistered, arg.TaskName, arg.LivesSeconds)
 	var exists bool
 	err := row.Scan(&exists)
 	return exists, err
