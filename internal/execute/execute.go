@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -441,7 +442,9 @@ func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], st
 		if d := started.definition; d != nil && d.Retry != (riverbeat.Retry{}) {
 			retry = d.Retry
 		}
-		e.retries.Store(job.ID, retry.After(job.Attempt))
+		// What has failed together does not come back together.
+		wait := retry.After(job.Attempt)
+		e.retries.Store(job.ID, wait+rand.N(wait/10+1)) //nolint:gosec // jitter
 	}
 	return report(ctx, "", "", printable(cause))
 }

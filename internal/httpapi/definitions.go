@@ -88,8 +88,8 @@ type executorInput struct {
 }
 
 type retryInput struct {
-	Backoff    *duration `json:"backoff" def:"\"1s\"" doc:"How long to wait before the second attempt; doubled for each further one."`
-	MaxBackoff *duration `json:"max_backoff" def:"\"5m\"" doc:"How long to wait at most. Defaults to backoff if that is longer than 5m."`
+	Backoff    *duration `json:"backoff" def:"\"1s\"" doc:"How long to wait before the second attempt; doubled for each further one. Up to a tenth is added by chance."`
+	MaxBackoff *duration `json:"max_backoff" def:"\"5m\"" doc:"How long to wait at most; the same as backoff is a fixed delay. Defaults to backoff if that is longer than 5m."`
 }
 
 // definition is the definition that the input describes.
