@@ -62,7 +62,7 @@ func (c *Catalog) declare(ctx context.Context, tx *postgres.Tx, d *riverbeat.Tas
 	if d.AliasOf != "" {
 		follow(&now, &said)
 	}
-	if sameDefinition(stored, &now) && stored.AliasOf == now.AliasOf {
+	if sameDefinition(stored, &now) {
 		return nil
 	}
 	changed, err := tx.UpdateTaskDefinition(ctx, &now)

@@ -33,36 +33,26 @@ func (c *Catalog) CreateTaskDefinition(ctx context.Context, d *riverbeat.TaskDef
 	}
 	var made *riverbeat.TaskDefinition
 	err := c.db.InTx(ctx, func(tx *postgres.Tx) error {
-		err := tx.LockTaskName(ctx, d.TaskName, postgres.ForUpdate)
-		if err != nil {
+		if err := tx.LockTaskName(ctx, d.TaskName, postgres.ForUpdate); err != nil {
 			return err
 		}
-		switch stored, err := tx.TaskDefinition(ctx, d.TaskName, postgres.ForUpdate); {
-		case riverbeat.KindOf(err) == riverbeat.NotFound:
-		case err != nil:
+		stored, err := tx.TaskDefinition(ctx, d.TaskName, postgres.ForUpdate)
+		if err != nil && riverbeat.KindOf(err) != riverbeat.NotFound {
 			return err
-		case yields(stored) && stored.Version == 1:
-			made, err = c.takeOver(ctx, tx, &given)
-			if err != nil {
-				return err
-			}
-			return c.recheck(ctx, tx, made, force)
 		}
-		if made, err = tx.InsertTaskDefinition(ctx, &given); err != nil {
+		write := tx.InsertTaskDefinition
+		if err == nil && yields(stored) && stored.Version == 1 {
+			write = tx.UpdateTaskDefinition
+		}
+		if made, err = write(ctx, &given); err != nil {
+			return err
+		}
+		if err := c.tellAliases(ctx, tx, made); err != nil {
 			return err
 		}
 		return c.recheck(ctx, tx, made, force)
 	})
 	return made, err
-}
-
-// takeOver makes a built-in definition that of somebody.
-func (c *Catalog) takeOver(ctx context.Context, tx *postgres.Tx, d *riverbeat.TaskDefinition) (*riverbeat.TaskDefinition, error) {
-	made, err := tx.UpdateTaskDefinition(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	return made, c.tellAliases(ctx, tx, made)
 }
 
 // TaskDefinition reads the definition of a task; NotFound if it has none.
@@ -93,7 +83,9 @@ func (c *Catalog) ListTaskDefinitions(ctx context.Context, category *string, aft
 // keeps all rules. When its schema changes so that parameters of schedules
 // break it, the change is refused with their list (Conflict,
 // schedules_would_break); with force it is made, and those schedules are
-// marked by LastError. Their runs then fail as invalid_params.
+// marked by LastError. Their runs then fail as invalid_params. Of a built-in definition
+// neither schema nor executor may change, unless it takes any object and change says
+// that it is not BuiltIn any more.
 func (c *Catalog) ChangeTaskDefinition(ctx context.Context, taskName string, force bool, change func(*riverbeat.TaskDefinition) error) (*riverbeat.TaskDefinition, error) {
 	var changed *riverbeat.TaskDefinition
 	err := c.db.InTx(ctx, func(tx *postgres.Tx) error {
@@ -120,7 +112,7 @@ func (c *Catalog) ChangeTaskDefinition(ctx context.Context, taskName string, for
 				return err
 			}
 		}
-		if sameDefinition(old, &d) && d.BuiltIn == old.BuiltIn {
+		if sameDefinition(old, &d) {
 			changed = old
 			return nil
 		}
@@ -176,15 +168,13 @@ func (c *Catalog) DeleteTaskDefinition(ctx context.Context, taskName string, exp
 		if err := expected.Check(d.Version); err != nil {
 			return err
 		}
+		if err := unregistered(ctx, tx, d); err != nil {
+			return err
+		}
 		const most = 1_000
 		n, err := tx.CountSchedulesOfTask(ctx, taskName, most)
 		if err != nil {
 			return err
-		}
-		if d.BuiltIn {
-			if err := unregistered(ctx, tx, d); err != nil {
-				return err
-			}
 		}
 		if n > 0 {
 			count := fmt.Sprint(n)
@@ -201,6 +191,9 @@ func (c *Catalog) DeleteTaskDefinition(ctx context.Context, taskName string, exp
 // unregistered fails while a node has the code of a built-in definition: the next start
 // of a node would make it anew.
 func unregistered(ctx context.Context, tx *postgres.Tx, d *riverbeat.TaskDefinition) error {
+	if !d.BuiltIn {
+		return nil
+	}
 	registered, err := tx.TaskIsRegistered(ctx, d.TaskName)
 	if err != nil || !registered {
 		return err
@@ -273,5 +266,7 @@ func sameDefinition(a, b *riverbeat.TaskDefinition) bool {
 		a.Priority == b.Priority &&
 		a.MaxAttempts == b.MaxAttempts &&
 		a.Retry == b.Retry &&
-		a.Timeout == b.Timeout
+		a.Timeout == b.Timeout &&
+		a.BuiltIn == b.BuiltIn &&
+		a.AliasOf == b.AliasOf
 }

@@ -29,6 +29,8 @@ type Setting struct {
 	Doc string
 	// Bool tells that the flag may stand without a value.
 	Bool bool
+	// Secret tells that a value may hold one, and is not repeated.
+	Secret bool
 
 	// set reads a value that is not empty. What it answers is what the value
 	// should have been ("a duration such as 10s"), or "".
@@ -44,15 +46,13 @@ func Settings() []Setting { return slices.Clone(settings) }
 
 const (
 	databaseURLName = "DATABASE_URL"
-	adminKeyName    = "RIVERBEAT_ADMIN_KEY"
-	jquantsKeyName  = "RIVERBEAT_JQUANTS_API_KEY"
 	fileName        = "RIVERBEAT_CONFIG"
 	prefix          = "RIVERBEAT_"
 )
 
 var settings = []Setting{
 	{
-		Name: databaseURLName, Flag: "database-url", Unit: "postgres:// URL",
+		Name: databaseURLName, Flag: "database-url", Unit: "postgres:// URL", Secret: true,
 		Doc: "Where the database is. Without it `riverbeat dev` starts a private Postgres; every other command that works on the database needs it. A pooler may stand in between if it pools sessions and passes on every startup parameter, which PgBouncer does not; a node says so and does not start.",
 		set: func(c *Config, v string) string {
 			c.DatabaseURL = DatabaseURL(v)
@@ -142,15 +142,14 @@ var settings = []Setting{
 		get: func(c *Config) string { return strconv.FormatBool(c.InsecureNoAuth) },
 	},
 	{
-		Name: adminKeyName, Unit: "API key",
+		Name: "RIVERBEAT_ADMIN_KEY", Unit: "API key", Secret: true,
 		Doc: "An API key whose role is admin and that is not in the database, for machines that cannot read the one printed at the first start: at least 16 printable characters without spaces, such as `openssl rand -hex 20` makes them. It ends when it is not set any more. It has no flag, because a command line can be read by every user of the machine.",
 		set: func(c *Config, v string) string {
 			c.AdminKey = Secret(v)
 			return ""
 		},
 		check: func(c *Config) string {
-			odd := func(r rune) bool { return r <= ' ' || r > '~' }
-			if key := string(c.AdminKey); key != "" && (len(key) < 16 || strings.ContainsFunc(key, odd)) {
+			if key := string(c.AdminKey); key != "" && (len(key) < 16 || strings.ContainsFunc(key, unprintable)) {
 				return "a key of at least 16 printable characters without spaces"
 			}
 			return ""
@@ -257,14 +256,7 @@ var settings = []Setting{
 	{
 		Name: "RIVERBEAT_MAX_CONNECTIONS", Flag: "max-connections", Default: "20", Unit: "number",
 		Doc: "The most database connections in this process's pool, 4 to 1000. On a node that works, requests of the API have three of four at most: the others are for ticks and runs. The node's session and its listeners come on top.",
-		set: func(c *Config, v string) string {
-			n, err := strconv.Atoi(v)
-			if err != nil {
-				return "a whole number such as 20"
-			}
-			c.MaxConnections = n
-			return ""
-		},
+		set: func(c *Config, v string) string { return setNumber(&c.MaxConnections, v, "20") },
 		check: func(c *Config) string {
 			if c.MaxConnections < 4 || c.MaxConnections > 1000 {
 				return "a number from 4 to 1000"
@@ -288,14 +280,7 @@ var settings = []Setting{
 	{
 		Name: "RIVERBEAT_REQUESTS_PER_SECOND", Flag: "requests-per-second", Default: "500", Unit: "number",
 		Doc: "How many requests a second one API key may make to this process, at most 1000000; after a pause twice as many at once. What is more is answered with 429. 0 is no limit.",
-		set: func(c *Config, v string) string {
-			n, err := strconv.Atoi(v)
-			if err != nil {
-				return "a whole number such as 500"
-			}
-			c.RequestsPerSecond = n
-			return ""
-		},
+		set: func(c *Config, v string) string { return setNumber(&c.RequestsPerSecond, v, "500") },
 		check: func(c *Config) string {
 			if c.RequestsPerSecond < 0 || c.RequestsPerSecond > 1_000_000 {
 				return "a number from 0 to 1000000"
@@ -327,15 +312,14 @@ var settings = []Setting{
 		get: func(c *Config) string { return c.JQuantsBaseURL },
 	},
 	{
-		Name: jquantsKeyName, Unit: "API key",
+		Name: "RIVERBEAT_JQUANTS_API_KEY", Unit: "API key", Secret: true,
 		Doc: "The key of J-Quants for the task `fetch_listed_info`; without it its runs fail. It has no flag, because a command line can be read by every user of the machine.",
 		set: func(c *Config, v string) string {
 			c.JQuantsAPIKey = Secret(v)
 			return ""
 		},
 		check: func(c *Config) string {
-			odd := func(r rune) bool { return r <= ' ' || r > '~' }
-			if strings.ContainsFunc(string(c.JQuantsAPIKey), odd) {
+			if strings.ContainsFunc(string(c.JQuantsAPIKey), unprintable) {
 				return "a key of printable characters without spaces"
 			}
 			return ""
@@ -345,14 +329,7 @@ var settings = []Setting{
 	{
 		Name: "RIVERBEAT_JQUANTS_REQUESTS_PER_MINUTE", Default: "5", Unit: "number",
 		Doc: "How many requests a minute the plan at J-Quants allows, over all nodes, 1 to 6000: 5 (free), 60, 120 or 500. They leave evenly spaced.",
-		set: func(c *Config, v string) string {
-			n, err := strconv.Atoi(v)
-			if err != nil {
-				return "a whole number such as 60"
-			}
-			c.JQuantsRequestsPerMinute = n
-			return ""
-		},
+		set: func(c *Config, v string) string { return setNumber(&c.JQuantsRequestsPerMinute, v, "60") },
 		check: func(c *Config) string {
 			if c.JQuantsRequestsPerMinute < 1 || c.JQuantsRequestsPerMinute > 6000 {
 				return "a number from 1 to 6000"
@@ -375,11 +352,14 @@ const queuesWant = "a list such as default=100,slow=5 of queue names and numbers
 // problem is the error of a bad value. where says which of its sources it came
 // from; a value that may hold a secret is not repeated.
 func (s *Setting) problem(where, value, want string) error {
-	if s.Name == databaseURLName || s.Name == adminKeyName || s.Name == jquantsKeyName {
+	if s.Secret {
 		return fmt.Errorf("%s: is not %s", where, want)
 	}
 	return fmt.Errorf("%s: %q is not %s", where, value, want)
 }
+
+// unprintable tells what no key has.
+func unprintable(r rune) bool { return r <= ' ' || r > '~' }
 
 func setBool(to *bool, v string) string {
 	b, err := strconv.ParseBool(v)
@@ -387,6 +367,15 @@ func setBool(to *bool, v string) string {
 		return "true or false"
 	}
 	*to = b
+	return ""
+}
+
+func setNumber(to *int, v, example string) string {
+	n, err := strconv.Atoi(v)
+	if err != nil {
+		return "a whole number such as " + example
+	}
+	*to = n
 	return ""
 }
 
