@@ -20,6 +20,7 @@ import (
 	"riverbeat/internal/execute"
 	"riverbeat/internal/execute/builtin"
 	"riverbeat/internal/execute/jquants"
+	"riverbeat/internal/execute/secret"
 	"riverbeat/internal/history"
 	"riverbeat/internal/httpapi"
 	"riverbeat/internal/installation"
@@ -51,6 +52,7 @@ type node struct {
 	access      *access.Access
 	catalog     *catalog.Catalog
 	registry    *execute.Registry
+	secrets     *secret.Store
 }
 
 // newNode reaches the database and checks that it is migrated. open says when a
@@ -76,6 +78,13 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 	if cfg.Role.Works() {
 		forRequests = db.AtMost(cfg.MaxConnections * 3 / 4)
 	}
+	secrets := secretsOf(cfg)
+	if cfg.Role.Works() {
+		if err := secrets.Check(); err != nil {
+			pool.Close()
+			return nil, err
+		}
+	}
 	registry := execute.NewRegistry()
 	registry.Register(builtin.Tasks()...)
 	registry.Register(jquants.New(jquants.Config{
@@ -85,11 +94,20 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 	l := ledger.New(q)
 	return &node{
 		cfg: cfg, logger: logger, id: id, db: db, forRequests: forRequests, queue: q, ledger: l,
-		catalog: catalog.New(forRequests, l), registry: registry,
+		catalog: catalog.New(forRequests, l), registry: registry, secrets: secrets,
 		access: access.New(access.Config{
 			DB: forRequests, AdminKey: string(cfg.AdminKey), Open: open, RequestsPerSecond: cfg.RequestsPerSecond, Now: time.Now,
 		}),
 	}, nil
+}
+
+// secretsOf are the secrets that the configuration names.
+func secretsOf(cfg config.Config) *secret.Store {
+	sources := map[string]secret.Source{}
+	for name, source := range cfg.Secrets {
+		sources[name] = source.Read
+	}
+	return secret.New(sources)
 }
 
 // needCurrentSchema fails when the database is not migrated.
@@ -229,7 +247,7 @@ func (n *node) worker() (*worker.Worker, error) {
 	return worker.New(worker.Config{
 		DB: n.db,
 		Executor: execute.New(execute.Config{
-			DB: n.db, Ledger: n.ledger, Registry: n.registry, Node: node, Logger: n.logger,
+			DB: n.db, Ledger: n.ledger, Registry: n.registry, Secrets: n.secrets, Node: node, Logger: n.logger,
 		}),
 		Ticker: tick.New(n.db, n.ledger, n.logger),
 		Declare: func(ctx context.Context) error {

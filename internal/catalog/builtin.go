@@ -116,7 +116,7 @@ func keepsCode(old, d *riverbeat.TaskDefinition) error {
 	if !sameJSON(old.ParameterSchema, d.ParameterSchema) {
 		return riverbeat.InvalidField(code, "/parameter_schema", "is that of the code, and cannot be changed: the task is built in")
 	}
-	if old.Executor != d.Executor {
+	if !old.Executor.Equal(&d.Executor) {
 		return riverbeat.InvalidField(code, "/executor", "cannot be changed: the task is built in")
 	}
 	d.ParameterSchema = old.ParameterSchema // as the code spells it

@@ -261,7 +261,7 @@ func sameDefinition(a, b *riverbeat.TaskDefinition) bool {
 	return a.Category == b.Category &&
 		a.Description == b.Description &&
 		bytes.Equal(a.ParameterSchema, b.ParameterSchema) &&
-		a.Executor == b.Executor &&
+		a.Executor.Equal(&b.Executor) &&
 		a.Queue == b.Queue &&
 		a.Priority == b.Priority &&
 		a.MaxAttempts == b.MaxAttempts &&

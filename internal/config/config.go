@@ -96,6 +96,18 @@ type Config struct {
 	// X-Forwarded-For is believed. Default none.
 	TrustedProxies []netip.Prefix
 
+	// Secrets is RIVERBEAT_SECRETS: where the values of secrets are, by their names.
+	// Default none.
+	Secrets map[string]SecretSource
+
+	// CommandsFile is RIVERBEAT_COMMANDS: the file of the commands that executors may
+	// start. Default none; then there are none.
+	CommandsFile string
+
+	// HTTPNetworks is RIVERBEAT_HTTP_NETWORKS: the private networks that executors may
+	// reach. Default none.
+	HTTPNetworks []netip.Prefix
+
 	// JQuantsBaseURL is RIVERBEAT_JQUANTS_BASE_URL: where fetch_listed_info finds the
 	// J-Quants API. Default https://api.jquants.com.
 	JQuantsBaseURL string

@@ -1,9 +1,16 @@
 package config
 
 import (
+	"fmt"
+	"io"
 	"net/url"
+	"os"
 	"strings"
 )
+
+// maxSecretFile is how much is read of a file with a secret, in bytes: more than a
+// secret may have.
+const maxSecretFile = 128 << 10
 
 // redacted stands where a secret was.
 const redacted = "xxxxx"
@@ -69,3 +76,39 @@ func (s Secret) GoString() string { return s.String() }
 
 // MarshalText is String, for JSON.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// SecretSource is where the value of a secret is: one of the two.
+type SecretSource struct {
+	Variable string // of the environment
+	File     string
+}
+
+// String is the source as the setting has it.
+func (s SecretSource) String() string {
+	if s.File != "" {
+		return "file:" + s.File
+	}
+	return "env:" + s.Variable
+}
+
+// Read reads the value. What is not there is an error.
+func (s SecretSource) Read() (string, error) {
+	if s.File == "" {
+		value, ok := os.LookupEnv(s.Variable)
+		if !ok {
+			return "", fmt.Errorf("the environment variable %s is not set", s.Variable)
+		}
+		return value, nil
+	}
+	file, err := os.Open(s.File)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = file.Close() }()
+	content, err := io.ReadAll(io.LimitReader(file, maxSecretFile))
+	if err != nil {
+		return "", err
+	}
+	value := strings.TrimSuffix(string(content), "\n")
+	return strings.TrimSuffix(value, "\r"), nil
+}

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"riverbeat/internal/riverbeat"
 )
 
 // Setting is one thing that can be set, and all that is known about it.
@@ -296,6 +298,27 @@ var settings = []Setting{
 		get: func(c *Config) string { return showNetworks(c.TrustedProxies) },
 	},
 	{
+		Name: "RIVERBEAT_SECRETS", Unit: "name=env:VARIABLE or name=file:/path, …",
+		Doc: "The secrets to which parameters and executors may refer by `{\"$secret\": \"name\"}`, and where each is: in an environment variable, or in a file, which is read at each use, a line break at its end left out. A node that works does not start without one of them.",
+		set: func(c *Config, v string) string { return setSecrets(&c.Secrets, v) },
+		get: func(c *Config) string { return showSecrets(c.Secrets) },
+	},
+	{
+		Name: "RIVERBEAT_COMMANDS", Unit: "file",
+		Doc: "A JSON file with the commands that executors of the kind `command` may start; see [executors.md](executors.md#command). Without it there are none.",
+		set: func(c *Config, v string) string {
+			c.CommandsFile = v
+			return ""
+		},
+		get: func(c *Config) string { return c.CommandsFile },
+	},
+	{
+		Name: "RIVERBEAT_HTTP_NETWORKS", Unit: "address or network, …",
+		Doc: "The private networks that executors of the kind `http` may reach, as in `10.1.0.0/16,::1`, and on all ports. Public addresses they reach without it, on the ports 80 and 443.",
+		set: func(c *Config, v string) string { return setNetworks(&c.HTTPNetworks, v) },
+		get: func(c *Config) string { return showNetworks(c.HTTPNetworks) },
+	},
+	{
 		Name: "RIVERBEAT_JQUANTS_BASE_URL", Default: "https://api.jquants.com", Unit: "http:// or https:// URL",
 		Doc: "Where the task `fetch_listed_info` finds the J-Quants API, without `/v2`.",
 		set: func(c *Config, v string) string {
@@ -400,6 +423,37 @@ func showQueues(queues map[string]int) string {
 		pairs = append(pairs, name+"="+strconv.Itoa(queues[name]))
 	}
 	return strings.Join(pairs, ",")
+}
+
+const secretsWant = "a list such as stripe=env:STRIPE_KEY,warehouse=file:/run/secrets/warehouse"
+
+func setSecrets(to *map[string]SecretSource, v string) string {
+	secrets := map[string]SecretSource{}
+	for text := range strings.SplitSeq(v, ",") {
+		name, where, _ := strings.Cut(strings.TrimSpace(text), "=")
+		kind, at, _ := strings.Cut(where, ":")
+		source := SecretSource{}
+		switch kind {
+		case "env":
+			source.Variable = at
+		case "file":
+			source.File = at
+		}
+		if _, twice := secrets[name]; twice || source == (SecretSource{}) || !riverbeat.SecretName.MatchString(name) {
+			return secretsWant
+		}
+		secrets[name] = source
+	}
+	*to = secrets
+	return ""
+}
+
+func showSecrets(secrets map[string]SecretSource) string {
+	var texts []string
+	for _, name := range slices.Sorted(maps.Keys(secrets)) {
+		texts = append(texts, name+"="+secrets[name].String())
+	}
+	return strings.Join(texts, ",")
 }
 
 func setNetworks(to *[]netip.Prefix, v string) string {

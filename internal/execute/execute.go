@@ -28,6 +28,7 @@ import (
 	"github.com/riverqueue/river/riverlog"
 	"github.com/riverqueue/river/rivertype"
 
+	"riverbeat/internal/execute/secret"
 	"riverbeat/internal/ledger"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
@@ -56,6 +57,7 @@ type Executor struct {
 	db       *postgres.DB
 	ledger   *ledger.Ledger
 	registry *Registry
+	secrets  *secret.Store
 	node     postgres.Node
 	logger   *slog.Logger
 
@@ -75,6 +77,7 @@ type Config struct {
 	DB       *postgres.DB // of a pool
 	Ledger   *ledger.Ledger
 	Registry *Registry
+	Secrets  *secret.Store // nil: there are none
 	Node     postgres.Node // its ID is new for each Executor, and River's client has it, too
 	Logger   *slog.Logger
 }
@@ -82,7 +85,7 @@ type Config struct {
 // New makes an Executor.
 func New(cfg Config) *Executor {
 	e := &Executor{
-		db: cfg.DB, ledger: cfg.Ledger, registry: cfg.Registry, node: cfg.Node, logger: cfg.Logger,
+		db: cfg.DB, ledger: cfg.Ledger, registry: cfg.Registry, secrets: cfg.Secrets, node: cfg.Node, logger: cfg.Logger,
 		onHold:   make(chan error, 1),
 		attempts: attempts{underWay: map[int64]context.CancelCauseFunc{}, reported: map[int64]outcome{}},
 	}
@@ -152,7 +155,7 @@ type start struct {
 
 // started answers it.
 type started struct {
-	task       task.Code                 // nil: nobody has registered it here, and nothing was started
+	code       task.Code                 // nil: this node cannot do it, and nothing was started
 	run        *riverbeat.Run            // nil: the job is not its run's any more
 	definition *riverbeat.TaskDefinition // as it is now; nil: the task has none
 }
@@ -172,8 +175,8 @@ func (e *Executor) startRuns(ctx context.Context, starts []start) ([]*started, e
 		var known []postgres.Start
 		for i, s := range starts {
 			d := definitions[s.taskName]
-			answers[i] = &started{task: e.registry.lookup(s.taskName, d), definition: d}
-			if answers[i].task != nil {
+			answers[i] = &started{code: e.registry.lookup(s.taskName, d), definition: d}
+			if answers[i].code != nil {
 				known = append(known, s.Start)
 			}
 		}
@@ -283,7 +286,7 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 	switch {
 	case err != nil:
 		return e.notStarted(ctx, err)
-	case started.task == nil:
+	case started.code == nil:
 		return e.handBack(ctx, riverbeat.NoWorker, noWorkerPause)
 	case started.run == nil:
 		return river.JobCancel(errors.New("this job is not its run's any more; the run goes on under another job, or is gone"))
@@ -298,30 +301,34 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 // attempt calls the task and says how it ended.
 func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], started *started) error {
 	run := e.taskRun(started.run, riverlog.Logger(ctx))
-	attemptCtx := ctx
+	redact, err := e.resolve(started, run)
+	if err != nil {
+		return e.failed(ctx, job, started, redact.Error(err))
+	}
+	attemptCtx := secret.With(ctx, redact)
 	if d := started.definition; d != nil && d.Timeout > 0 {
 		var cancel context.CancelFunc
 		cause := fmt.Errorf("the attempt took longer than its timeout of %s", d.Timeout)
-		attemptCtx, cancel = context.WithTimeoutCause(ctx, d.Timeout, cause)
+		attemptCtx, cancel = context.WithTimeoutCause(attemptCtx, d.Timeout, cause)
 		defer cancel()
 		run.Deadline, _ = attemptCtx.Deadline()
 	}
-	result, err := call(attemptCtx, started.task, run)
+	result, err := call(attemptCtx, started.code, run, redact)
 	if given := e.givenUp(ctx); given != nil {
 		// Whatever the task made of it: somebody else may have done it meanwhile.
 		riverlog.Logger(ctx).WarnContext(ctx, "stopped, and nothing of it counts", "cause", given)
 		return report(ctx, "", riverbeat.Fenced, river.JobSnooze(0))
+	}
+	if result != nil {
+		if recorded := river.RecordOutput(ctx, result); recorded != nil && err == nil {
+			err = task.Final(recorded)
+		}
 	}
 	if err != nil {
 		if attemptCtx.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("%w: %w", context.Cause(attemptCtx), err)
 		}
 		return e.failed(ctx, job, started, err)
-	}
-	if result != nil {
-		if err := river.RecordOutput(ctx, result); err != nil {
-			return e.failed(ctx, job, started, task.Final(err))
-		}
 	}
 	// Metadata is indexed, so nothing is said where there is nothing to say.
 	if bytes.Contains(job.Metadata, []byte(queue.MetadataKey)) {
@@ -334,6 +341,39 @@ func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], s
 		end.key = started.run.LockKey
 	}
 	return nil
+}
+
+// resolve puts the values of secrets in the place of references to them, in the run that
+// the code is handed and in the settings of its executor. The Redactor, which is nil if
+// there are none, is to keep them out of what the attempt leaves; the run's logger does
+// that already.
+func (e *Executor) resolve(started *started, run *task.Run) (*secret.Redactor, error) {
+	values := map[string]string{}
+	value := func(name string) (value string, err error) {
+		values[name], err = e.secrets.Value(name)
+		return values[name], err
+	}
+	var err error
+	if run.TaskParams, err = riverbeat.ReplaceSecrets(run.TaskParams, value); err != nil {
+		return nil, fmt.Errorf("resolve the parameters: %w", err)
+	}
+	if run.Args, err = riverbeat.ReplaceSecrets(run.Args, value); err != nil {
+		return nil, fmt.Errorf("resolve the arguments: %w", err)
+	}
+	if d := started.definition; d != nil && d.Executor.Kind != riverbeat.ExecutorGo {
+		settings, err := riverbeat.ReplaceSecrets(d.Executor.JSON(), value)
+		if err != nil {
+			return nil, fmt.Errorf("resolve the executor: %w", err)
+		}
+		resolved := *d
+		if resolved.Executor, err = riverbeat.ParseExecutor(settings); err != nil {
+			return nil, fmt.Errorf("read the executor: %w", err)
+		}
+		started.code = e.registry.lookup(run.TaskName, &resolved)
+	}
+	redact := secret.NewRedactor(values)
+	run.Logger = slog.New(redact.Handler(run.Logger.Handler()))
+	return redact, nil
 }
 
 // taskRun is a run as its task's code sees it.
@@ -402,22 +442,20 @@ func (e *Executor) handBack(ctx context.Context, reason riverbeat.Reason, pause 
 }
 
 // call calls the task's code, that of its result included, and turns a panic
-// into an error.
-func call(ctx context.Context, code task.Code, run *task.Run) (result json.RawMessage, err error) {
+// into an error. Neither result nor error has a secret.
+func call(ctx context.Context, code task.Code, run *task.Run, redact *secret.Redactor) (result json.RawMessage, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			run.Logger.ErrorContext(ctx, "panic", "value", r, "stack", string(debug.Stack()))
-			result, err = nil, fmt.Errorf("panic: %v", r)
+			result, err = nil, redact.Error(fmt.Errorf("panic: %v", r))
 		}
 	}()
 	returned, err := code(ctx, run)
-	if err != nil {
-		return nil, err
+	result, unkept := encode(returned, redact)
+	if err == nil {
+		err = task.Final(unkept)
 	}
-	if result, err = encode(returned); err != nil {
-		return nil, task.Final(err)
-	}
-	return result, nil
+	return result, redact.Error(err)
 }
 
 // failed says how a failed attempt ends: with another one, or with the run.
@@ -467,12 +505,15 @@ func report(ctx context.Context, state riverbeat.State, reason riverbeat.Reason,
 }
 
 // encode makes of a result what is kept of it; nil for none.
-func encode(result any) (json.RawMessage, error) {
+func encode(result any, redact *secret.Redactor) (json.RawMessage, error) {
 	if result == nil {
 		return nil, nil
 	}
 	raw, err := json.Marshal(result)
 	if err != nil {
+		return nil, fmt.Errorf("the result is not JSON: %w", err)
+	}
+	if raw, err = redact.JSON(raw); err != nil {
 		return nil, fmt.Errorf("the result is not JSON: %w", err)
 	}
 	if len(raw) > MaxResultBytes {

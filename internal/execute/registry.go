@@ -9,14 +9,25 @@ import (
 	"riverbeat/task"
 )
 
-// Registry has the tasks of this binary, by their names and aliases. It is filled
+// Registry has the tasks of this binary, by their names and aliases, and the kinds of
+// executors. It is filled
 // before the node starts, and only read after that.
 type Registry struct {
 	tasks map[string]task.Task
+	kinds map[string]Kind
 }
 
-// NewRegistry makes an empty Registry.
-func NewRegistry() *Registry { return &Registry{tasks: map[string]task.Task{}} }
+// Kind is how the tasks of one kind of executors are executed: the code for an executor's
+// settings, secrets resolved; nil if this node cannot do it, so that another one may.
+type Kind func(settings riverbeat.Executor) task.Code
+
+// NewRegistry makes a Registry that has no tasks, and no kind of executors but go.
+func NewRegistry() *Registry {
+	return &Registry{tasks: map[string]task.Task{}, kinds: map[string]Kind{}}
+}
+
+// RegisterKind adds a kind of executors.
+func (r *Registry) RegisterKind(name string, kind Kind) { r.kinds[name] = kind }
 
 // Register adds tasks. It panics if one cannot be defined, or its name is taken: that
 // is a fault of the program.
@@ -71,9 +82,16 @@ func definitionsOf(t task.Task) []*riverbeat.TaskDefinition {
 	return definitions
 }
 
-// lookup finds the code of a run: what its definition's executor names, else
-// the task's own name; nil if nobody has registered it.
+// lookup finds the code of a run by its definition, nil if the task has none. Its answer
+// is nil if this node cannot do it. Secrets in the executor must be resolved by now, or
+// the code is only good for being there.
 func (r *Registry) lookup(taskName string, d *riverbeat.TaskDefinition) task.Code {
+	if d != nil && d.Executor.Kind != riverbeat.ExecutorGo {
+		if kind, ok := r.kinds[d.Executor.Kind]; ok {
+			return kind(d.Executor)
+		}
+		return nil
+	}
 	if d != nil && d.Executor.Name != "" {
 		taskName = d.Executor.Name
 	}

@@ -169,6 +169,12 @@ func decodeValue(v reflect.Value, raw json.RawMessage, at string, wrong *fields)
 	case *jsonObject:
 		to.RawMessage = compact(raw)
 		return
+	case *executorOf:
+		if raw[0] != '{' {
+			wrong.addf(at, "must be an object")
+		}
+		to.RawMessage = compact(raw)
+		return
 	case *duration:
 		if problem := to.read(raw); problem != "" {
 			wrong.addf(at, "%s", problem)

@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"net/url"
 	"reflect"
 	"time"
@@ -18,7 +20,7 @@ type taskDefinition struct {
 	Category        *string    `json:"category"`
 	Description     *string    `json:"description"`
 	ParameterSchema jsonObject `json:"parameter_schema" doc:"The JSON Schema of the task's parameters."`
-	Executor        executor   `json:"executor"`
+	Executor        executorOf `json:"executor"`
 	Queue           string     `json:"queue"`
 	Priority        int        `json:"priority"`
 	MaxAttempts     int        `json:"max_attempts"`
@@ -29,11 +31,6 @@ type taskDefinition struct {
 	Version         int        `json:"version" doc:"One more at each change."`
 	CreatedAt       time.Time  `json:"created_at"`
 	UpdatedAt       time.Time  `json:"updated_at"`
-}
-
-type executor struct {
-	Kind string  `json:"kind" enum:"go"`
-	Name *string `json:"name" doc:"The registered name of the code; null is the task's own name."`
 }
 
 type retry struct {
@@ -54,7 +51,7 @@ func taskDefinitionOf(d *riverbeat.TaskDefinition) *taskDefinition {
 		Category:        orNull(d.Category),
 		Description:     orNull(d.Description),
 		ParameterSchema: jsonObject{rawOr(d.ParameterSchema, "{}")},
-		Executor:        executor{d.Executor.Kind, orNull(d.Executor.Name)},
+		Executor:        executorOf{d.Executor.Shown()},
 		Queue:           d.Queue,
 		Priority:        d.Priority,
 		MaxAttempts:     d.MaxAttempts,
@@ -70,21 +67,16 @@ func taskDefinitionOf(d *riverbeat.TaskDefinition) *taskDefinition {
 
 // taskDefinitionInput is what people say of a task definition.
 type taskDefinitionInput struct {
-	TaskName        *string        `json:"task_name" required:"true" doc:"Unique, at most 255 characters. Cannot be changed." example:"echo"`
-	Category        *string        `json:"category" doc:"At most 50 characters. New schedules of the task get it if they name none."`
-	Description     *string        `json:"description" doc:"At most 4,000 characters."`
-	ParameterSchema *jsonObject    `json:"parameter_schema" def:"{}" doc:"A JSON Schema (draft 2020-12) of the task's parameters; {} takes any object. Its defaults are filled in. Properties marked \"x-name\": true go into names that are made."`
-	Executor        *executorInput `json:"executor" def:"{\"kind\": \"go\"}" doc:"What executes the task."`
-	Queue           *string        `json:"queue" def:"\"default\"" doc:"The River queue of its jobs."`
-	Priority        *int           `json:"priority" def:"1" doc:"1 (first) to 4."`
-	MaxAttempts     *int           `json:"max_attempts" def:"3" doc:"Tries of one run, the first included: 1 to 100."`
-	Retry           *retryInput    `json:"retry" def:"{\"backoff\": \"1s\", \"max_backoff\": \"5m\"}" doc:"How long to wait between attempts."`
-	Timeout         *duration      `json:"timeout" def:"\"0s\"" doc:"Of one attempt, at most 7 days; 0s is none."`
-}
-
-type executorInput struct {
-	Kind *string `json:"kind" def:"\"go\"" enum:"go" doc:"go: code in the worker's binary."`
-	Name *string `json:"name" doc:"The registered name of the code. Defaults to the task's own name."`
+	TaskName        *string     `json:"task_name" required:"true" doc:"Unique, at most 255 characters. Cannot be changed." example:"echo"`
+	Category        *string     `json:"category" doc:"At most 50 characters. New schedules of the task get it if they name none."`
+	Description     *string     `json:"description" doc:"At most 4,000 characters."`
+	ParameterSchema *jsonObject `json:"parameter_schema" def:"{}" doc:"A JSON Schema (draft 2020-12) of the task's parameters; {} takes any object. Its defaults are filled in. Properties marked \"x-name\": true go into names that are made."`
+	Executor        *executorOf `json:"executor" def:"{\"kind\": \"go\"}" doc:"What executes the task."`
+	Queue           *string     `json:"queue" def:"\"default\"" doc:"The River queue of its jobs."`
+	Priority        *int        `json:"priority" def:"1" doc:"1 (first) to 4."`
+	MaxAttempts     *int        `json:"max_attempts" def:"3" doc:"Tries of one run, the first included: 1 to 100."`
+	Retry           *retryInput `json:"retry" def:"{\"backoff\": \"1s\", \"max_backoff\": \"5m\"}" doc:"How long to wait between attempts."`
+	Timeout         *duration   `json:"timeout" def:"\"0s\"" doc:"Of one attempt, at most 7 days; 0s is none, which only the kind go may have. Defaults to 5m for all other kinds."`
 }
 
 type retryInput struct {
@@ -92,16 +84,18 @@ type retryInput struct {
 	MaxBackoff *duration `json:"max_backoff" def:"\"5m\"" doc:"How long to wait at most; the same as backoff is a fixed delay. Defaults to backoff if that is longer than 5m."`
 }
 
-// definition is the definition that the input describes.
-func (in *taskDefinitionInput) definition() *riverbeat.TaskDefinition {
-	runBy, wait := valueOr(in.Executor, executorInput{}), valueOr(in.Retry, retryInput{})
+// definition is the definition that the input describes. The error is that of its
+// executor; all else can be judged without it.
+func (in *taskDefinitionInput) definition() (*riverbeat.TaskDefinition, error) {
+	wait := valueOr(in.Retry, retryInput{})
 	backoff := durationOr(wait.Backoff, riverbeat.DefaultRetry.Backoff)
+	runBy, err := valueOr(in.Executor, executorOf{json.RawMessage("{}")}).read()
 	return &riverbeat.TaskDefinition{
 		TaskName:        valueOr(in.TaskName, ""),
 		Category:        valueOr(in.Category, ""),
 		Description:     valueOr(in.Description, ""),
 		ParameterSchema: valueOr(in.ParameterSchema, jsonObject{}).RawMessage,
-		Executor:        riverbeat.Executor{Kind: valueOr(runBy.Kind, riverbeat.ExecutorGo), Name: valueOr(runBy.Name, "")},
+		Executor:        runBy,
 		Queue:           valueOr(in.Queue, riverbeat.DefaultQueue),
 		Priority:        valueOr(in.Priority, riverbeat.DefaultPriority),
 		MaxAttempts:     valueOr(in.MaxAttempts, riverbeat.DefaultMaxAttempts),
@@ -109,11 +103,22 @@ func (in *taskDefinitionInput) definition() *riverbeat.TaskDefinition {
 			Backoff:    backoff,
 			MaxBackoff: durationOr(wait.MaxBackoff, max(riverbeat.DefaultRetry.MaxBackoff, backoff)),
 		},
-		Timeout: durationOr(in.Timeout, 0),
-	}
+		Timeout: durationOr(in.Timeout, riverbeat.DefaultTimeout(runBy.Kind)),
+	}, err
 }
 
-func (in *taskDefinitionInput) check() error { return in.definition().Validate() }
+func (in *taskDefinitionInput) check() error {
+	d, err := in.definition()
+	unread, ok := errors.AsType[*riverbeat.Error](err)
+	if !ok {
+		return d.Validate()
+	}
+	d.Executor = riverbeat.Executor{Kind: riverbeat.ExecutorGo}
+	if rest, ok := errors.AsType[*riverbeat.Error](d.Validate()); ok {
+		unread.Fields = append(unread.Fields, rest.Fields...)
+	}
+	return unread
+}
 
 // definitionInputOf is the input that would make d as it is.
 func definitionInputOf(d *riverbeat.TaskDefinition) taskDefinitionInput {
@@ -123,7 +128,7 @@ func definitionInputOf(d *riverbeat.TaskDefinition) taskDefinitionInput {
 		Category:        shown.Category,
 		Description:     shown.Description,
 		ParameterSchema: &shown.ParameterSchema,
-		Executor:        &executorInput{&shown.Executor.Kind, shown.Executor.Name},
+		Executor:        &shown.Executor,
 		Queue:           &shown.Queue,
 		Priority:        &shown.Priority,
 		MaxAttempts:     &shown.MaxAttempts,
@@ -143,7 +148,11 @@ type createTaskDefinitionRequest struct {
 }
 
 func (a *api) createTaskDefinition(ctx context.Context, req *createTaskDefinitionRequest) (*answer[*taskDefinition], error) {
-	made, err := a.Catalog.CreateTaskDefinition(ctx, req.Body.definition(), req.Force)
+	d, err := req.Body.definition()
+	if err != nil {
+		return nil, err
+	}
+	made, err := a.Catalog.CreateTaskDefinition(ctx, d, req.Force)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +203,11 @@ func (a *api) putTaskDefinition(ctx context.Context, req *putTaskDefinitionReque
 		return nil, err
 	}
 	in.TaskName = &req.TaskName
-	d, isNew, err := a.Catalog.PutTaskDefinition(ctx, in.definition(), req.Force, req.IfMatch.Expected)
+	given, err := in.definition()
+	if err != nil {
+		return nil, err
+	}
+	d, isNew, err := a.Catalog.PutTaskDefinition(ctx, given, req.Force, req.IfMatch.Expected)
 	switch {
 	case err != nil:
 		return nil, err
@@ -233,7 +246,10 @@ func (a *api) patchTaskDefinition(ctx context.Context, req *patchTaskDefinitionR
 			return err
 		}
 		in.TaskName = &req.TaskName
-		changed := in.definition()
+		changed, err := in.definition()
+		if err != nil {
+			return err
+		}
 		changed.ID, changed.Version, changed.CreatedAt, changed.UpdatedAt = d.ID, d.Version, d.CreatedAt, d.UpdatedAt
 		changed.BuiltIn, changed.AliasOf = d.BuiltIn, d.AliasOf
 		*d = *changed

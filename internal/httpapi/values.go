@@ -2,10 +2,6 @@ package httpapi
 
 import (
 	"encoding/json"
-	"math"
-	"regexp"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -49,81 +45,12 @@ func (duration) Schema(huma.Registry) *huma.Schema {
 // MarshalJSON writes the duration as people do: "1h", not "1h0m0s".
 func (d duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
 
-func (d duration) String() string {
-	text := time.Duration(d).String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
-}
-
-// days are the days at the beginning of a duration, which Go does not know.
-var days = regexp.MustCompile(`^(-?)(\d{1,6})d`)
-
-const (
-	badDuration = `must be a duration such as "90s", "1h30m" or "7d", or a number of seconds`
-	tooFine     = "must be whole milliseconds"
-)
+func (d duration) String() string { return riverbeat.FormatDuration(time.Duration(d)) }
 
 func (d *duration) read(raw json.RawMessage) (problem string) {
-	var text string
-	var parsed time.Duration
-	switch c := raw[0]; {
-	case c == '"':
-		if json.Unmarshal(raw, &text) != nil {
-			return badDuration
-		}
-		var ok bool
-		if parsed, ok = parseDuration(text); !ok {
-			return badDuration
-		}
-	case c == '-' || c >= '0' && c <= '9':
-		seconds, err := strconv.ParseFloat(string(raw), 64)
-		if err != nil || math.Abs(seconds) > math.MaxInt64/float64(time.Second)/2 {
-			return badDuration
-		}
-		ms := math.Round(seconds * 1000)
-		if math.Abs(seconds*1000-ms) > 1e-6 {
-			return tooFine
-		}
-		parsed = time.Duration(ms) * time.Millisecond
-	default:
-		return badDuration
-	}
-	if parsed%time.Millisecond != 0 {
-		return tooFine
-	}
+	parsed, problem := riverbeat.ReadDuration(raw)
 	*d = duration(parsed)
-	return ""
-}
-
-func parseDuration(text string) (time.Duration, bool) {
-	var sum time.Duration
-	found := days.FindStringSubmatch(text)
-	if found != nil {
-		n, err := strconv.Atoi(found[2])
-		if err != nil || n > 100_000 {
-			return 0, false
-		}
-		sum = time.Duration(n) * 24 * time.Hour
-		if text = text[len(found[0]):]; text != "" && (text[0] < '0' || text[0] > '9') {
-			return 0, false
-		}
-	}
-	if text != "" || found == nil {
-		rest, err := time.ParseDuration(text)
-		if err != nil || rest > math.MaxInt64-sum {
-			return 0, false
-		}
-		sum += rest
-	}
-	if found != nil && found[1] != "" {
-		sum = -sum
-	}
-	return sum, true
+	return problem
 }
 
 func durationOr(d *duration, missing time.Duration) time.Duration {

@@ -30,7 +30,7 @@ func (tx *Tx) InsertTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinit
 		Category:        orNull(d.Category),
 		Description:     d.Description,
 		ParameterSchema: d.ParameterSchema,
-		Executor:        executorJSON(d.Executor),
+		Executor:        d.Executor.JSON(),
 		Queue:           d.Queue,
 		Priority:        int16(d.Priority),    //nolint:gosec // 1 to 4
 		MaxAttempts:     int16(d.MaxAttempts), //nolint:gosec // at most MaxMaxAttempts
@@ -53,7 +53,7 @@ func (tx *Tx) UpdateTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinit
 		Category:        orNull(d.Category),
 		Description:     d.Description,
 		ParameterSchema: d.ParameterSchema,
-		Executor:        executorJSON(d.Executor),
+		Executor:        d.Executor.JSON(),
 		Queue:           d.Queue,
 		Priority:        int16(d.Priority),    //nolint:gosec // 1 to 4
 		MaxAttempts:     int16(d.MaxAttempts), //nolint:gosec // at most MaxMaxAttempts
@@ -159,9 +159,9 @@ func definitions(rows []dbq.TaskDefinition) ([]*riverbeat.TaskDefinition, error)
 }
 
 func definition(row dbq.TaskDefinition) (*riverbeat.TaskDefinition, error) {
-	executor, err := parseExecutor(row.Executor)
+	executor, err := riverbeat.ParseExecutor(row.Executor)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read the executor of task %s: %w", row.TaskName, err)
 	}
 	retry, err := parseRetry(row.Retry)
 	if err != nil {
@@ -187,28 +187,10 @@ func definition(row dbq.TaskDefinition) (*riverbeat.TaskDefinition, error) {
 	}, nil
 }
 
-// The stored forms of executor and retry.
-type (
-	executorColumn struct {
-		Kind string `json:"kind"`
-		Name string `json:"name,omitempty"`
-	}
-	retryColumn struct {
-		BackoffMS    int64 `json:"backoff_ms,omitempty"`
-		MaxBackoffMS int64 `json:"max_backoff_ms,omitempty"`
-	}
-)
-
-func executorJSON(e riverbeat.Executor) json.RawMessage {
-	return mustJSON(executorColumn{Kind: e.Kind, Name: e.Name})
-}
-
-func parseExecutor(raw json.RawMessage) (riverbeat.Executor, error) {
-	var c executorColumn
-	if err := json.Unmarshal(raw, &c); err != nil {
-		return riverbeat.Executor{}, fmt.Errorf("read an executor: %w", err)
-	}
-	return riverbeat.Executor{Kind: c.Kind, Name: c.Name}, nil
+// retryColumn is the stored form of a retry.
+type retryColumn struct {
+	BackoffMS    int64 `json:"backoff_ms,omitempty"`
+	MaxBackoffMS int64 `json:"max_backoff_ms,omitempty"`
 }
 
 func retryJSON(r riverbeat.Retry) json.RawMessage {

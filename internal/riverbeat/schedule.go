@@ -127,17 +127,14 @@ const (
 	MaxTimeout         = 7 * 24 * time.Hour
 )
 
-// The kinds of executors.
-const (
-	ExecutorGo = "go" // code in the worker's binary
-)
-
-// Executor names what executes a task, and its settings.
-type Executor struct {
-	Kind string // ExecutorGo
-	// Name is the registered name of the code, for kind go; "" is the task's
-	// own name.
-	Name string
+// DefaultTimeout is that of a definition which names none, by the kind of its executor.
+// Code in the worker has none. What is executed outside must come to an end.
+func DefaultTimeout(executorKind string) time.Duration {
+	switch executorKind {
+	case ExecutorHTTP, ExecutorSQL, ExecutorCommand:
+		return 5 * time.Minute
+	}
+	return 0
 }
 
 // Retry says how long to wait before the next attempt: Backoff seconds, doubled

@@ -80,6 +80,7 @@ type schemaNode struct {
 
 	fallback  *fallback // its default: its own, or that of what it refers to
 	nameGiver bool      // x-name
+	writeOnly bool      // takes references to secrets only
 
 	refText string // until it is resolved
 	refAt   string
@@ -148,6 +149,9 @@ func CompileParameterSchema(raw json.RawMessage) (*ParameterSchema, error) {
 // present (or has a default itself), through properties, items, $ref and
 // allOf. What depends on the value, as in anyOf or if, fills nothing in.
 //
+// A reference to a secret stands for any value within params: it fits every schema but
+// false. A property that is writeOnly takes nothing else.
+//
 // The error is an *Error of kind Invalid with code "invalid_params"; its
 // pointers begin with /task_params, and no detail contains a value that was
 // given, for it may be secret.
@@ -161,6 +165,9 @@ func (s *ParameterSchema) Effective(params json.RawMessage) (json.RawMessage, er
 	}
 	if _, ok := value.(map[string]any); !ok {
 		return nil, invalidParams(FieldError{Detail: "must be a JSON object"})
+	}
+	if _, secret, _ := secretIn(value); secret {
+		return nil, invalidParams(FieldError{Detail: "must be the parameters; a secret stands for the value of one of them"})
 	}
 	e := &evaluation{steps: maxSteps, fillable: maxFilled, tracks: s.tracks}
 	if s.fills {
@@ -183,6 +190,23 @@ func (s *ParameterSchema) Effective(params json.RawMessage) (json.RawMessage, er
 // schema's text, those of $ref and allOf after the schema's own.
 func (s *ParameterSchema) NameProperties() []string {
 	var names []string
+	for _, p := range s.properties() {
+		if p.node.nameGiver && !slices.Contains(names, p.name) {
+			names = append(names, p.name)
+		}
+	}
+	return names
+}
+
+// HasProperty tells whether the schema says something of the parameter: its own
+// properties do, or those of $ref and allOf.
+func (s *ParameterSchema) HasProperty(name string) bool {
+	return slices.ContainsFunc(s.properties(), func(p namedNode) bool { return p.name == name })
+}
+
+// properties are those of the parameters, by the schema and what it refers to.
+func (s *ParameterSchema) properties() []namedNode {
+	var list []namedNode
 	seen := map[*schemaNode]bool{}
 	var collect func(n *schemaNode)
 	collect = func(n *schemaNode) {
@@ -190,18 +214,14 @@ func (s *ParameterSchema) NameProperties() []string {
 			return
 		}
 		seen[n] = true
-		for _, p := range n.properties {
-			if p.node.nameGiver && !slices.Contains(names, p.name) {
-				names = append(names, p.name)
-			}
-		}
+		list = append(list, n.properties...)
 		collect(n.ref)
 		for _, sub := range n.allOf {
 			collect(sub)
 		}
 	}
 	collect(s.root)
-	return names
+	return list
 }
 
 func invalidParams(wrong ...FieldError) *Error {

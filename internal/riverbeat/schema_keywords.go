@@ -143,7 +143,7 @@ func init() {
 		"examples":         wantList,
 		"deprecated":       wantBool,
 		"readOnly":         wantBool,
-		"writeOnly":        wantBool,
+		"writeOnly":        readWriteOnly,
 		"contentEncoding":  wantString,
 		"contentMediaType": wantString,
 		"contentSchema":    into(schemaOf, func(*schemaNode, *schemaNode) {}),
@@ -480,6 +480,11 @@ func readDefault(k *keyword) string {
 	k.c.fills = true
 	k.node.fallback = &fallback{at: k.at, value: k.value(), size: len(k.raw)}
 	return ""
+}
+
+func readWriteOnly(k *keyword) string {
+	k.node.writeOnly, _ = k.value().(bool)
+	return wantBool(k)
 }
 
 func readName(k *keyword) string {

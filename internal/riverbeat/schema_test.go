@@ -253,12 +253,12 @@ func TestEffectiveRefuses(t *testing.T) {
 		t.Parallel()
 		const secret = "hunter2"
 		for _, schema := range []string{
-			`{"properties":{"k":{"writeOnly":true,"minLength":8}}}`,
-			`{"properties":{"k":{"writeOnly":true,"enum":["a"]}}}`,
-			`{"properties":{"k":{"writeOnly":true,"pattern":"^[0-9]+$","format":"uuid","maxLength":2,"const":"a","type":"string"}}}`,
-			`{"properties":{"k":{"writeOnly":true,"type":"integer"}}}`,
-			`{"properties":{"k":{"writeOnly":true,"anyOf":[{"const":1},{"format":"date"}]}}}`,
-			`{"properties":{"k":{"writeOnly":true,"not":{"type":"string"}}}}`,
+			`{"properties":{"k":{"minLength":8}}}`,
+			`{"properties":{"k":{"enum":["a"]}}}`,
+			`{"properties":{"k":{"pattern":"^[0-9]+$","format":"uuid","maxLength":2,"const":"a","type":"string"}}}`,
+			`{"properties":{"k":{"type":"integer"}}}`,
+			`{"properties":{"k":{"anyOf":[{"const":1},{"format":"date"}]}}}`,
+			`{"properties":{"k":{"not":{"type":"string"}}}}`,
 		} {
 			_, err := compiled(t, schema).Effective(json.RawMessage(`{"k":"` + secret + `"}`))
 			e := requireInvalid(t, err, "invalid_params")

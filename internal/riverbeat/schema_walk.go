@@ -104,6 +104,9 @@ func (e *evaluation) fill(n *schemaNode, value any, depth int) {
 	if n == nil || !e.spend(1) {
 		return
 	}
+	if _, secret, _ := secretIn(value); secret {
+		return
+	}
 	switch value := value.(type) {
 	case map[string]any:
 		e.fillObject(n, value, depth)
@@ -178,6 +181,12 @@ func (e *evaluation) apply(n *schemaNode, value any, at *place, seen *evaluated)
 	}
 	if n.never {
 		return e.fail(at, "false", "is not allowed")
+	}
+	if _, secret, _ := secretIn(value); secret {
+		return true // of what is behind it nothing is known here
+	}
+	if n.writeOnly && value != nil {
+		return e.fail(at, "writeOnly", `must be a reference to a secret, {"$secret": "name"}: what stands here is read by many`)
 	}
 	var own *evaluated
 	if e.tracks {

@@ -23,9 +23,6 @@ const (
 // that a definition is refused when it is written and not when it first runs.
 var queueName = regexp.MustCompile(`^[a-z0-9]+(?:[_|\-]?[a-z0-9]+)*$`)
 
-// executorKinds are the kinds of executors that there are.
-var executorKinds = []string{ExecutorGo}
-
 // Validate checks every rule about a schedule that needs nothing but the
 // schedule, and reports all that are broken at once, in an *Error of kind
 // Invalid with code "invalid_schedule". The pointers are those of the API.
@@ -65,21 +62,24 @@ func (d *TaskDefinition) Validate() error {
 	broken.taskName("/task_name", d.TaskName)
 	broken.line("/category", d.Category, MaxCategoryLength)
 	broken.text("/description", d.Description, MaxDescriptionLength)
+	var schema *ParameterSchema
 	if _, isObject := Members(d.ParameterSchema); !isObject && len(d.ParameterSchema) > 0 {
 		broken.addf("/parameter_schema", "must be an object")
-	} else if _, err := CompileParameterSchema(d.ParameterSchema); err != nil {
+	} else if compiled, err := CompileParameterSchema(d.ParameterSchema); err != nil {
 		broken.add(fieldsOf(err, "/parameter_schema")...)
+	} else {
+		schema = compiled
 	}
-	broken.oneOf("/executor/kind", d.Executor.Kind, executorKinds...)
-	if d.Executor.Name != "" {
-		broken.taskName("/executor/name", d.Executor.Name)
-	}
+	broken.executor("/executor", &d.Executor, schema)
 	if len(d.Queue) > MaxQueueNameLength || !queueName.MatchString(d.Queue) {
 		broken.addf("/queue", "must be lower-case letters and digits, with single - or _ between them, at most %d characters", MaxQueueNameLength)
 	}
 	broken.between("/priority", d.Priority, 1, 4)
 	broken.between("/max_attempts", d.MaxAttempts, 1, MaxMaxAttempts)
 	broken.duration("/timeout", d.Timeout, MaxTimeout)
+	if d.Timeout == 0 && DefaultTimeout(d.Executor.Kind) > 0 {
+		broken.addf("/timeout", "must not be 0: what is executed outside of the worker must come to an end")
+	}
 	broken.duration("/retry/backoff", d.Retry.Backoff, MaxRetryBackoff)
 	broken.duration("/retry/max_backoff", d.Retry.MaxBackoff, MaxRetryBackoff)
 	if d.Retry.MaxBackoff < d.Retry.Backoff {
@@ -186,6 +186,8 @@ func (f *fields) json(pointer string, raw json.RawMessage, kind string) {
 		f.addf(pointer+wrong.Pointer, "%s", wrong.Detail)
 	case kind == "array" && !isArray, kind == "object" && !isObject:
 		f.addf(pointer, "must be a JSON %s", kind)
+	default:
+		f.checkSecrets(pointer, value)
 	}
 }
 
