@@ -144,3 +144,73 @@ func Snoozed(err error) (after time.Duration, ok bool) {
 	}
 	return e.after, true
 }
+
+// RetryAfter is the error of a failed attempt after which the next one is to wait at least
+// so long: who was asked has said so. It is a failure like any other, and nil for nil.
+func RetryAfter(wait time.Duration, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &retried{err, max(wait, 0)}
+}
+
+type retried struct {
+	error
+	wait time.Duration
+}
+
+func (e *retried) Unwrap() error { return e.error }
+
+// RetriedAfter is how long RetryAfter says that the next attempt waits at least; 0 for an
+// error that says nothing of it.
+func RetriedAfter(err error) time.Duration {
+	e, ok := errors.AsType[*retried](err)
+	if !ok {
+		return 0
+	}
+	return e.wait
+}
+
+// MarshalJSON writes the run as programs outside are told of it: run_id, execution,
+// attempt, max_attempts, task_name, schedule_id, schedule_name, execution_policy, trigger,
+// scheduled_for (RFC 3339, UTC), lock_key (null: none), args, task_params and deadline
+// (null: none).
+func (r *Run) MarshalJSON() ([]byte, error) {
+	document := struct {
+		RunID           uuid.UUID       `json:"run_id"`
+		Execution       int             `json:"execution"`
+		Attempt         int             `json:"attempt"`
+		MaxAttempts     int             `json:"max_attempts"`
+		TaskName        string          `json:"task_name"`
+		ScheduleID      *uuid.UUID      `json:"schedule_id"`
+		ScheduleName    string          `json:"schedule_name"`
+		ExecutionPolicy string          `json:"execution_policy"`
+		Trigger         string          `json:"trigger"`
+		ScheduledFor    time.Time       `json:"scheduled_for"`
+		LockKey         *string         `json:"lock_key"`
+		Args            json.RawMessage `json:"args"`
+		TaskParams      json.RawMessage `json:"task_params"`
+		Deadline        *time.Time      `json:"deadline"`
+	}{
+		RunID: r.ID, Execution: r.Execution, Attempt: r.Attempt, MaxAttempts: r.MaxAttempts,
+		TaskName: r.TaskName, ScheduleName: r.ScheduleName, ExecutionPolicy: r.ExecutionPolicy,
+		Trigger: r.Trigger, ScheduledFor: r.ScheduledFor.UTC(), Args: r.Args, TaskParams: r.TaskParams,
+	}
+	if r.ScheduleID != uuid.Nil {
+		document.ScheduleID = &r.ScheduleID
+	}
+	if r.LockKey != "" {
+		document.LockKey = &r.LockKey
+	}
+	if !r.Deadline.IsZero() {
+		deadline := r.Deadline.UTC()
+		document.Deadline = &deadline
+	}
+	if len(document.Args) == 0 {
+		document.Args = json.RawMessage("[]")
+	}
+	if len(document.TaskParams) == 0 {
+		document.TaskParams = json.RawMessage("{}")
+	}
+	return json.Marshal(document)
+}

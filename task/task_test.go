@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/task"
@@ -84,4 +85,32 @@ func TestSnooze(t *testing.T) {
 	require.Zero(t, after)
 	_, ok = task.Snoozed(io.EOF)
 	require.False(t, ok)
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, task.RetryAfter(time.Minute, nil))
+	err := fmt.Errorf("ask: %w", task.RetryAfter(time.Minute, io.EOF))
+	require.ErrorIs(t, err, io.EOF)
+	require.Equal(t, time.Minute, task.RetriedAfter(err))
+	require.False(t, task.IsFinal(err))
+	require.Zero(t, task.RetriedAfter(task.RetryAfter(-time.Minute, io.EOF)))
+	require.Zero(t, task.RetriedAfter(io.EOF))
+}
+
+func TestARunAsOtherProgramsAreToldOfIt(t *testing.T) {
+	t.Parallel()
+	raw, err := json.Marshal(&task.Run{TaskName: "t", ScheduledFor: time.Date(2026, 3, 1, 9, 0, 0, 0, time.FixedZone("", 3600))})
+	require.NoError(t, err)
+	require.JSONEq(t, `{"run_id": "00000000-0000-0000-0000-000000000000", "execution": 0, "attempt": 0, "max_attempts": 0, "task_name": "t",
+		"schedule_id": null, "schedule_name": "", "execution_policy": "", "trigger": "", "scheduled_for": "2026-03-01T08:00:00Z",
+		"lock_key": null, "args": [], "task_params": {}, "deadline": null}`, string(raw))
+	raw, err = json.Marshal(&task.Run{
+		ScheduleID: uuid.Max, LockKey: "k", Args: json.RawMessage("[1]"), TaskParams: json.RawMessage(`{"a": 1}`),
+		Deadline: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC),
+	})
+	require.NoError(t, err)
+	for _, part := range []string{`"schedule_id":"ffff`, `"lock_key":"k"`, `"args":[1]`, `"task_params":{"a":1}`, `"deadline":"2026-03-01T09:00:00Z"`} {
+		require.Contains(t, string(raw), part)
+	}
 }

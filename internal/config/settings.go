@@ -314,7 +314,7 @@ var settings = []Setting{
 	},
 	{
 		Name: "RIVERBEAT_HTTP_NETWORKS", Unit: "address or network, …",
-		Doc: "The private networks that executors of the kind `http` may reach, as in `10.1.0.0/16,::1`, and on all ports. Public addresses they reach without it, on the ports 80 and 443.",
+		Doc: "The networks that executors of the kind `http` may reach beside the public ones, as in `10.1.0.0/16,::1`. Without it they reach public addresses only.",
 		set: func(c *Config, v string) string { return setNetworks(&c.HTTPNetworks, v) },
 		get: func(c *Config) string { return showNetworks(c.HTTPNetworks) },
 	},
@@ -425,7 +425,7 @@ func showQueues(queues map[string]int) string {
 	return strings.Join(pairs, ",")
 }
 
-const secretsWant = "a list such as stripe=env:STRIPE_KEY,warehouse=file:/run/secrets/warehouse"
+const secretsWant = "a list such as stripe=env:STRIPE_KEY,warehouse=file:/run/secrets/warehouse" //nolint:gosec // no secret
 
 func setSecrets(to *map[string]SecretSource, v string) string {
 	secrets := map[string]SecretSource{}

@@ -481,7 +481,7 @@ func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], st
 			retry = d.Retry
 		}
 		// What has failed together does not come back together.
-		wait := retry.After(job.Attempt)
+		wait := max(retry.After(job.Attempt), min(task.RetriedAfter(cause), riverbeat.MaxRetryBackoff))
 		e.retries.Store(job.ID, wait+rand.N(wait/10+1)) //nolint:gosec // jitter
 	}
 	return report(ctx, "", "", printable(cause))

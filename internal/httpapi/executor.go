@@ -45,11 +45,12 @@ func (executorOf) Schema(huma.Registry) *huma.Schema {
 	onlySecret := func(doc string) *huma.Schema {
 		return &huma.Schema{Description: doc, AnyOf: []*huma.Schema{secret, {Type: "null"}}}
 	}
-	optional := func(s *huma.Schema) *huma.Schema {
-		s.Nullable = true
-		return s
-	}
 	least, most := 200., 599.
+	codes := func(doc string) *huma.Schema {
+		return &huma.Schema{
+			Type: huma.TypeArray, Nullable: true, Description: doc, Items: &huma.Schema{Type: huma.TypeInteger, Minimum: &least, Maximum: &most},
+		}
+	}
 	code := kind(riverbeat.ExecutorGo, "Code in the worker's binary.", nil, map[string]*huma.Schema{
 		"name": text("The registered name of the code. Defaults to the task's own name."),
 	})
@@ -72,10 +73,8 @@ func (executorOf) Schema(huma.Registry) *huma.Schema {
 				Type: huma.TypeObject, Nullable: true, AdditionalProperties: orSecret(""),
 				Description: "Headers beside those that Riverbeat sets. Authorization and Cookie take a secret only.",
 			},
-			"success_codes": optional(&huma.Schema{
-				Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeInteger, Minimum: &least, Maximum: &most},
-				Description: "The statuses of a success. Defaults to all from 200 to 299.",
-			}),
+			"success_codes":  codes("The statuses of a success. Defaults to all from 200 to 299."),
+			"retry_codes":    codes("The statuses after which another attempt is made. Defaults to 408, 425, 429 and all from 500 to 599. All others end the run."),
 			"signing_secret": onlySecret("What the request is signed with, by Standard Webhooks."),
 		}),
 		kind(riverbeat.ExecutorSQL, "One SQL statement.", []string{"database", "statement"}, map[string]*huma.Schema{
@@ -85,13 +84,13 @@ func (executorOf) Schema(huma.Registry) *huma.Schema {
 		}),
 		kind(riverbeat.ExecutorCommand, "A process, of those that the operator has named.", []string{"name"}, map[string]*huma.Schema{
 			"name": {Type: huma.TypeString, Description: "The name of the command in the operator's configuration."},
-			"arguments": optional(&huma.Schema{
-				Type: huma.TypeArray, Description: "Arguments behind those that the operator has given the command.",
+			"arguments": {
+				Type: huma.TypeArray, Nullable: true, Description: "Arguments behind those that the operator has given the command.",
 				Items: &huma.Schema{AnyOf: []*huma.Schema{{Type: huma.TypeString}, {
 					Type: huma.TypeObject, AdditionalProperties: false, Required: []string{"$param"},
 					Properties: map[string]*huma.Schema{"$param": {Type: huma.TypeString, Description: "The name of a parameter."}},
 				}}},
-			}),
+			},
 		}),
 	}}
 }

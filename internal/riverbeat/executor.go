@@ -26,7 +26,7 @@ const (
 	MaxURLLength         = 2_048
 	MaxHeaders           = 50
 	MaxHeaderLength      = 4 << 10
-	MaxSuccessCodes      = 50
+	MaxStatusCodes       = 50
 	MaxStatementSize     = 64 << 10
 	MaxArguments         = 100
 	MaxArgumentLength    = 4 << 10
@@ -48,6 +48,9 @@ type Executor struct {
 	Headers map[string]Text
 	// SuccessCodes are the statuses that are none of a failure; none: 200 to 299.
 	SuccessCodes []int
+	// RetryCodes are the statuses after which another attempt is made; none: 408, 425, 429
+	// and 500 to 599. All others end the run.
+	RetryCodes []int
 	// SigningSecret is what the request is signed with by Standard Webhooks; empty: it is
 	// not signed.
 	SigningSecret Text
@@ -119,6 +122,7 @@ var executorFields = []executorField{
 	{"method", []string{ExecutorHTTP}, one(func(e *Executor) *string { return &e.Method }), shown(func(e *Executor) any { return e.Method })},
 	{"headers", []string{ExecutorHTTP}, readHeaders, shown(func(e *Executor) any { return e.Headers })},
 	{"success_codes", []string{ExecutorHTTP}, list(func(e *Executor) *[]int { return &e.SuccessCodes }), shown(func(e *Executor) any { return e.SuccessCodes })},
+	{"retry_codes", []string{ExecutorHTTP}, list(func(e *Executor) *[]int { return &e.RetryCodes }), shown(func(e *Executor) any { return e.RetryCodes })},
 	{"signing_secret", []string{ExecutorHTTP}, one(func(e *Executor) *Text { return &e.SigningSecret }), shown(func(e *Executor) any { return e.SigningSecret })},
 	{"database", []string{ExecutorSQL}, one(func(e *Executor) *Text { return &e.Database }), shown(func(e *Executor) any { return e.Database })},
 	{"statement", []string{ExecutorSQL}, one(func(e *Executor) *string { return &e.Statement }), shown(func(e *Executor) any { return e.Statement })},
@@ -380,12 +384,8 @@ func (f *fields) httpExecutor(at string, e *Executor) {
 			f.line(pointer, value.Literal, MaxHeaderLength)
 		}
 	}
-	if len(e.SuccessCodes) > MaxSuccessCodes {
-		f.addf(at+"/success_codes", "must have at most %d codes", MaxSuccessCodes)
-	}
-	for i, code := range e.SuccessCodes {
-		f.between(indexed(at+"/success_codes", i), code, 200, 599)
-	}
+	f.statusCodes(at+"/success_codes", e.SuccessCodes, nil)
+	f.statusCodes(at+"/retry_codes", e.RetryCodes, e.SuccessCodes)
 	f.secret(at+"/signing_secret", e.SigningSecret, false)
 }
 
@@ -412,5 +412,20 @@ func (f *fields) secret(pointer string, t Text, required bool) {
 		f.addf(pointer, `must be a reference to a secret, {"$secret": "name"}: what stands here is read by many`)
 	case required && t.Secret == "":
 		f.addf(pointer, "is required")
+	}
+}
+
+// statusCodes checks a list of statuses of answers, none of which may stand in others.
+func (f *fields) statusCodes(pointer string, codes, others []int) {
+	if len(codes) > MaxStatusCodes {
+		f.addf(pointer, "must have at most %d codes", MaxStatusCodes)
+		return
+	}
+	for i, code := range codes {
+		at := indexed(pointer, i)
+		f.between(at, code, 200, 599)
+		if slices.Contains(others, code) {
+			f.addf(at, "is a success code as well")
+		}
 	}
 }

@@ -17,7 +17,7 @@ const secretKey = "$secret"
 // SecretName is what names of secrets look like.
 var SecretName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$`)
 
-const badSecret = `must be {"$secret": "name"} with a name of at most 100 letters, digits, ., _ and -`
+const badSecret = `must be {"$secret": "name"} with a name of at most 100 letters, digits, ., _ and -` //nolint:gosec // no secret
 
 // secretIn tells whether a decoded JSON value stands for a secret, and for which. An
 // object that has the key and is no reference gives the problem with it.
