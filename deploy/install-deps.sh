@@ -5,6 +5,7 @@
 #   deploy/install-deps.sh compiler   a C compiler, for the race detector
 #   deploy/install-deps.sh curl       curl, for the test that does what the README says
 #   deploy/install-deps.sh faketime   libfaketime, for the test of a database whose clock jumps
+#   deploy/install-deps.sh celery     Python and Celery, for the test of deploy/python
 #
 # Nothing is asked and nothing is started: on Debian and Ubuntu the package would
 # make a cluster and run it; that is prevented, unless it is installed already.
@@ -46,12 +47,22 @@ have_faketime() {
 	return 1
 }
 
+# The Python of the system's packages: another one that is first in PATH has not what they
+# install.
+have_celery() {
+	for python in /usr/bin/python3 python3; do
+		if "$python" -c 'import celery' >/dev/null 2>&1; then return; fi
+	done
+	return 1
+}
+
 have() {
 	case $1 in
 	postgres) [ "$(postgres_major)" -ge "$MIN_POSTGRES" ] ;;
 	compiler) have_compiler ;;
 	curl) command -v curl >/dev/null 2>&1 ;;
 	faketime) have_faketime ;;
+	celery) have_celery ;;
 	esac
 }
 
@@ -86,22 +97,27 @@ command_for() {
 	debian-compiler) echo "apt-get install -y --no-install-recommends gcc libc6-dev" ;;
 	debian-curl) echo "apt-get install -y --no-install-recommends curl" ;;
 	debian-faketime) echo "apt-get install -y --no-install-recommends libfaketime" ;;
+	debian-celery) echo "apt-get install -y --no-install-recommends python3-celery" ;;
 	fedora-postgres) echo "dnf install -y postgresql-server postgresql-contrib" ;;
 	fedora-compiler) echo "dnf install -y gcc glibc-devel" ;;
 	fedora-curl) echo "dnf install -y curl" ;;
 	fedora-faketime) echo "dnf install -y libfaketime" ;;
+	fedora-celery) echo "dnf install -y python3-celery" ;;
 	alpine-postgres) echo "apk add postgresql" ;;
 	alpine-compiler) echo "apk add gcc musl-dev" ;;
 	alpine-curl) echo "apk add curl" ;;
 	alpine-faketime) echo "apk add libfaketime" ;;
+	alpine-celery) echo "apk add python3 py3-celery" ;;
 	arch-postgres) echo "pacman -S --noconfirm --needed postgresql" ;;
 	arch-compiler) echo "pacman -S --noconfirm --needed gcc" ;;
 	arch-curl) echo "pacman -S --noconfirm --needed curl" ;;
 	arch-faketime) echo "pacman -S --noconfirm --needed libfaketime" ;;
+	arch-celery) echo "pacman -S --noconfirm --needed python-celery" ;;
 	suse-postgres) echo "zypper --non-interactive install postgresql-server postgresql-contrib" ;;
 	suse-compiler) echo "zypper --non-interactive install gcc glibc-devel" ;;
 	suse-curl) echo "zypper --non-interactive install curl" ;;
 	suse-faketime) echo "zypper --non-interactive install libfaketime" ;;
+	suse-celery) echo "zypper --non-interactive install python3-celery" ;;
 	darwin-postgres) echo "brew install postgresql@17" ;;
 	darwin-compiler) echo "xcode-select --install" ;;
 	darwin-curl) echo "brew install curl" ;;
@@ -155,6 +171,7 @@ install() {
 		postgres) fail "please install the Postgres server, version $MIN_POSTGRES or newer: https://www.postgresql.org/download/" ;;
 		curl) fail "please install curl" ;;
 		faketime) fail "no package of libfaketime is known here" ;;
+		celery) fail "please install Celery, as by: python3 -m pip install celery" ;;
 		*) fail "please install a C compiler and the C library's headers" ;;
 		esac
 	fi
@@ -177,6 +194,7 @@ install() {
 	debian-compiler) apt_install gcc libc6-dev ;;
 	debian-curl) apt_install curl ;;
 	debian-faketime) apt_install libfaketime ;;
+	debian-celery) apt_install python3-celery ;;
 	*)
 		# shellcheck disable=SC2086 # the words of our own table
 		as_root $line </dev/null
@@ -187,15 +205,15 @@ install() {
 if [ $# -eq 0 ]; then set -- postgres compiler curl; fi
 for thing in "$@"; do
 	case $thing in
-	postgres | compiler | curl | faketime) ;;
-	*) fail "what is $thing? It installs postgres, compiler, curl and faketime" ;;
+	postgres | compiler | curl | faketime | celery) ;;
+	*) fail "what is $thing? It installs postgres, compiler, curl, faketime and celery" ;;
 	esac
 	have "$thing" && continue
 	install "$thing"
 	have "$thing" && continue
 	case $thing in
 	postgres) fail "the newest Postgres of this system is $(postgres_major), and $MIN_POSTGRES or newer is needed: https://www.postgresql.org/download/" ;;
-	curl | faketime) fail "$thing was installed but is not there" ;;
+	curl | faketime | celery) fail "$thing was installed but is not there" ;;
 	*) fail "a C compiler was installed but cannot compile; set CC to another one" ;;
 	esac
 done

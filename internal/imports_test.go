@@ -78,27 +78,29 @@ const (
 // and what is below it, unless a longer path says otherwise. Tests may import all
 // of them. A library that is not here may not be used.
 var libraries = map[string][]string{
-	"github.com/danielgtaylor/huma/v2":                   {"internal/httpapi"},
-	"github.com/gin-gonic/gin":                           {"internal/httpapi", "internal/webui", "riverui"},
-	"github.com/google/uuid":                             {anywhere},
-	"github.com/invopop/jsonschema":                      {"task", "internal/execute"},
-	"github.com/jackc/pgx/v5":                            {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/localpg", "internal/pgtest", "internal/bench", "internal/faults", "riverui"},
-	"github.com/jackc/tern/v2":                           {"internal/postgres"},
-	"github.com/kaptinlin/jsonschema":                    {"internal/riverbeat"},
-	"github.com/prometheus/client_golang":                {"internal/httpapi"},
-	"github.com/riverqueue/apiframe":                     {"riverui"}, // River UI's
-	"github.com/riverqueue/river":                        {"internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
-	"github.com/riverqueue/river/riverdriver/riverpgxv5": {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
-	"github.com/riverqueue/river/rivermigrate":           {"internal/postgres", "internal/bench"},
-	"github.com/robfig/cron/v3":                          {"internal/riverbeat"},
-	"github.com/spf13/cobra":                             {"cmd/command"},
-	"github.com/spf13/pflag":                             {"cmd/command"}, // cobra's flags
-	"github.com/swaggest/swgui":                          {"internal/httpapi"},
-	"github.com/vgarvardt/pgx-google-uuid/v5":            {"internal/postgres"},
-	"golang.org/x/sync":                                  {"internal/bench", "internal/postgres", "internal/tick"},
-	"golang.org/x/sys":                                   {"internal/execute"}, // the clock that processes share
-	"golang.org/x/time":                                  {"internal/access"},
-	"riverqueue.com/riverui":                             {"riverui"},
+	"code.dny.dev/ssrf":                                        {"internal/execute"}, // where a request may go
+	"github.com/danielgtaylor/huma/v2":                         {"internal/httpapi"},
+	"github.com/gin-gonic/gin":                                 {"internal/httpapi", "internal/webui", "riverui"},
+	"github.com/google/uuid":                                   {anywhere},
+	"github.com/invopop/jsonschema":                            {"task", "internal/execute"},
+	"github.com/jackc/pgx/v5":                                  {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/localpg", "internal/pgtest", "internal/bench", "internal/faults", "riverui"},
+	"github.com/jackc/tern/v2":                                 {"internal/postgres"},
+	"github.com/kaptinlin/jsonschema":                          {"internal/riverbeat"},
+	"github.com/prometheus/client_golang":                      {"internal/httpapi"},
+	"github.com/riverqueue/apiframe":                           {"riverui"}, // River UI's
+	"github.com/riverqueue/river":                              {"internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
+	"github.com/riverqueue/river/riverdriver/riverpgxv5":       {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
+	"github.com/riverqueue/river/rivermigrate":                 {"internal/postgres", "internal/bench"},
+	"github.com/robfig/cron/v3":                                {"internal/riverbeat"},
+	"github.com/spf13/cobra":                                   {"cmd/command"},
+	"github.com/spf13/pflag":                                   {"cmd/command"}, // cobra's flags
+	"github.com/standard-webhooks/standard-webhooks/libraries": {"internal/execute"},
+	"github.com/swaggest/swgui":                                {"internal/httpapi"},
+	"github.com/vgarvardt/pgx-google-uuid/v5":                  {"internal/postgres"},
+	"golang.org/x/sync":                                        {"internal/bench", "internal/postgres", "internal/tick"},
+	"golang.org/x/sys":                                         {"internal/execute"}, // the clock that processes share
+	"golang.org/x/time":                                        {"internal/access"},
+	"riverqueue.com/riverui":                                   {"riverui"},
 
 	"github.com/prometheus/common": {inTests},
 	"github.com/stretchr/testify":  {inTests},

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"riverbeat/internal/config"
+	"riverbeat/internal/execute/process"
 	"riverbeat/internal/riverbeat"
 	"riverbeat/task"
 )
@@ -30,6 +31,9 @@ var version = "dev"
 // Main is the program, with the given tasks beside those that come with it. It does not
 // return, and panics if a task cannot be registered.
 func Main(tasks ...task.Task) {
+	if process.IsGuard(os.Args[1:]) {
+		os.Exit(process.Guard(os.Args[1:]))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once

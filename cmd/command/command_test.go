@@ -21,10 +21,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"riverbeat/internal/execute/process"
 	"riverbeat/internal/pgtest"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) {
+	if process.IsGuard(os.Args[1:]) { // of a command that a test's own node executes
+		os.Exit(process.Guard(os.Args[1:]))
+	}
+	pgtest.Main(m)
+}
 
 // program is the program itself, running in this process.
 type program struct {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,7 +22,10 @@ import (
 	"riverbeat/internal/execute"
 	"riverbeat/internal/execute/builtin"
 	"riverbeat/internal/execute/jquants"
+	"riverbeat/internal/execute/process"
+	"riverbeat/internal/execute/request"
 	"riverbeat/internal/execute/secret"
+	"riverbeat/internal/execute/statement"
 	"riverbeat/internal/history"
 	"riverbeat/internal/httpapi"
 	"riverbeat/internal/installation"
@@ -52,6 +57,7 @@ type node struct {
 	access      *access.Access
 	catalog     *catalog.Catalog
 	registry    *execute.Registry
+	commands    map[string]process.Command
 	secrets     *secret.Store
 }
 
@@ -85,7 +91,17 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 			return nil, err
 		}
 	}
+	commands := map[string]process.Command{}
+	if cfg.CommandsFile != "" && cfg.Role.Works() {
+		if commands, err = process.ReadCommands(cfg.CommandsFile); err != nil {
+			pool.Close()
+			return nil, fmt.Errorf("read the commands: %w", err)
+		}
+	}
 	registry := execute.NewRegistry()
+	registry.RegisterKind(riverbeat.ExecutorHTTP, request.New(request.Config{Networks: cfg.HTTPNetworks, Version: version, Now: time.Now}))
+	registry.RegisterKind(riverbeat.ExecutorSQL, statement.New(statement.Config{Schema: cfg.Schema}))
+	registry.RegisterKind(riverbeat.ExecutorCommand, process.New(process.Config{Commands: commands, Secrets: secrets, Fenced: execute.IsFenced}))
 	registry.Register(builtin.Tasks()...)
 	registry.Register(jquants.New(jquants.Config{
 		DB: db, BaseURL: cfg.JQuantsBaseURL, APIKey: string(cfg.JQuantsAPIKey), PerMinute: cfg.JQuantsRequestsPerMinute,
@@ -94,7 +110,7 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 	l := ledger.New(q)
 	return &node{
 		cfg: cfg, logger: logger, id: id, db: db, forRequests: forRequests, queue: q, ledger: l,
-		catalog: catalog.New(forRequests, l), registry: registry, secrets: secrets,
+		catalog: catalog.New(forRequests, l), registry: registry, commands: commands, secrets: secrets,
 		access: access.New(access.Config{
 			DB: forRequests, AdminKey: string(cfg.AdminKey), Open: open, RequestsPerSecond: cfg.RequestsPerSecond, Now: time.Now,
 		}),
@@ -242,7 +258,7 @@ func (n *node) worker() (*worker.Worker, error) {
 		host = "unknown"
 	}
 	node := postgres.Node{
-		ID: n.id, Host: host, Version: version, TZDataVersion: tzdataVersion(zoneDirs), Tasks: n.registry.Names(), Queues: n.cfg.Queues,
+		ID: n.id, Host: host, Version: version, TZDataVersion: tzdataVersion(zoneDirs), Tasks: n.registry.Names(), Commands: slices.Sorted(maps.Keys(n.commands)), Queues: n.cfg.Queues,
 	}
 	return worker.New(worker.Config{
 		DB: n.db,

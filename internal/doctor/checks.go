@@ -573,7 +573,10 @@ func (d *Doctor) unregisteredTasks(ctx context.Context, tx *postgres.Tx, o Optio
 		Detail: sentence("%s of enabled schedules %s registered by no live node; %s runs wait (no_worker).",
 			many(len(tasks), "task"), be(len(tasks), "is", "are"), be(len(tasks), "its", "their")),
 		Examples: examples(tasks, func(t postgres.UnregisteredTask) string {
-			if t.Code == t.TaskName {
+			switch {
+			case t.Kind == riverbeat.ExecutorCommand:
+				return t.TaskName + ", which is the command " + t.Code
+			case t.Code == t.TaskName:
 				return t.TaskName
 			}
 			return t.TaskName + ", which is the code " + t.Code

@@ -104,6 +104,10 @@ func New(cfg Config) *Executor {
 	return e
 }
 
+// IsFenced tells by the cause of an attempt's context whether another node may have its
+// run by now.
+func IsFenced(cause error) bool { return errors.Is(cause, errFenced) || errors.Is(cause, errTaken) }
+
 // Open opens the node's session. It fails as postgres.Tx.AtHome does when the
 // node is on hold.
 func (e *Executor) Open(ctx context.Context) (err error) {
@@ -414,7 +418,7 @@ func (e *Executor) taskRun(r *riverbeat.Run, logger *slog.Logger) *task.Run {
 func (e *Executor) givenUp(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	switch {
-	case errors.Is(cause, errFenced), errors.Is(cause, errTaken):
+	case IsFenced(cause):
 		return cause
 	case !e.session.alive(): // a frozen process wakes here before anyone could tell it
 		return errFenced
@@ -516,14 +520,14 @@ func encode(result any, redact *secret.Redactor) (json.RawMessage, error) {
 	if raw, err = redact.JSON(raw); err != nil {
 		return nil, fmt.Errorf("the result is not JSON: %w", err)
 	}
+	if raw, err = riverbeat.CanonicalJSON(raw); err != nil {
+		return nil, fmt.Errorf("the result cannot be kept: %w", err)
+	}
 	if len(raw) > MaxResultBytes {
-		raw, _ = json.Marshal(map[string]any{
+		return json.Marshal(map[string]any{
 			"truncated": true, "bytes": len(raw),
 			"detail": fmt.Sprintf("The result was larger than the %d bytes that are kept.", MaxResultBytes),
 		})
-	}
-	if raw, err = riverbeat.CanonicalJSON(raw); err != nil {
-		return nil, fmt.Errorf("the result cannot be kept: %w", err)
 	}
 	return raw, nil
 }

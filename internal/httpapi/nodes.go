@@ -18,7 +18,8 @@ type node struct {
 	StartedAt     time.Time      `json:"started_at"`
 	LastSeenAt    time.Time      `json:"last_seen_at" doc:"It says that it lives once a second."`
 	Alive         bool           `json:"alive" doc:"Whether it was seen within five seconds."`
-	Tasks         []string       `json:"tasks" nullable:"false" doc:"The tasks that it can do."`
+	Tasks         []string       `json:"tasks" nullable:"false" doc:"The tasks whose code it has."`
+	Commands      []string       `json:"commands" nullable:"false" doc:"The commands that executors can start there."`
 	Queues        map[string]int `json:"queues" doc:"The queues that it works, and the most runs at once of each."`
 	Running       int            `json:"running" doc:"How many runs it works on right now."`
 }
@@ -26,7 +27,7 @@ type node struct {
 func nodeOf(n *riverbeat.Node) *node {
 	return &node{
 		ID: n.ID, Host: n.Host, Version: n.Version, TZDataVersion: n.TZDataVersion, StartedAt: n.StartedAt, LastSeenAt: n.LastSeenAt,
-		Alive: n.Alive, Tasks: append([]string{}, n.Tasks...), Queues: n.Queues, Running: n.Running,
+		Alive: n.Alive, Tasks: append([]string{}, n.Tasks...), Commands: append([]string{}, n.Commands...), Queues: n.Queues, Running: n.Running,
 	}
 }
 

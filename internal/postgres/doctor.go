@@ -760,13 +760,15 @@ LIMIT @most`
 	return faults[UnservedQueue](ctx, tx, unserved, pgx.StrictNamedArgs{"lives": lives, "most": most})
 }
 
-// UnregisteredTask is a task of enabled schedules whose code no live node has.
+// UnregisteredTask is a task of enabled schedules whose code, or command, no live node
+// has.
 type UnregisteredTask struct {
 	TaskName string
-	Code     string // the name under which a node would have to register it
+	Kind     string // of its executor: go or command
+	Code     string // the name under which a node would have to register or configure it
 }
 
-// UnregisteredTasks reads the tasks of enabled schedules whose code no node has
+// UnregisteredTasks reads the tasks of enabled schedules whose code or command no node has
 // of those seen within lives. The names are walked along their index, so this
 // takes as long as there are tasks, however many schedules they have.
 func (tx *Tx) UnregisteredTasks(ctx context.Context, lives time.Duration, most int) ([]UnregisteredTask, error) {
@@ -779,16 +781,20 @@ WITH RECURSIVE tasks AS (
     WHERE t.task_name IS NOT NULL
 ),
 wanted AS (
-    SELECT t.task_name, coalesce(nullif(d.executor ->> 'name', ''), t.task_name) AS code
+    SELECT
+        t.task_name,
+        coalesce(d.executor ->> 'kind', 'go') AS kind,
+        coalesce(nullif(d.executor ->> 'name', ''), t.task_name) AS code
     FROM tasks AS t
     LEFT JOIN task_definitions AS d ON d.task_name = t.task_name
-    WHERE t.task_name IS NOT NULL AND coalesce(d.executor ->> 'kind', 'go') = 'go'
+    WHERE t.task_name IS NOT NULL AND coalesce(d.executor ->> 'kind', 'go') IN ('go', 'command')
 )
-SELECT task_name, code
+SELECT task_name, kind, code
 FROM wanted
 WHERE NOT EXISTS (
         SELECT FROM nodes
-        WHERE last_seen_at >= statement_timestamp() - @lives::interval AND tasks ? wanted.code
+        WHERE last_seen_at >= statement_timestamp() - @lives::interval
+            AND CASE wanted.kind WHEN 'command' THEN commands ? wanted.code ELSE tasks ? wanted.code END
     )
     AND EXISTS (SELECT FROM schedules AS s WHERE s.task_name = wanted.task_name AND s.enabled)
 ORDER BY task_name

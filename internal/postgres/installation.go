@@ -156,7 +156,7 @@ func (tx *Tx) ListNodes(ctx context.Context, limit int) ([]*riverbeat.Node, erro
 			ID: row.ID, Host: row.Host, Version: row.Version, TZDataVersion: row.TzdataVersion,
 			StartedAt: row.StartedAt.UTC(), LastSeenAt: row.LastSeenAt.UTC(), Alive: row.Alive, Running: int(row.Running),
 		}
-		if err := errors.Join(json.Unmarshal(row.Tasks, &n.Tasks), json.Unmarshal(row.Queues, &n.Queues)); err != nil {
+		if err := errors.Join(json.Unmarshal(row.Tasks, &n.Tasks), json.Unmarshal(row.Commands, &n.Commands), json.Unmarshal(row.Queues, &n.Queues)); err != nil {
 			return nil, fmt.Errorf("read the node %s: %w", row.ID, err)
 		}
 		nodes[i] = n

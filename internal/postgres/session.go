@@ -31,6 +31,7 @@ type Node struct {
 	Version       string
 	TZDataVersion string
 	Tasks         []string       // registered names
+	Commands      []string       // configured names
 	Queues        map[string]int // workers of each
 }
 
@@ -142,7 +143,7 @@ func (s *Session) Beat(ctx context.Context) (time.Time, error) {
 	n := s.node
 	return s.q.Beat(ctx, s.conn, &dbq.BeatParams{
 		ID: n.ID, Host: n.Host, Version: n.Version, TzdataVersion: n.TZDataVersion,
-		Tasks: mustJSON(n.Tasks), Queues: mustJSON(n.Queues),
+		Tasks: mustJSON(append([]string{}, n.Tasks...)), Commands: mustJSON(append([]string{}, n.Commands...)), Queues: mustJSON(n.Queues),
 	})
 }
 

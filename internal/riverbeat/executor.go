@@ -409,7 +409,7 @@ func CheckRequestURL(text string) (problem string) {
 func (f *fields) secret(pointer string, t Text, required bool) {
 	switch {
 	case t.Literal != "":
-		f.addf(pointer, `must be a reference to a secret, {"$secret": "name"}: what stands here is read by many`)
+		f.addf(pointer, onlySecret)
 	case required && t.Secret == "":
 		f.addf(pointer, "is required")
 	}

@@ -57,7 +57,8 @@ type Node struct {
 	StartedAt     time.Time
 	LastSeenAt    time.Time
 	Alive         bool
-	Tasks         []string       // that it can do
+	Tasks         []string       // whose code it has
+	Commands      []string       // that executors of the kind command can start there
 	Queues        map[string]int // that it works, and the most runs at once of each
 	Running       int            // jobs that it works right now
 }

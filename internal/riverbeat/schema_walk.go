@@ -186,7 +186,7 @@ func (e *evaluation) apply(n *schemaNode, value any, at *place, seen *evaluated)
 		return true // of what is behind it nothing is known here
 	}
 	if n.writeOnly && value != nil {
-		return e.fail(at, "writeOnly", `must be a reference to a secret, {"$secret": "name"}: what stands here is read by many`)
+		return e.fail(at, "writeOnly", onlySecret)
 	}
 	var own *evaluated
 	if e.tracks {

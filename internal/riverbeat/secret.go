@@ -19,6 +19,9 @@ var SecretName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$`)
 
 const badSecret = `must be {"$secret": "name"} with a name of at most 100 letters, digits, ., _ and -` //nolint:gosec // no secret
 
+// onlySecret is what is wrong with a text that may only be referred to.
+const onlySecret = `must be a reference to a secret, {"$secret": "name"}: what stands here is read by many` //nolint:gosec // no secret
+
 // secretIn tells whether a decoded JSON value stands for a secret, and for which. An
 // object that has the key and is no reference gives the problem with it.
 func secretIn(value any) (name string, is bool, problem string) {

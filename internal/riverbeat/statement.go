@@ -2,6 +2,7 @@ package riverbeat
 
 import (
 	"errors"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,6 +45,9 @@ func ParseStatement(text string) (Statement, error) {
 				at = len(s.Parameters)
 				s.Parameters = append(s.Parameters, name)
 			}
+			if i > len(token) && isWord(text[i-len(token)-1]) {
+				sql.WriteByte(' ') // LIMIT@n is not the name LIMIT$1
+			}
 			sql.WriteString("$" + strconv.Itoa(at+1))
 		case len(token) > 1 && token[0] == '$' && isDigit(token[1]):
 			return Statement{}, errors.New("has the numbered parameter " + token + "; parameters have names, as in @day")
@@ -71,7 +75,7 @@ func tokenLength(text string, i int) (int, error) {
 	case c == '"':
 		return closed(rest, `"`, "has a quoted name that is not closed")
 	case strings.HasPrefix(rest, "--"):
-		if end := strings.IndexByte(rest, '\n'); end >= 0 {
+		if end := strings.IndexAny(rest, "\r\n"); end >= 0 {
 			return end, nil
 		}
 		return len(rest), nil
@@ -105,6 +109,9 @@ func closed(rest, quote, problem string) (int, error) {
 	return 1 + end + 1, nil // of a doubled one, the second begins another such token
 }
 
+// goesOn is what lies between two parts of a text: of E'…', the second is like the first.
+var goesOn = regexp.MustCompile(`^(?:[ \t\f\v]|--[^\r\n]*)*[\r\n](?:[ \t\f\v\r\n]|--[^\r\n]*[\r\n])*'`)
+
 // escapedLength is that of E'…' without its E, in which \' closes nothing.
 func escapedLength(rest string) (int, error) {
 	for i := 1; i < len(rest); i++ {
@@ -112,7 +119,11 @@ func escapedLength(rest string) (int, error) {
 		case '\\':
 			i++
 		case '\'':
-			return i + 1, nil
+			between := goesOn.FindString(rest[i+1:])
+			if between == "" {
+				return i + 1, nil
+			}
+			i += len(between) // on the quote that opens the second
 		}
 	}
 	return 0, errors.New("has a text that is not closed")
@@ -186,7 +197,7 @@ func nameLength(rest string) int {
 // wordLength is that of a name or number of SQL: a $ in it begins nothing.
 func wordLength(rest string) int {
 	n := 0
-	for n < len(rest) && (isNameStart(rest[n]) || isDigit(rest[n]) || rest[n] == '$') {
+	for n < len(rest) && isWord(rest[n]) {
 		n++
 	}
 	return n
@@ -195,4 +206,5 @@ func wordLength(rest string) int {
 func isNameStart(c byte) bool {
 	return c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c >= 0x80
 }
+func isWord(c byte) bool  { return isNameStart(c) || isDigit(c) || c == '$' }
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }

@@ -16,6 +16,7 @@ import (
 	"riverbeat/internal/catalog"
 	"riverbeat/internal/execute"
 	"riverbeat/internal/execute/builtin"
+	"riverbeat/internal/execute/secret"
 	"riverbeat/internal/history"
 	"riverbeat/internal/ledger"
 	"riverbeat/internal/pgtest"
@@ -35,6 +36,7 @@ type bundle struct {
 	catalog  *catalog.Catalog
 	history  *history.History
 	registry *execute.Registry
+	secrets  *secret.Store
 	said     *journal // by the nodes
 	start    func(...func(*worker.Config)) *worker.Worker
 }
@@ -59,7 +61,7 @@ func setup(t *testing.T) *bundle {
 			DB: d.DB, Logger: logger, Grace: 5 * time.Second,
 			Ticker: tick.New(d.DB, l, logger),
 			Executor: execute.New(execute.Config{
-				DB: d.DB, Ledger: l, Registry: b.registry, Node: node, Logger: logger,
+				DB: d.DB, Ledger: l, Registry: b.registry, Secrets: b.secrets, Node: node, Logger: logger,
 			}),
 		}
 		for _, c := range change {

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,23 +31,30 @@ type form struct{ text, instead string }
 
 // NewRedactor makes a Redactor of values by the names of their secrets; nil if there are
 // none.
-func NewRedactor(values map[string]string) *Redactor {
+func NewRedactor(values map[string]string) *Redactor { return (*Redactor)(nil).With(values) }
+
+// With is a Redactor that knows these values as well.
+func (r *Redactor) With(values map[string]string) *Redactor {
 	if len(values) == 0 {
-		return nil
+		return r
 	}
-	r := &Redactor{}
+	more := &Redactor{}
+	if r != nil {
+		*more = *r
+		more.forms = slices.Clone(r.forms)
+	}
 	for name, value := range values {
 		for _, text := range formsOf(value) {
-			r.forms = append(r.forms, form{text, "[secret " + name + "]"})
-			r.begins[text[0]] = true
-			r.longest = max(r.longest, len(text))
+			more.forms = append(more.forms, form{text, "[secret " + name + "]"})
+			more.begins[text[0]] = true
+			more.longest = max(more.longest, len(text))
 		}
 	}
 	// Of two that begin at the same place, the longer one is replaced as a whole.
-	slices.SortFunc(r.forms, func(a, b form) int {
+	slices.SortFunc(more.forms, func(a, b form) int {
 		return cmp.Or(len(b.text)-len(a.text), strings.Compare(a.text+a.instead, b.text+b.instead))
 	})
-	return r
+	return more
 }
 
 // shortestLine is how long a line of a secret must be to be known by itself.
@@ -266,11 +275,30 @@ func (h *handler) attr(a slog.Attr) slog.Attr {
 			group[i] = h.attr(group[i])
 		}
 		value = slog.GroupValue(group...)
-	default: // as it is, unless its text has one
-		text := fmt.Sprintf("%+v", value.Any())
-		if clean := h.r.Text(text); clean != text {
-			value = slog.StringValue(clean)
+	default: // as it is, unless it has one in any way in which a handler may write it
+		for _, text := range textsOf(value.Any()) {
+			if clean := h.r.Text(text); clean != text {
+				value = slog.StringValue(clean)
+				break
+			}
 		}
 	}
 	return slog.Attr{Key: h.r.Text(a.Key), Value: value}
+}
+
+// textsOf are the ways in which slog's handlers write a value.
+func textsOf(value any) []string {
+	texts := []string{fmt.Sprintf("%+v", value)}
+	if v := reflect.ValueOf(value); v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 {
+		texts = append(texts, string(v.Bytes()))
+	}
+	if marshaler, ok := value.(encoding.TextMarshaler); ok {
+		if text, err := marshaler.MarshalText(); err == nil {
+			texts = append(texts, string(text))
+		}
+	}
+	if raw, err := json.Marshal(value); err == nil {
+		texts = append(texts, string(raw))
+	}
+	return texts
 }

@@ -13,8 +13,8 @@ SELECT pg_advisory_unlock(key) FROM unnest(@keys::bigint[]) AS given (key);
 -- Written, not only read: a primary that is cut off from its synchronous
 -- standby still answers reads.
 -- name: Beat :one
-INSERT INTO nodes (id, host, version, tzdata_version, tasks, queues)
-VALUES (@id, @host, @version, @tzdata_version, @tasks, @queues)
+INSERT INTO nodes (id, host, version, tzdata_version, tasks, commands, queues)
+VALUES (@id, @host, @version, @tzdata_version, @tasks, @commands, @queues)
 ON CONFLICT (id) DO UPDATE SET last_seen_at = clock_timestamp()
 RETURNING last_seen_at;
 

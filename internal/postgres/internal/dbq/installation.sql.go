@@ -94,7 +94,7 @@ func (q *Queries) Home(ctx context.Context, db DBTX) (HomeRow, error) {
 
 const listNodes = `-- name: ListNodes :many
 SELECT
-    n.id, n.started_at, n.last_seen_at, n.host, n.version, n.tzdata_version, n.tasks, n.queues,
+    n.id, n.started_at, n.last_seen_at, n.host, n.version, n.tzdata_version, n.tasks, n.queues, n.commands,
     (n.last_seen_at >= statement_timestamp() - make_interval(secs => $1::float8))::boolean AS alive,
     (
         SELECT count(*)
@@ -120,6 +120,7 @@ type ListNodesRow struct {
 	TzdataVersion string          `db:"tzdata_version"`
 	Tasks         json.RawMessage `db:"tasks"`
 	Queues        json.RawMessage `db:"queues"`
+	Commands      json.RawMessage `db:"commands"`
 	Alive         bool            `db:"alive"`
 	Running       int32           `db:"running"`
 }
@@ -143,6 +144,7 @@ func (q *Queries) ListNodes(ctx context.Context, db DBTX, arg *ListNodesParams) 
 			&i.TzdataVersion,
 			&i.Tasks,
 			&i.Queues,
+			&i.Commands,
 			&i.Alive,
 			&i.Running,
 		); err != nil {

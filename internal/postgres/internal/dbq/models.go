@@ -190,6 +190,7 @@ type Node struct {
 	TzdataVersion string          `db:"tzdata_version"`
 	Tasks         json.RawMessage `db:"tasks"`
 	Queues        json.RawMessage `db:"queues"`
+	Commands      json.RawMessage `db:"commands"`
 }
 
 // Each pause of the installation, kept by a trigger; resumed_at is null while it lasts.

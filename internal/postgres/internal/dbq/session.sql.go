@@ -14,8 +14,8 @@ import (
 )
 
 const beat = `-- name: Beat :one
-INSERT INTO nodes (id, host, version, tzdata_version, tasks, queues)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO nodes (id, host, version, tzdata_version, tasks, commands, queues)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (id) DO UPDATE SET last_seen_at = clock_timestamp()
 RETURNING last_seen_at
 `
@@ -26,6 +26,7 @@ type BeatParams struct {
 	Version       string          `db:"version"`
 	TzdataVersion string          `db:"tzdata_version"`
 	Tasks         json.RawMessage `db:"tasks"`
+	Commands      json.RawMessage `db:"commands"`
 	Queues        json.RawMessage `db:"queues"`
 }
 
@@ -38,6 +39,7 @@ func (q *Queries) Beat(ctx context.Context, db DBTX, arg *BeatParams) (time.Time
 		arg.Version,
 		arg.TzdataVersion,
 		arg.Tasks,
+		arg.Commands,
 		arg.Queues,
 	)
 	var last_seen_at time.Time
