@@ -29,6 +29,7 @@ func same(a, b *riverbeat.Schedule) bool {
 		a.CatchUp == b.CatchUp &&
 		a.CatchUpWindow == b.CatchUpWindow &&
 		a.MaxWaiting == b.MaxWaiting &&
+		a.Limits == b.Limits &&
 		sameTime(a.StartsAt, b.StartsAt) &&
 		sameTime(a.EndsAt, b.EndsAt)
 }

@@ -164,6 +164,8 @@ type started struct {
 	definition *riverbeat.TaskDefinition // as it is now; nil: the task has none
 }
 
+func (s *started) limits() riverbeat.Limits { return riverbeat.LimitsOf(s.definition, s.run.Limits) }
+
 // startRuns starts the runs of tasks that are registered here.
 func (e *Executor) startRuns(ctx context.Context, starts []start) ([]*started, error) {
 	answers := make([]*started, len(starts))
@@ -310,10 +312,10 @@ func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], s
 		return e.failed(ctx, job, started, redact.Error(err))
 	}
 	attemptCtx := secret.With(ctx, redact)
-	if d := started.definition; d != nil && d.Timeout > 0 {
+	if timeout := started.limits().Timeout; timeout > 0 {
 		var cancel context.CancelFunc
-		cause := fmt.Errorf("the attempt took longer than its timeout of %s", d.Timeout)
-		attemptCtx, cancel = context.WithTimeoutCause(attemptCtx, d.Timeout, cause)
+		cause := fmt.Errorf("the attempt took longer than its timeout of %s", timeout)
+		attemptCtx, cancel = context.WithTimeoutCause(attemptCtx, timeout, cause)
 		defer cancel()
 		run.Deadline, _ = attemptCtx.Deadline()
 	}
@@ -480,10 +482,7 @@ func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], st
 		return report(ctx, riverbeat.Failed, "", river.JobCancel(printable(cause)))
 	}
 	if job.Attempt < job.MaxAttempts {
-		retry := riverbeat.DefaultRetry
-		if d := started.definition; d != nil && d.Retry != (riverbeat.Retry{}) {
-			retry = d.Retry
-		}
+		retry := started.limits().Retry
 		// What has failed together does not come back together.
 		wait := max(retry.After(job.Attempt), min(task.RetriedAfter(cause), riverbeat.MaxRetryBackoff))
 		e.retries.Store(job.ID, wait+rand.N(wait/10+1)) //nolint:gosec // jitter

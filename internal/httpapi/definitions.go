@@ -84,11 +84,18 @@ type retryInput struct {
 	MaxBackoff *duration `json:"max_backoff" def:"\"5m\"" doc:"How long to wait at most; the same as backoff is a fixed delay. Defaults to backoff if that is longer than 5m."`
 }
 
+func (in *retryInput) retry() riverbeat.Retry {
+	backoff := durationOr(in.Backoff, riverbeat.DefaultRetry.Backoff)
+	return riverbeat.Retry{
+		Backoff:    backoff,
+		MaxBackoff: durationOr(in.MaxBackoff, max(riverbeat.DefaultRetry.MaxBackoff, backoff)),
+	}
+}
+
 // definition is the definition that the input describes. The error is that of its
 // executor; all else can be judged without it.
 func (in *taskDefinitionInput) definition() (*riverbeat.TaskDefinition, error) {
 	wait := valueOr(in.Retry, retryInput{})
-	backoff := durationOr(wait.Backoff, riverbeat.DefaultRetry.Backoff)
 	runBy, err := valueOr(in.Executor, executorOf{json.RawMessage("{}")}).read()
 	return &riverbeat.TaskDefinition{
 		TaskName:        valueOr(in.TaskName, ""),
@@ -99,11 +106,8 @@ func (in *taskDefinitionInput) definition() (*riverbeat.TaskDefinition, error) {
 		Queue:           valueOr(in.Queue, riverbeat.DefaultQueue),
 		Priority:        valueOr(in.Priority, riverbeat.DefaultPriority),
 		MaxAttempts:     valueOr(in.MaxAttempts, riverbeat.DefaultMaxAttempts),
-		Retry: riverbeat.Retry{
-			Backoff:    backoff,
-			MaxBackoff: durationOr(wait.MaxBackoff, max(riverbeat.DefaultRetry.MaxBackoff, backoff)),
-		},
-		Timeout: durationOr(in.Timeout, riverbeat.DefaultTimeout(runBy.Kind)),
+		Retry:           wait.retry(),
+		Timeout:         durationOr(in.Timeout, riverbeat.DefaultTimeout(runBy.Kind)),
 	}, err
 }
 

@@ -270,11 +270,17 @@ func (a *api) outputSchema(t reflect.Type) *huma.Schema {
 	for _, f := range reflect.VisibleFields(t) {
 		a.outputSchema(f.Type)
 		p := s.Properties[jsonName(f)]
-		if f.Type.Kind() == reflect.Pointer && p.Type != "" {
-			makeNullable(p)
-		}
-		if f.Type == reflect.TypeFor[duration]() {
+		isPointer := f.Type.Kind() == reflect.Pointer
+		if f.Type == reflect.TypeFor[duration]() || isPointer && f.Type.Elem() == reflect.TypeFor[duration]() {
 			p.Type, p.Extensions, p.Examples = huma.TypeString, nil, []any{"1h30m"}
+		}
+		switch {
+		case isPointer && p.Type != "":
+			makeNullable(p)
+		case isPointer && p.Ref != "" && !strings.Contains(f.Tag.Get("json"), "omit"):
+			s.Properties[jsonName(f)] = &huma.Schema{
+				Description: p.Description, AnyOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}},
+			}
 		}
 	}
 	return ref

@@ -28,7 +28,8 @@ func TestCreateSchedule(t *testing.T) {
 		"name": "Morgengruß 日 <&>", "task_name": "say/hello.v1", "cron_expression": "0 9 * * mon-fri", "timezone": "Europe/Berlin",
 		"enabled": false, "args": [1, "two", {"x": 9007199254740993}], "task_params": {"b": 1.50, "a": "<&>"}, "description": "two\nlines",
 		"category": "office", "tags": ["b", "a"], "execution_policy": "queue", "catch_up": "all", "catch_up_window": "1d12h",
-		"max_waiting": 5, "starts_at": "2026-01-01T00:00:00.123456+09:00", "ends_at": "2031-01-01T00:00:00Z"}`)
+		"max_waiting": 5, "starts_at": "2026-01-01T00:00:00.123456+09:00", "ends_at": "2031-01-01T00:00:00Z",
+		"max_attempts": 7, "retry": {"backoff": "2s"}, "timeout": "90s"}`)
 	require.Equal(t, http.StatusCreated, r.StatusCode, "%s", r.body)
 	require.Equal(t, "application/json", r.Header.Get("Content-Type"))
 	require.Equal(t, "no-store", r.Header.Get("Cache-Control"))
@@ -52,7 +53,8 @@ func TestCreateScheduleWithDefaults(t *testing.T) {
 
 	null := c.ask(http.StatusCreated, "POST", schedules, `{`+least+`, "name": null, "timezone": null, "enabled": null,
 		"args": null, "task_params": null, "description": null, "category": null, "tags": null, "execution_policy": null,
-		"catch_up": null, "catch_up_window": null, "max_waiting": null, "starts_at": null, "ends_at": null}`)
+		"catch_up": null, "catch_up_window": null, "max_waiting": null, "max_attempts": null, "retry": null, "timeout": null,
+		"starts_at": null, "ends_at": null}`)
 	require.Equal(t, without(absent.object(), "id", "created_at", "updated_at"), without(null, "id", "created_at", "updated_at"))
 }
 
@@ -75,6 +77,27 @@ func without(object map[string]any, names ...string) map[string]any {
 		}
 	}
 	return rest
+}
+
+func TestLimitsOfASchedule(t *testing.T) {
+	t.Parallel()
+
+	c := setup(t)
+	made := c.ask(http.StatusCreated, "POST", schedules, `{"task_name": "echo", "cron_expression": "@daily", "retry": {}, "timeout": "0s"}`)
+	require.Equal(t, map[string]any{"backoff": "1s", "max_backoff": "5m"}, made["retry"])
+	require.Nil(t, made["timeout"], "as its task has it")
+	at := schedules + "/" + made["id"].(string)
+	patched := c.ask(http.StatusOK, "PATCH", at, `{"max_attempts": 2, "retry": {"backoff": "10m", "max_backoff": "20m"}, "timeout": 1.5}`)
+	require.InDelta(t, 2, patched["max_attempts"], 0)
+	require.Equal(t, map[string]any{"backoff": "10m", "max_backoff": "10m"}, c.ask(http.StatusOK, "PATCH", at, `{"retry": {"max_backoff": null}}`)["retry"])
+	require.Equal(t, "1.5s", patched["timeout"])
+	patched = c.ask(http.StatusOK, "PATCH", at, `{"max_attempts": null, "retry": null, "timeout": null}`)
+	require.Nil(t, patched["max_attempts"])
+	require.Nil(t, patched["retry"])
+	require.Nil(t, patched["timeout"])
+	for _, wrong := range []string{`{"max_attempts": 0}`, `{"max_attempts": 101}`, `{"timeout": "8d"}`, `{"timeout": -1}`, `{"retry": {"backoff": "2h", "max_backoff": "1h"}}`} {
+		c.ask(http.StatusUnprocessableEntity, "PATCH", at, wrong)
+	}
 }
 
 func TestCategoryIsCopiedAtCreationOnly(t *testing.T) {

@@ -186,6 +186,15 @@ func orNull[T ~string](text T) *string {
 	return &t
 }
 
+// orMissing is an optional value of an answer: null when it is zero.
+func orMissing[T comparable](value T) *T {
+	var zero T
+	if value == zero {
+		return nil
+	}
+	return &value
+}
+
 // rawOr is raw JSON of an answer, or what stands for a missing one.
 func rawOr(raw json.RawMessage, missing string) json.RawMessage {
 	if len(raw) == 0 {

@@ -67,10 +67,11 @@ func (l *Ledger) Entry(r Request, now time.Time) (*Entry, error) {
 	run := newRun(s, r.Trigger, r.At)
 	run.BackfillID, run.RequestedBy = r.BackfillID, r.RequestedBy
 	entry := &Entry{Run: run, AdmitAs: s.ExecutionPolicy, MaxWaiting: s.MaxWaiting, Definition: r.Definition}
-	run.MaxAttempts = riverbeat.DefaultMaxAttempts
+	run.Limits = s.Limits
+	run.MaxAttempts = riverbeat.LimitsOf(r.Definition, s.Limits).MaxAttempts
 	task := s.TaskName
 	if d := r.Definition; d != nil {
-		run.DefinitionVersion, run.MaxAttempts = d.Version, d.MaxAttempts
+		run.DefinitionVersion = d.Version
 		if d.AliasOf != "" {
 			task = d.AliasOf
 		}

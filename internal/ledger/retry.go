@@ -11,7 +11,7 @@ import (
 )
 
 // Retry begins an ended run anew: the same run, with as many attempts as its
-// task has now. It gets a new job, so that whatever still reports for the old
+// schedule had given it, or its task has now. It gets a new job, so that whatever still reports for the old
 // one meets a job that has ended. It does not wait and overtakes nobody: while
 // its key is taken, or others wait for it, it is refused.
 func (l *Ledger) Retry(ctx context.Context, tx *postgres.Tx, id uuid.UUID) (*riverbeat.Run, error) {
@@ -36,9 +36,8 @@ func (l *Ledger) Retry(ctx context.Context, tx *postgres.Tx, id uuid.UUID) (*riv
 		return nil, err
 	}
 	again := *run
-	again.MaxAttempts = riverbeat.DefaultMaxAttempts
+	again.MaxAttempts = riverbeat.LimitsOf(d, run.Limits).MaxAttempts
 	if d != nil {
-		again.MaxAttempts = d.MaxAttempts
 		if err := riverbeat.ValidateQueue(d.Queue); err != nil {
 			return nil, err
 		}

@@ -34,7 +34,7 @@ func (tx *Tx) InsertTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinit
 		Queue:           d.Queue,
 		Priority:        int16(d.Priority),    //nolint:gosec // 1 to 4
 		MaxAttempts:     int16(d.MaxAttempts), //nolint:gosec // at most MaxMaxAttempts
-		Retry:           retryJSON(d.Retry),
+		Retry:           mustJSON(retryOf(d.Retry)),
 		TimeoutMs:       d.Timeout.Milliseconds(),
 		BuiltIn:         d.BuiltIn,
 		AliasOf:         orNull(d.AliasOf),
@@ -57,7 +57,7 @@ func (tx *Tx) UpdateTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinit
 		Queue:           d.Queue,
 		Priority:        int16(d.Priority),    //nolint:gosec // 1 to 4
 		MaxAttempts:     int16(d.MaxAttempts), //nolint:gosec // at most MaxMaxAttempts
-		Retry:           retryJSON(d.Retry),
+		Retry:           mustJSON(retryOf(d.Retry)),
 		TimeoutMs:       d.Timeout.Milliseconds(),
 		BuiltIn:         d.BuiltIn,
 		AliasOf:         orNull(d.AliasOf),
@@ -193,8 +193,15 @@ type retryColumn struct {
 	MaxBackoffMS int64 `json:"max_backoff_ms,omitempty"`
 }
 
-func retryJSON(r riverbeat.Retry) json.RawMessage {
-	return mustJSON(retryColumn{BackoffMS: r.Backoff.Milliseconds(), MaxBackoffMS: r.MaxBackoff.Milliseconds()})
+func retryOf(r riverbeat.Retry) retryColumn {
+	return retryColumn{BackoffMS: r.Backoff.Milliseconds(), MaxBackoffMS: r.MaxBackoff.Milliseconds()}
+}
+
+func (c retryColumn) retry() riverbeat.Retry {
+	return riverbeat.Retry{
+		Backoff:    time.Duration(c.BackoffMS) * time.Millisecond,
+		MaxBackoff: time.Duration(c.MaxBackoffMS) * time.Millisecond,
+	}
 }
 
 func parseRetry(raw json.RawMessage) (riverbeat.Retry, error) {
@@ -202,10 +209,7 @@ func parseRetry(raw json.RawMessage) (riverbeat.Retry, error) {
 	if err := json.Unmarshal(raw, &c); err != nil {
 		return riverbeat.Retry{}, fmt.Errorf("read a retry: %w", err)
 	}
-	return riverbeat.Retry{
-		Backoff:    time.Duration(c.BackoffMS) * time.Millisecond,
-		MaxBackoff: time.Duration(c.MaxBackoffMS) * time.Millisecond,
-	}, nil
+	return c.retry(), nil
 }
 
 // mustJSON encodes what cannot fail: strings, numbers and lists of them.

@@ -92,6 +92,7 @@ var runColumns = []string{
 	"task_name", "category", "tags", "args", "task_params", "lock_key", "execution_policy", "trigger",
 	"backfill_id", "slot", "state", "reason", "blocked_by", "line_rank", "job_id", "max_attempts",
 	"enqueued_at", "finished_at", "error", "missed_from", "missed_until", "missed_count", "requested_by",
+	"limits",
 }
 
 // InsertRuns writes new runs. Their partitions must exist (EnsurePartitions).
@@ -106,6 +107,7 @@ func (tx *Tx) InsertRuns(ctx context.Context, runs []*riverbeat.Run) error {
 			r.TaskName, orNull(r.Category), tagsJSON(r.Tags), r.Args, r.TaskParams, orNull(r.LockKey), string(r.ExecutionPolicy), string(r.Trigger),
 			r.BackfillID, slot(r), string(r.State), orNull(r.Reason), r.BlockedBy, lineRank(r), r.JobID, r.MaxAttempts,
 			r.EnqueuedAt, r.FinishedAt, orNull(r.Error), r.MissedFrom, r.MissedUntil, r.MissedCount, orNull(r.RequestedBy),
+			limitsJSON(r.Limits),
 		}, nil
 	}))
 	return translate(err)
@@ -587,6 +589,10 @@ func run(row dbq.Run) (*riverbeat.Run, error) {
 	if err != nil {
 		return nil, err
 	}
+	limits, err := parseLimits(row.Limits)
+	if err != nil {
+		return nil, err
+	}
 	r := &riverbeat.Run{
 		ID:                row.ID,
 		ScheduleID:        row.ScheduleID,
@@ -612,6 +618,7 @@ func run(row dbq.Run) (*riverbeat.Run, error) {
 		Execution:         int(row.Execution),
 		Attempt:           int(row.Attempt),
 		MaxAttempts:       int(row.MaxAttempts),
+		Limits:            limits,
 		EnqueuedAt:        utc(row.EnqueuedAt),
 		StartedAt:         utc(row.StartedAt),
 		FinishedAt:        utc(row.FinishedAt),

@@ -39,6 +39,7 @@ func (tx *Tx) InsertSchedule(ctx context.Context, s *riverbeat.Schedule, mark ti
 		StartsAt:          s.StartsAt,
 		EndsAt:            s.EndsAt,
 		ManagedBy:         s.ManagedBy,
+		Limits:            limitsJSON(s.Limits),
 	})
 	if err != nil {
 		return nil, translate(err)
@@ -78,6 +79,7 @@ func (tx *Tx) UpdateSchedule(ctx context.Context, s *riverbeat.Schedule) (*river
 		MaxWaiting:        int32(s.MaxWaiting),                  //nolint:gosec // at most MaxWaitingLimit
 		StartsAt:          s.StartsAt,
 		EndsAt:            s.EndsAt,
+		Limits:            limitsJSON(s.Limits),
 	})
 	if err != nil {
 		return nil, translate(err)
@@ -455,6 +457,10 @@ func schedule(row dbq.Schedule) (*riverbeat.Schedule, error) {
 	if err != nil {
 		return nil, err
 	}
+	limits, err := parseLimits(row.Limits)
+	if err != nil {
+		return nil, err
+	}
 	return &riverbeat.Schedule{
 		ID:                row.ID,
 		Name:              row.Name,
@@ -475,6 +481,7 @@ func schedule(row dbq.Schedule) (*riverbeat.Schedule, error) {
 		StartsAt:          utc(row.StartsAt),
 		EndsAt:            utc(row.EndsAt),
 		ManagedBy:         row.ManagedBy,
+		Limits:            limits,
 		Version:           int(row.Version),
 		LastError:         row.LastError,
 		CreatedAt:         row.CreatedAt.UTC(),
@@ -513,6 +520,7 @@ func (tx *Tx) VersionAt(ctx context.Context, id uuid.UUID, at time.Time) (*river
 		StartsAt:          row.StartsAt,
 		EndsAt:            row.EndsAt,
 		ManagedBy:         row.ManagedBy,
+		Limits:            row.Limits,
 		Version:           row.Version,
 	})
 	if err != nil {
@@ -521,6 +529,31 @@ func (tx *Tx) VersionAt(ctx context.Context, id uuid.UUID, at time.Time) (*river
 	return &riverbeat.ScheduleVersion{
 		Schedule: *s, ValidFrom: row.ValidFrom.UTC(), ValidUntil: utc(row.ValidUntil), ChangedBy: deref(row.ChangedBy),
 	}, nil
+}
+
+// limitsColumn is the stored form of limits; NULL is none.
+type limitsColumn struct {
+	MaxAttempts int `json:"max_attempts,omitempty"`
+	retryColumn
+	TimeoutMS int64 `json:"timeout_ms,omitempty"`
+}
+
+func limitsJSON(l riverbeat.Limits) json.RawMessage {
+	if l == (riverbeat.Limits{}) {
+		return nil
+	}
+	return mustJSON(limitsColumn{l.MaxAttempts, retryOf(l.Retry), l.Timeout.Milliseconds()})
+}
+
+func parseLimits(raw json.RawMessage) (riverbeat.Limits, error) {
+	var c limitsColumn
+	if len(raw) == 0 {
+		return riverbeat.Limits{}, nil
+	}
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return riverbeat.Limits{}, fmt.Errorf("read limits: %w", err)
+	}
+	return riverbeat.Limits{MaxAttempts: c.MaxAttempts, Retry: c.retry(), Timeout: time.Duration(c.TimeoutMS) * time.Millisecond}, nil
 }
 
 func tagsJSON(tags []string) json.RawMessage {

@@ -98,6 +98,7 @@ type Run struct {
 	Execution         int // starts, over attempts, snoozes and lives
 	Attempt           int // tries, of all lives together
 	MaxAttempts       int
+	Limits            Limits // what its schedule said when it was planned
 	EnqueuedAt        *time.Time
 	StartedAt         *time.Time // first start of the current life
 	FinishedAt        *time.Time

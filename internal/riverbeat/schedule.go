@@ -1,6 +1,7 @@
 package riverbeat
 
 import (
+	"cmp"
 	"encoding/json"
 	"time"
 
@@ -71,6 +72,7 @@ type Schedule struct {
 	StartsAt          *time.Time // no tick before it
 	EndsAt            *time.Time // no tick after it
 	ManagedBy         string     // who keeps the schedule if not people; "" is people
+	Limits            Limits     // of its runs, in place of the definition's
 	Version           int        // one more at each change
 	LastError         string     // why it cannot be planned; "" if it can
 	CreatedAt         time.Time
@@ -142,6 +144,28 @@ func DefaultTimeout(executorKind string) time.Duration {
 type Retry struct {
 	Backoff    time.Duration `json:"backoff"`
 	MaxBackoff time.Duration `json:"max_backoff"`
+}
+
+// Limits bound the attempts of a run. What is zero in those of a schedule, or of a run, is
+// as the task's definition has it.
+type Limits struct {
+	MaxAttempts int
+	Retry       Retry
+	Timeout     time.Duration // of one attempt
+}
+
+// LimitsOf are the limits of a run: those that its schedule has set, and those of the
+// definition for the rest; nil is a task without one. A Timeout of 0 is none here.
+func LimitsOf(d *TaskDefinition, set Limits) Limits {
+	if d == nil {
+		d = &TaskDefinition{MaxAttempts: DefaultMaxAttempts}
+	}
+	limits := Limits{
+		MaxAttempts: cmp.Or(set.MaxAttempts, d.MaxAttempts),
+		Retry:       cmp.Or(set.Retry, d.Retry, DefaultRetry),
+		Timeout:     cmp.Or(set.Timeout, d.Timeout),
+	}
+	return limits
 }
 
 // DefaultRetry is used where a definition names no retry.

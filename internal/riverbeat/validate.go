@@ -51,6 +51,11 @@ func (s *Schedule) Validate() error {
 		broken.addf("/ends_at", "must be after starts_at")
 	}
 	broken.line("/managed_by", s.ManagedBy, MaxNameLength)
+	if s.Limits.MaxAttempts != 0 {
+		broken.between("/max_attempts", s.Limits.MaxAttempts, 1, MaxMaxAttempts)
+	}
+	broken.duration("/timeout", s.Limits.Timeout, MaxTimeout)
+	broken.retry("/retry", s.Limits.Retry)
 	return broken.err("invalid_schedule", "The schedule breaks a rule.")
 }
 
@@ -80,11 +85,7 @@ func (d *TaskDefinition) Validate() error {
 	if d.Timeout == 0 && DefaultTimeout(d.Executor.Kind) > 0 {
 		broken.addf("/timeout", "must not be 0: what is executed outside of the worker must come to an end")
 	}
-	broken.duration("/retry/backoff", d.Retry.Backoff, MaxRetryBackoff)
-	broken.duration("/retry/max_backoff", d.Retry.MaxBackoff, MaxRetryBackoff)
-	if d.Retry.MaxBackoff < d.Retry.Backoff {
-		broken.addf("/retry/max_backoff", "must not be less than backoff")
-	}
+	broken.retry("/retry", d.Retry)
 	return broken.err("invalid_task_definition", "The task definition breaks a rule.")
 }
 
@@ -194,6 +195,14 @@ func (f *fields) json(pointer string, raw json.RawMessage, kind string) {
 func (f *fields) oneOf(pointer, value string, allowed ...string) {
 	if !slices.Contains(allowed, value) {
 		f.addf(pointer, "must be one of: %s", strings.Join(allowed, ", "))
+	}
+}
+
+func (f *fields) retry(pointer string, r Retry) {
+	f.duration(pointer+"/backoff", r.Backoff, MaxRetryBackoff)
+	f.duration(pointer+"/max_backoff", r.MaxBackoff, MaxRetryBackoff)
+	if r.MaxBackoff < r.Backoff {
+		f.addf(pointer+"/max_backoff", "must not be less than backoff")
 	}
 }
 

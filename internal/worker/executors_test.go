@@ -161,3 +161,33 @@ func TestASecretThatIsNotThereFailsTheRun(t *testing.T) {
 	require.Contains(t, run.Error, `this node has no secret "nobody"`)
 	require.Equal(t, 1, run.Attempt)
 }
+
+func TestAScheduleMayHaveLimitsOfItsOwn(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.register("stuck", func(ctx context.Context, _ *task.Run) (any, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	b.define(t, "stuck", `{}`, func(d *riverbeat.TaskDefinition) { d.MaxAttempts, d.Timeout = 1, time.Hour })
+	b.start()
+	s := b.schedule(t, func(s *riverbeat.Schedule) {
+		s.TaskName = "stuck"
+		s.Limits = riverbeat.Limits{MaxAttempts: 2, Timeout: 50 * time.Millisecond, Retry: riverbeat.Retry{Backoff: time.Hour, MaxBackoff: time.Hour}}
+	})
+	run := b.until(t, b.runNow(t, s).ID, in(riverbeat.Retrying))
+	require.Equal(t, 2, run.MaxAttempts)
+	var wait time.Duration
+	require.NoError(t, b.Pool.QueryRow(t.Context(), "SELECT scheduled_at - now() FROM river_job WHERE id = $1", *run.JobID).Scan(&wait))
+	require.Greater(t, wait, 59*time.Minute)
+	b.exec(t, "UPDATE river_job SET scheduled_at = now() WHERE id = $1", *run.JobID)
+	run = b.until(t, run.ID, in(riverbeat.Failed))
+	require.Contains(t, run.Error, "longer than its timeout of 50ms")
+
+	// Begun anew, it has as many attempts again, and keeps its limits.
+	run, err := b.history.Retry(t.Context(), run.ID)
+	require.NoError(t, err)
+	require.Equal(t, 4, run.MaxAttempts)
+	run = b.until(t, run.ID, in(riverbeat.Retrying))
+	require.Equal(t, 3, run.Attempt)
+}

@@ -2,11 +2,11 @@
 INSERT INTO schedules (
     name, task_name, cron_expression, timezone, enabled, args, kwargs,
     description, category, tags, execution_policy, auto_generated_name,
-    catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by
+    catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits
 ) VALUES (
     @name, @task_name, @cron_expression, @timezone, @enabled, @args, @kwargs,
     @description, @category, @tags, @execution_policy, @auto_generated_name,
-    @catch_up, @catch_up_window_s, @max_waiting, @starts_at, @ends_at, @managed_by
+    @catch_up, @catch_up_window_s, @max_waiting, @starts_at, @ends_at, @managed_by, @limits
 )
 RETURNING *;
 
@@ -39,6 +39,7 @@ SET name = @name,
     max_waiting = @max_waiting,
     starts_at = @starts_at,
     ends_at = @ends_at,
+    limits = @limits,
     last_error = '',
     version = version + 1,
     updated_at = statement_timestamp()

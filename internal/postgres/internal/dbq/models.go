@@ -345,6 +345,7 @@ type ReportScheduleVersion struct {
 	StartsAt             *time.Time      `db:"starts_at"`
 	EndsAt               *time.Time      `db:"ends_at"`
 	ManagedBy            string          `db:"managed_by"`
+	Limits               json.RawMessage `db:"limits"`
 }
 
 type ReportTaskDaily struct {
@@ -434,6 +435,7 @@ type Run struct {
 	// The lives that were lost with their node: [{job_id, node, execution, lost_at}].
 	LostLives         json.RawMessage `db:"lost_lives"`
 	CancelRequestedBy *string         `db:"cancel_requested_by"`
+	Limits            json.RawMessage `db:"limits"`
 }
 
 type RunsWithoutLine struct {
@@ -471,6 +473,7 @@ type Schedule struct {
 	UpdatedAt         time.Time       `db:"updated_at"`
 	Words             pgtype.TSVector `db:"words"`
 	TagNames          []string        `db:"tag_names"`
+	Limits            json.RawMessage `db:"limits"`
 }
 
 type ScheduleClock struct {
@@ -512,6 +515,7 @@ type ScheduleVersion struct {
 	StartsAt          *time.Time      `db:"starts_at"`
 	EndsAt            *time.Time      `db:"ends_at"`
 	ManagedBy         string          `db:"managed_by"`
+	Limits            json.RawMessage `db:"limits"`
 }
 
 type Session struct {

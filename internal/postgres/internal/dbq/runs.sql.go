@@ -125,7 +125,7 @@ WHERE scheduled_for = $3
     AND id = $4
     AND job_id IS NOT DISTINCT FROM $5
     AND state IN ('waiting', 'queued', 'running', 'retrying', 'cancelled')
-RETURNING id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
+RETURNING id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by, limits
 `
 
 type CancelRunParams struct {
@@ -189,6 +189,7 @@ func (q *Queries) CancelRun(ctx context.Context, db DBTX, arg *CancelRunParams) 
 		&i.CreatedAt,
 		&i.LostLives,
 		&i.CancelRequestedBy,
+		&i.Limits,
 	)
 	return i, err
 }
@@ -205,7 +206,7 @@ func (q *Queries) CreateRunsPartition(ctx context.Context, db DBTX, at time.Time
 }
 
 const firstTickFrom = `-- name: FirstTickFrom :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by, limits
 FROM runs
 WHERE schedule_id = $1::uuid
     AND slot = '00000000-0000-0000-0000-000000000000'
@@ -268,6 +269,7 @@ func (q *Queries) FirstTickFrom(ctx context.Context, db DBTX, arg *FirstTickFrom
 		&i.CreatedAt,
 		&i.LostLives,
 		&i.CancelRequestedBy,
+		&i.Limits,
 	)
 	return i, err
 }
@@ -292,7 +294,7 @@ func (q *Queries) ForgetStaleLine(ctx context.Context, db DBTX, lockKey string) 
 }
 
 const getRun = `-- name: GetRun :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by FROM runs WHERE scheduled_for = $1 AND id = $2
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by, limits FROM runs WHERE scheduled_for = $1 AND id = $2
 `
 
 type GetRunParams struct {
@@ -344,6 +346,7 @@ func (q *Queries) GetRun(ctx context.Context, db DBTX, arg *GetRunParams) (Run, 
 		&i.CreatedAt,
 		&i.LostLives,
 		&i.CancelRequestedBy,
+		&i.Limits,
 	)
 	return i, err
 }
@@ -510,7 +513,7 @@ func (q *Queries) LockKeys(ctx context.Context, db DBTX, keys []int64) error {
 }
 
 const lockWaiting = `-- name: LockWaiting :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by, limits
 FROM runs
 WHERE scheduled_for = $1
     AND id = $2
@@ -575,6 +578,7 @@ func (q *Queries) LockWaiting(ctx context.Context, db DBTX, arg *LockWaitingPara
 		&i.CreatedAt,
 		&i.LostLives,
 		&i.CancelRequestedBy,
+		&i.Limits,
 	)
 	return i, err
 }
@@ -624,7 +628,7 @@ WHERE scheduled_for = $3
     AND id = $4
     AND job_id IS NOT DISTINCT FROM $5
     AND state IN ('succeeded', 'failed', 'cancelled')
-RETURNING id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
+RETURNING id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by, limits
 `
 
 type RequeueParams struct {
@@ -687,6 +691,7 @@ func (q *Queries) Requeue(ctx context.Context, db DBTX, arg *RequeueParams) (Run
 		&i.CreatedAt,
 		&i.LostLives,
 		&i.CancelRequestedBy,
+		&i.Limits,
 	)
 	return i, err
 }
@@ -710,7 +715,7 @@ func (q *Queries) RestoreLines(ctx context.Context, db DBTX) (int64, error) {
 }
 
 const runsAt = `-- name: RunsAt :many
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by, limits
 FROM runs
 WHERE schedule_id = $1::uuid AND scheduled_for = $2
 ORDER BY slot
@@ -774,6 +779,7 @@ func (q *Queries) RunsAt(ctx context.Context, db DBTX, arg *RunsAtParams) ([]Run
 			&i.CreatedAt,
 			&i.LostLives,
 			&i.CancelRequestedBy,
+			&i.Limits,
 		); err != nil {
 			return nil, err
 		}
@@ -846,7 +852,7 @@ WHERE given.job_id % 1 = 0
     AND r.id = given.id
     AND r.job_id = given.job_id
     AND r.state IN ('queued', 'retrying', 'running')
-RETURNING r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_version, r.definition_version, r.task_name, r.category, r.tags, r.args, r.task_params, r.lock_key, r.execution_policy, r.trigger, r.backfill_id, r.slot, r.state, r.reason, r.blocked_by, r.line_rank, r.job_id, r.lives, r.execution, r.attempt, r.max_attempts, r.enqueued_at, r.started_at, r.finished_at, r.cancel_requested_at, r.node, r.result, r.error, r.logs, r.missed_from, r.missed_until, r.missed_count, r.requested_by, r.created_at, r.lost_lives, r.cancel_requested_by
+RETURNING r.id, r.scheduled_for, r.schedule_id, r.schedule_name, r.schedule_version, r.definition_version, r.task_name, r.category, r.tags, r.args, r.task_params, r.lock_key, r.execution_policy, r.trigger, r.backfill_id, r.slot, r.state, r.reason, r.blocked_by, r.line_rank, r.job_id, r.lives, r.execution, r.attempt, r.max_attempts, r.enqueued_at, r.started_at, r.finished_at, r.cancel_requested_at, r.node, r.result, r.error, r.logs, r.missed_from, r.missed_until, r.missed_count, r.requested_by, r.created_at, r.lost_lives, r.cancel_requested_by, r.limits
 `
 
 type StartRunsParams struct {
@@ -920,6 +926,7 @@ func (q *Queries) StartRuns(ctx context.Context, db DBTX, arg *StartRunsParams) 
 			&i.CreatedAt,
 			&i.LostLives,
 			&i.CancelRequestedBy,
+			&i.Limits,
 		); err != nil {
 			return nil, err
 		}

@@ -75,13 +75,13 @@ const insertSchedule = `-- name: InsertSchedule :one
 INSERT INTO schedules (
     name, task_name, cron_expression, timezone, enabled, args, kwargs,
     description, category, tags, execution_policy, auto_generated_name,
-    catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by
+    catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits
 ) VALUES (
     $1, $2, $3, $4, $5, $6, $7,
     $8, $9, $10, $11, $12,
-    $13, $14, $15, $16, $17, $18
+    $13, $14, $15, $16, $17, $18, $19
 )
-RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names
+RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits
 `
 
 type InsertScheduleParams struct {
@@ -103,6 +103,7 @@ type InsertScheduleParams struct {
 	StartsAt          *time.Time      `db:"starts_at"`
 	EndsAt            *time.Time      `db:"ends_at"`
 	ManagedBy         string          `db:"managed_by"`
+	Limits            json.RawMessage `db:"limits"`
 }
 
 func (q *Queries) InsertSchedule(ctx context.Context, db DBTX, arg *InsertScheduleParams) (Schedule, error) {
@@ -125,6 +126,7 @@ func (q *Queries) InsertSchedule(ctx context.Context, db DBTX, arg *InsertSchedu
 		arg.StartsAt,
 		arg.EndsAt,
 		arg.ManagedBy,
+		arg.Limits,
 	)
 	var i Schedule
 	err := row.Scan(
@@ -153,6 +155,7 @@ func (q *Queries) InsertSchedule(ctx context.Context, db DBTX, arg *InsertSchedu
 		&i.UpdatedAt,
 		&i.Words,
 		&i.TagNames,
+		&i.Limits,
 	)
 	return i, err
 }
@@ -276,7 +279,7 @@ func (q *Queries) Recurrences(ctx context.Context, db DBTX, maxItems int32) ([]R
 }
 
 const schedulesByID = `-- name: SchedulesByID :many
-SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names FROM schedules WHERE id = ANY($1::uuid[])
+SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits FROM schedules WHERE id = ANY($1::uuid[])
 `
 
 func (q *Queries) SchedulesByID(ctx context.Context, db DBTX, ids []uuid.UUID) ([]Schedule, error) {
@@ -314,6 +317,7 @@ func (q *Queries) SchedulesByID(ctx context.Context, db DBTX, ids []uuid.UUID) (
 			&i.UpdatedAt,
 			&i.Words,
 			&i.TagNames,
+			&i.Limits,
 		); err != nil {
 			return nil, err
 		}
@@ -366,7 +370,7 @@ func (q *Queries) SchedulesOfRecurrence(ctx context.Context, db DBTX, arg *Sched
 }
 
 const schedulesOfTask = `-- name: SchedulesOfTask :many
-SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names
+SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits
 FROM schedules
 WHERE task_name = $1 AND id > $2
 ORDER BY id
@@ -415,6 +419,7 @@ func (q *Queries) SchedulesOfTask(ctx context.Context, db DBTX, arg *SchedulesOf
 			&i.UpdatedAt,
 			&i.Words,
 			&i.TagNames,
+			&i.Limits,
 		); err != nil {
 			return nil, err
 		}
@@ -459,11 +464,12 @@ SET name = $1,
     max_waiting = $15,
     starts_at = $16,
     ends_at = $17,
+    limits = $18,
     last_error = '',
     version = version + 1,
     updated_at = statement_timestamp()
-WHERE id = $18
-RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names
+WHERE id = $19
+RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits
 `
 
 type UpdateScheduleParams struct {
@@ -484,6 +490,7 @@ type UpdateScheduleParams struct {
 	MaxWaiting        int32           `db:"max_waiting"`
 	StartsAt          *time.Time      `db:"starts_at"`
 	EndsAt            *time.Time      `db:"ends_at"`
+	Limits            json.RawMessage `db:"limits"`
 	ID                uuid.UUID       `db:"id"`
 }
 
@@ -506,6 +513,7 @@ func (q *Queries) UpdateSchedule(ctx context.Context, db DBTX, arg *UpdateSchedu
 		arg.MaxWaiting,
 		arg.StartsAt,
 		arg.EndsAt,
+		arg.Limits,
 		arg.ID,
 	)
 	var i Schedule
@@ -535,12 +543,13 @@ func (q *Queries) UpdateSchedule(ctx context.Context, db DBTX, arg *UpdateSchedu
 		&i.UpdatedAt,
 		&i.Words,
 		&i.TagNames,
+		&i.Limits,
 	)
 	return i, err
 }
 
 const versionAt = `-- name: VersionAt :one
-SELECT schedule_id, valid_from, valid_until, version, changed_by, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by
+SELECT schedule_id, valid_from, valid_until, version, changed_by, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits
 FROM schedule_versions AS v
 WHERE v.schedule_id = $1
     AND v.valid_from = coalesce(
@@ -583,6 +592,7 @@ func (q *Queries) VersionAt(ctx context.Context, db DBTX, arg *VersionAtParams) 
 		&i.StartsAt,
 		&i.EndsAt,
 		&i.ManagedBy,
+		&i.Limits,
 	)
 	return i, err
 }

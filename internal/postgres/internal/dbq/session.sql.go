@@ -131,7 +131,7 @@ func (q *Queries) JobOfRun(ctx context.Context, db DBTX, id int64) (JobOfRunRow,
 }
 
 const lockRunOfJob = `-- name: LockRunOfJob :one
-SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by
+SELECT id, scheduled_for, schedule_id, schedule_name, schedule_version, definition_version, task_name, category, tags, args, task_params, lock_key, execution_policy, trigger, backfill_id, slot, state, reason, blocked_by, line_rank, job_id, lives, execution, attempt, max_attempts, enqueued_at, started_at, finished_at, cancel_requested_at, node, result, error, logs, missed_from, missed_until, missed_count, requested_by, created_at, lost_lives, cancel_requested_by, limits
 FROM runs
 WHERE scheduled_for = $1 AND id = $2 AND job_id = $3::bigint
 FOR UPDATE
@@ -187,6 +187,7 @@ func (q *Queries) LockRunOfJob(ctx context.Context, db DBTX, arg *LockRunOfJobPa
 		&i.CreatedAt,
 		&i.LostLives,
 		&i.CancelRequestedBy,
+		&i.Limits,
 	)
 	return i, err
 }
