@@ -98,10 +98,16 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 			return nil, fmt.Errorf("read the commands: %w", err)
 		}
 	}
+	for name, c := range commands {
+		if err := c.Check(secrets); err != nil {
+			pool.Close()
+			return nil, fmt.Errorf("command %q: %w", name, err)
+		}
+	}
 	registry := execute.NewRegistry()
 	registry.RegisterKind(riverbeat.ExecutorHTTP, request.New(request.Config{Networks: cfg.HTTPNetworks, Version: version, Now: time.Now}))
 	registry.RegisterKind(riverbeat.ExecutorSQL, statement.New(statement.Config{Schema: cfg.Schema}))
-	registry.RegisterKind(riverbeat.ExecutorCommand, process.New(process.Config{Commands: commands, Secrets: secrets, Fenced: execute.IsFenced}))
+	registry.RegisterKind(riverbeat.ExecutorCommand, process.New(process.Config{Commands: commands, Secrets: secrets, Ours: execute.Ours}))
 	registry.Register(builtin.Tasks()...)
 	registry.Register(jquants.New(jquants.Config{
 		DB: db, BaseURL: cfg.JQuantsBaseURL, APIKey: string(cfg.JQuantsAPIKey), PerMinute: cfg.JQuantsRequestsPerMinute,
@@ -271,5 +277,6 @@ func (n *node) worker() (*worker.Worker, error) {
 		},
 		Logger: n.logger,
 		Grace:  n.cfg.ShutdownGrace,
+		Ending: process.Ending(n.commands),
 	})
 }

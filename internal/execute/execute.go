@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -104,9 +105,18 @@ func New(cfg Config) *Executor {
 	return e
 }
 
-// IsFenced tells by the cause of an attempt's context whether another node may have its
-// run by now.
-func IsFenced(cause error) bool { return errors.Is(cause, errFenced) || errors.Is(cause, errTaken) }
+// Ours is for how long from now nobody else can have the run whose attempt has the context:
+// 0 if somebody may have it. What the attempt has started outside must end before that,
+// whatever else it was told before.
+func Ours(ctx context.Context) time.Duration {
+	ours, _ := ctx.Value(oursKey{}).(func() time.Duration)
+	if ours == nil {
+		return 0
+	}
+	return ours()
+}
+
+type oursKey struct{}
 
 // Open opens the node's session. It fails as postgres.Tx.AtHome does when the
 // node is on hold.
@@ -264,8 +274,21 @@ var errNoLongerOurs = errors.New("the job is not running any more")
 
 // Work runs one attempt.
 func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var lost atomic.Bool // whatever it was told first, it may be somebody else's now
+	cancel := func(cause error) {
+		if isFenced(cause) {
+			lost.Store(true)
+		}
+		stop(cause)
+	}
+	ctx = context.WithValue(ctx, oursKey{}, func() time.Duration {
+		if lost.Load() {
+			return 0
+		}
+		return e.session.left()
+	})
 	if !e.attempts.begin(job.ID, cancel) {
 		return e.handBack(ctx, riverbeat.AlreadyRunning, keyPause) // handed on by psql while it runs here
 	}
@@ -324,6 +347,9 @@ func (e *Executor) attempt(ctx context.Context, job *river.Job[queue.RunArgs], s
 		// Whatever the task made of it: somebody else may have done it meanwhile.
 		riverlog.Logger(ctx).WarnContext(ctx, "stopped, and nothing of it counts", "cause", given)
 		return report(ctx, "", riverbeat.Fenced, river.JobSnooze(0))
+	}
+	if result == nil && bytes.Contains(job.Metadata, []byte(`"output"`)) {
+		result = json.RawMessage("null") // in place of what an earlier attempt has left
 	}
 	if result != nil {
 		if recorded := river.RecordOutput(ctx, result); recorded != nil && err == nil {
@@ -420,13 +446,16 @@ func (e *Executor) taskRun(r *riverbeat.Run, logger *slog.Logger) *task.Run {
 func (e *Executor) givenUp(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	switch {
-	case IsFenced(cause):
+	case isFenced(cause):
 		return cause
-	case !e.session.alive(): // a frozen process wakes here before anyone could tell it
+	case Ours(ctx) == 0: // a frozen process wakes here before anyone could tell it
 		return errFenced
 	}
 	return nil
 }
+
+// isFenced tells by the cause of a context whether the run may be somebody else's.
+func isFenced(cause error) bool { return errors.Is(cause, errFenced) || errors.Is(cause, errTaken) }
 
 // notStarted hands a job back when the database did not say that it may start.
 func (e *Executor) notStarted(ctx context.Context, cause error) error {

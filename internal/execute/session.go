@@ -88,10 +88,16 @@ func newSession(open func(context.Context) (*postgres.Session, error), logger *s
 func (s *session) now() time.Time { return time.Now().Add(time.Duration(s.offset.Load())) }
 
 // alive tells whether nobody else can have this node's runs yet.
-func (s *session) alive() bool {
+func (s *session) alive() bool { return s.left() > 0 }
+
+// left is for how long from now nobody else can have this node's runs; 0: somebody may.
+func (s *session) left() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.fenced && time.Since(s.beat) < fenceAfter
+	if s.fenced {
+		return 0
+	}
+	return max(fenceAfter-time.Since(s.beat), 0)
 }
 
 // ready waits until the session stands, for a while.

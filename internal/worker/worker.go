@@ -43,6 +43,9 @@ type Config struct {
 	Declare func(context.Context) error
 	Logger  *slog.Logger
 	Grace   time.Duration // how long runs may go on after Stop was asked for
+	// Ending is how long they may take to end after that, when they are told to; less than
+	// ten seconds are ten.
+	Ending time.Duration
 }
 
 // Worker is the working part of a node.
@@ -187,7 +190,7 @@ func (w *Worker) begin(ctx context.Context) error {
 	w.parts = append(w.parts, func() {
 		// The grace is the client's SoftStopTimeout; a task that ignores its
 		// context even then is left to the end of the process.
-		if err := w.stopClient(context.WithoutCancel(ctx), w.cfg.Grace+10*time.Second); err != nil {
+		if err := w.stopClient(context.WithoutCancel(ctx), w.cfg.Grace+max(w.cfg.Ending, 10*time.Second)); err != nil {
 			w.cfg.Logger.ErrorContext(ctx, "River did not stop in time", "error", err)
 		}
 	})

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"riverbeat/internal/execute/secret"
 	"riverbeat/internal/riverbeat"
 )
 
@@ -114,6 +115,28 @@ func (f commandFile) command() (Command, error) {
 		}
 	}
 	return c, nil
+}
+
+// Check reads the secrets of the environment once.
+func (c Command) Check(secrets *secret.Store) error {
+	for _, text := range c.Environment {
+		if text.Secret == "" {
+			continue
+		}
+		if _, err := secrets.Value(text.Secret); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Ending is how long processes of the commands take at most to end when they are told to.
+func Ending(commands map[string]Command) time.Duration {
+	var longest time.Duration
+	for _, c := range commands {
+		longest = max(longest, c.Grace+2*patience)
+	}
+	return longest
 }
 
 func hasNUL(text string) bool { return strings.ContainsRune(text, 0) }

@@ -2,7 +2,6 @@ package process
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"strconv"
 	"syscall"
@@ -25,16 +24,10 @@ func endsWithParent(attr *syscall.SysProcAttr) *syscall.SysProcAttr {
 // those that have left the process group included (PR_SET_CHILD_SUBREAPER).
 func adoptOrphans() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
-// endOrphans ends all descendants, of whatever group, and returns when they are gone.
-func endOrphans(int) {
-	for {
-		for _, child := range children() {
-			_ = syscall.Kill(child, syscall.SIGKILL) // it may be gone
-		}
-		_, err := syscall.Wait4(-1, nil, 0, nil)
-		if err != nil && !errors.Is(err, syscall.EINTR) {
-			return // there are none
-		}
+// killOrphans kills all descendants that have lost their parents, of whatever group.
+func killOrphans(int) {
+	for _, child := range children() {
+		_ = syscall.Kill(child, syscall.SIGKILL) // it may be gone
 	}
 }
 

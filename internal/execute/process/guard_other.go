@@ -15,4 +15,4 @@ func endsWithParent(attr *syscall.SysProcAttr) *syscall.SysProcAttr { return att
 // adoptOrphans does nothing here: what leaves the process group is not ended.
 func adoptOrphans() error { return nil }
 
-func endOrphans(group int) { _ = syscall.Kill(-group, syscall.SIGKILL) }
+func killOrphans(group int) { _ = syscall.Kill(-group, syscall.SIGKILL) }

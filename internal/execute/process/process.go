@@ -46,9 +46,9 @@ var finalExitCodes = []int{64, 65, 78}
 type Config struct {
 	Commands map[string]Command // by the names that definitions call them by
 	Secrets  *secret.Store      // to which their environments refer
-	// Fenced tells by the cause of an attempt's context whether another node may have
-	// its run by now. Then the process has no grace.
-	Fenced func(cause error) bool
+	// Ours is for how long from now nobody else can have the run whose attempt has the
+	// context; 0: somebody may have it, and the process has no grace. Nil: for ever.
+	Ours func(context.Context) time.Duration
 }
 
 // New makes the kind of executors: nil for a command that is not configured here.
@@ -88,16 +88,18 @@ func (cfg Config) execute(ctx context.Context, run *task.Run, command Command, a
 		return nil, task.Final(fmt.Errorf("write the run as JSON: %w", err))
 	}
 	directory := command.Directory
+	removed := ""
 	if directory == "" {
 		if directory, err = os.MkdirTemp("", "riverbeat-run-"); err != nil {
 			return nil, fmt.Errorf("make a working directory: %w", err)
 		}
-		defer func() { _ = os.RemoveAll(directory) }()
+		removed = directory
 	}
 	out, errs := &tail{most: maxOutput}, &tail{most: maxErrors}
 	p := guarded{
-		argv: slices.Concat(command.Argv, given), directory: directory, environment: environment, grace: command.Grace,
-		input: append(input, '\n'), output: redact.Writer(out), errors: redact.Writer(errs), fenced: cfg.Fenced,
+		argv: slices.Concat(command.Argv, given), directory: directory, removed: removed, environment: environment,
+		grace: command.Grace, input: append(input, '\n'), output: redact.Writer(out), errors: redact.Writer(errs),
+		ours: cfg.Ours,
 	}
 	ended, err := p.run(ctx)
 	if err = errors.Join(err, p.output.Close(), p.errors.Close()); err != nil {
@@ -106,10 +108,19 @@ func (cfg Config) execute(ctx context.Context, run *task.Run, command Command, a
 	if ended.Failure != "" {
 		return nil, fmt.Errorf("start %s: %s", command.Argv[0], ended.Failure)
 	}
-	r := result{ExitCode: ended.ExitCode, Signal: ended.Signal, Output: out.value(), Errors: errs.text(maxErrors)}
-	r.Truncated = out.cut || errs.cut
-	err = r.failure()
-	if err == nil && ctx.Err() != nil {
+	r := result{ExitCode: ended.ExitCode, Signal: ended.Signal, Errors: redact.Text(errs.text(maxErrors))}
+	// Once more, since a secret may have been written in a way that is only plain now.
+	switch output := out.value().(type) {
+	case json.RawMessage:
+		if r.Output, err = redact.JSON(output); err != nil {
+			return nil, fmt.Errorf("read the output: %w", err)
+		}
+	case string:
+		r.Output = redact.Text(output)
+	}
+	r.Truncated = out.cut || errs.cut || p.cut
+	err = r.failure(ended.Why)
+	if err == nil && p.told {
 		// It may have stopped in the middle of its work, and call that an end.
 		err = errors.New("was told to end, and has done so with exit code 0")
 	}
@@ -117,10 +128,13 @@ func (cfg Config) execute(ctx context.Context, run *task.Run, command Command, a
 }
 
 // failure is the error of a process that has not ended with 0.
-func (r result) failure() error {
+func (r result) failure(why string) error {
 	said := ""
+	if why != "" {
+		said = ": " + why
+	}
 	if lines := lastLines(r.Errors, maxMessage); lines != "" {
-		said = ": " + lines
+		said += ": " + lines
 	}
 	switch {
 	case r.ExitCode == nil:
@@ -195,16 +209,20 @@ func argv(arguments []riverbeat.Argument, params json.RawMessage, redact *secret
 
 // guarded is a process and its guard.
 type guarded struct {
-	argv           []string
-	directory      string
-	environment    []string
-	grace          time.Duration
-	input          []byte
-	output, errors io.WriteCloser
-	fenced         func(cause error) bool
+	argv               []string
+	directory, removed string
+	environment        []string
+	grace              time.Duration
+	input              []byte
+	output, errors     io.WriteCloser
+	ours               func(context.Context) time.Duration
+
+	told bool // to end, by this node
+	cut  bool // not all of its output could be read
 }
 
-// run returns when nothing of the process is left. It is told to end when ctx does.
+// run returns when nothing of the process is left. It is told to end when ctx does, and
+// killed when somebody else may have the run.
 func (p *guarded) run(ctx context.Context) (report, error) {
 	program, err := self()
 	if err != nil {
@@ -221,7 +239,7 @@ func (p *guarded) run(ctx context.Context) (report, error) {
 	}
 	defer func() { _ = told.Close() }()
 	guard := &exec.Cmd{
-		Path: program, Args: append([]string{"riverbeat", guardName, p.grace.String()}, p.argv...),
+		Path: program, Args: append([]string{"riverbeat", guardName, p.grace.String(), p.removed}, p.argv...),
 		Dir: p.directory, Env: p.environment,
 		Stdin: bytes.NewReader(p.input), Stdout: p.output, Stderr: p.errors,
 		ExtraFiles:  []*os.File{lifeline, reports},
@@ -236,41 +254,74 @@ func (p *guarded) run(ctx context.Context) (report, error) {
 	ended := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() { p.watch(ctx, orders, guard.Process, ended) })
-	said, readErr := io.ReadAll(told)
+	r, pid := read(told)
 	waitErr := guard.Wait()
 	close(ended)
 	watching.Wait()
-	var r report
-	if err := json.Unmarshal(said, &r); err != nil {
-		return report{}, fmt.Errorf("the guard of the process was ended: %w", errors.Join(waitErr, readErr))
+	p.cut = errors.Is(waitErr, exec.ErrWaitDelay)
+	if r == nil {
+		if pid > 0 { // of its descendants, the command alone has ended with it
+			_ = syscall.Kill(-pid, syscall.SIGKILL)
+		}
+		if p.removed != "" {
+			remove(p.removed)
+		}
+		return report{}, fmt.Errorf("the guard of the process was ended: %w", waitErr)
 	}
-	return r, nil
+	return *r, nil
 }
 
-// watch tells the guard that this node lives, and to end the command when ctx ends.
+// read reads what a guard reports: that its command has begun, and how it has ended; nil
+// if the guard has not come to that.
+func read(reports io.Reader) (last *report, pid int) {
+	for d := json.NewDecoder(reports); ; {
+		var r report
+		if d.Decode(&r) != nil {
+			return last, pid
+		}
+		if r.PID > 0 {
+			pid = r.PID
+			continue
+		}
+		last = &r
+	}
+}
+
+// watch tells the guard that this node lives, and to end the command when ctx ends, or at
+// once when the run may be somebody else's.
 func (p *guarded) watch(ctx context.Context, orders *os.File, guard *os.Process, ended <-chan struct{}) {
 	beats := time.NewTicker(beatEvery)
 	defer beats.Stop()
-	stop := ctx.Done()
+	stop, lost := ctx.Done(), false
 	var late <-chan time.Time
 	for {
-		order := byte(beat)
+		var order byte
 		select {
 		case <-ended:
 			return
-		case <-beats.C:
 		case <-late:
 			_ = guard.Kill() // and its command with it
 			return
+		case <-beats.C:
 		case <-stop:
-			stop = nil
+			stop, p.told = nil, true
 			order, late = terminate, time.After(p.grace+patience)
-			if p.fenced != nil && p.fenced(context.Cause(ctx)) {
-				order, late = kill, time.After(patience)
-			}
+		}
+		left := silence
+		if p.ours != nil {
+			left = min(left, p.ours(ctx)+beatEvery)
+		}
+		switch {
+		case lost:
+			continue
+		case left <= beatEvery:
+			lost, p.told = true, true
+			order, late = kill, time.After(patience)
+		case order == 0:
+			order = byte(left / (100 * time.Millisecond))
 		}
 		if _, err := orders.Write([]byte{order}); err != nil {
-			stop = nil // the guard has ended; Wait says how
+			return // the guard has ended; Wait says how
 		}
 	}
 }

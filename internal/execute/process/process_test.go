@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -267,6 +268,21 @@ func TestOutputIsCapped(t *testing.T) {
 func TestSecretsAreKeptOutOfWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	const hidden = "hunter2-hunter2"
+	t.Run("written otherwise", func(t *testing.T) {
+		t.Parallel()
+		for script, value := range map[string]string{
+			`printf '{"a": "p\\u00e4ssw\\u00f6rd\\/1234"}'`:    "p\u00e4ssw\u00f6rd/1234",
+			`printf '%s' "$S" | sed 's/./&\x00/g'`:             "password/1234", // UTF-16
+			`printf '%s' "$S" | sed 's/./&\x00/g' >&2; exit 1`: "password/1234",
+		} {
+			got, err := executeWith(t.Context(), process.Config{
+				Commands: map[string]process.Command{"it": {Argv: []string{"/bin/sh", "-c", script}, Environment: map[string]riverbeat.Text{"S": {Secret: "pw"}}}},
+				Secrets:  secret.New(map[string]secret.Source{"pw": func() (string, error) { return value, nil }}),
+			}, nil, "{}")
+			require.Contains(t, fmt.Sprint(string(got.Output), err), "[secret pw]", script)
+			require.NotContains(t, fmt.Sprint(string(got.Output), got.Stderr, err), "1234", script)
+		}
+	})
 	cfg := process.Config{
 		Commands: map[string]process.Command{"it": {
 			Argv:        []string{"/bin/sh", "-c", `printf '%s' "${S%2}"; printf '2 and '; i=0; while [ $i -lt 9000 ]; do printf '%s ' "$S"; i=$((i+1)); done; echo "bad $S" >&2; cat >&2; exit 1`},
@@ -318,19 +334,58 @@ func TestAProcessIsToldToEndAndThenKilled(t *testing.T) {
 	})
 	t.Run("another node may have its run", func(t *testing.T) {
 		t.Parallel()
-		fenced := errors.New("fenced")
 		file := filepath.Join(t.TempDir(), "pids")
-		ctx, cancel := context.WithCancelCause(t.Context())
-		end := began(t, ctx, process.Config{
+		var lost atomic.Bool
+		end := began(t, t.Context(), process.Config{
 			Commands: map[string]process.Command{"it": shell(`trap 'echo told' TERM; echo $$ > "$1"; while :; do sleep 0.05; done`, file)},
-			Fenced:   func(cause error) bool { return errors.Is(cause, fenced) },
+			Ours:     oursUntil(&lost),
 		}, file, 1)
-		cancel(fenced)
+		lost.Store(true)
 		got, err := end()
 		require.ErrorContains(t, err, "ended by the signal killed")
 		require.Empty(t, got.Output)
 		gone(t, file)
 	})
+	t.Run("another node may have its run while it ends", func(t *testing.T) {
+		t.Parallel()
+		file := filepath.Join(t.TempDir(), "pids")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var lost atomic.Bool
+		c := shell(`trap 'echo told >> "$1"' TERM; echo $$ > "$1"; while :; do sleep 0.05; done`, file)
+		c.Grace = time.Minute
+		end := began(t, ctx, process.Config{Commands: map[string]process.Command{"it": c}, Ours: oursUntil(&lost)}, file, 1)
+		cancel(over)
+		written(t, file, 2)
+		lost.Store(true)
+		_, err := end()
+		require.ErrorContains(t, err, "ended by the signal killed")
+		content, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(file, bytes.Fields(content)[0], 0o600))
+		gone(t, file)
+	})
+	t.Run("a child has time, too", func(t *testing.T) {
+		t.Parallel()
+		file := filepath.Join(t.TempDir(), "said")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		end := began(t, ctx, process.Config{Commands: map[string]process.Command{"it": shell(
+			`sh -c 'trap "sleep 0.3; echo cleaned >> \$0; exit" TERM; echo begun > "$0"; while :; do sleep 0.05; done' "$1"; true`, file)}}, file, 1)
+		cancel(over)
+		_, err := end()
+		require.ErrorContains(t, err, "ended by the signal terminated")
+		content, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.Equal(t, "begun\ncleaned\n", string(content))
+	})
+}
+
+func oursUntil(lost *atomic.Bool) func(context.Context) time.Duration {
+	return func(context.Context) time.Duration {
+		if lost.Load() {
+			return 0
+		}
+		return time.Minute
+	}
 }
 
 func TestNothingIsLeftBehind(t *testing.T) {
@@ -366,12 +421,29 @@ func TestAProcessEndsWithItsNode(t *testing.T) {
 	}
 }
 
+func TestAGuardIsNotEndedByASignalToAll(t *testing.T) {
+	t.Parallel()
+	got, err := execute(t.Context(), shell(`kill -TERM $PPID; kill -INT $PPID; kill -HUP $PPID; sleep 0.1; echo well`), nil, "{}")
+	require.NoError(t, err)
+	require.Equal(t, "well", got.text())
+}
+
+func TestOrphansAreReapedWhileItRuns(t *testing.T) {
+	t.Parallel()
+	got, err := execute(t.Context(), shell(`
+		i=0; while [ $i -lt 50 ]; do sh -c '(exec true) & exit'; i=$((i+1)); done
+		n=1; while [ "$n" -gt 0 ]; do n=$(grep -l "^State:.Z" /proc/[0-9]*/status 2>/dev/null | while read f; do grep -l "^PPid:.$PPID$" "$f"; done | wc -l); done
+		echo $n`), nil, "{}")
+	require.NoError(t, err)
+	require.Equal(t, "0", string(got.Output))
+}
+
 func TestAProcessEndsWithItsGuard(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "pids")
 	end := began(t, t.Context(), process.Config{
-		Commands: map[string]process.Command{"it": shell(`echo $$ $PPID > "$1"; while :; do sleep 0.05; done`, file)},
-	}, file, 2)
+		Commands: map[string]process.Command{"it": shell(`sh -c 'trap "" HUP; echo $$ > "$0"; exec sleep 1000' "$1" & sleep 0.1; echo $PPID $$ >> "$1"; while :; do sleep 0.05; done`, file)},
+	}, file, 3)
 	content, err := os.ReadFile(file)
 	require.NoError(t, err)
 	guard, err := strconv.Atoi(strings.Fields(string(content))[1])
@@ -379,7 +451,8 @@ func TestAProcessEndsWithItsGuard(t *testing.T) {
 	require.NoError(t, syscall.Kill(guard, syscall.SIGKILL))
 	_, err = end()
 	require.ErrorContains(t, err, "the guard of the process was ended")
-	require.NoError(t, os.WriteFile(file, bytes.Fields(content)[0], 0o600))
+	fields := strings.Fields(string(content))
+	require.NoError(t, os.WriteFile(file, []byte(fields[0]+" "+fields[2]), 0o600))
 	gone(t, file)
 }
 

@@ -27,6 +27,12 @@ def when():
     import datetime
     return datetime.date(2026, 3, 1)
 
+def keys():
+    return {(1, 2): "tuple"}
+
+async def later(n):
+    return n + 1
+
 def broken():
     raise ValueError("out of order")
 
@@ -46,6 +52,15 @@ app = Celery("shop", broker="redis://nowhere:1/0")
 @app.task(bind=True, name="shop.order", max_retries=5)
 def order(self, item, count=1):
     return {"item": item, "count": count, "id": self.request.id, "retries": self.request.retries}
+
+class InContext(app.Task):
+    def __call__(self, *args, **kwargs):
+        self.context = "in context"
+        return super().__call__(*args, **kwargs)
+
+@app.task(bind=True, base=InContext)
+def inside(self, n):
+    return [self.context, n]
 
 @app.task(bind=True, autoretry_for=(KeyError,))
 def flaky(self):
@@ -87,6 +102,12 @@ func TestPythonFunctions(t *testing.T) {
 	got, err = execute(t.Context(), c, named("reports.tasks.when"), `{}`)
 	require.NoError(t, err)
 	require.Equal(t, "2026-03-01", got.text())
+	got, err = execute(t.Context(), c, named("reports.tasks.keys"), `{}`)
+	require.NoError(t, err)
+	require.Equal(t, "{(1, 2): 'tuple'}", got.text())
+	got, err = execute(t.Context(), c, named("reports.tasks.later"), `{"n": 1}`)
+	require.NoError(t, err)
+	require.Equal(t, "2", string(got.Output))
 	got, err = execute(t.Context(), c, named("reports.tasks.broken"), `{}`)
 	require.ErrorContains(t, err, "exit code 1: Traceback")
 	require.ErrorContains(t, err, "ValueError: out of order")
@@ -135,6 +156,9 @@ func TestCeleryTasks(t *testing.T) {
 	got, err := execute(t.Context(), c, named("shop.order"), `{"item": "tea", "count": 2}`)
 	require.NoError(t, err)
 	require.JSONEq(t, `{"item": "tea", "count": 2, "id": "019c0000-0000-7000-8000-000000000001", "retries": 0}`, string(got.Output))
+	got, err = execute(t.Context(), c, named("shop.inside"), `{"n": 3}`)
+	require.NoError(t, err)
+	require.JSONEq(t, `["in context", 3]`, string(got.Output))
 	for name, want := range map[string]string{"shop.flaky": "KeyError: 'again'", "shop.retrying": "OSError: no line"} {
 		_, err = execute(t.Context(), c, named(name), `{}`)
 		require.ErrorContains(t, err, want)

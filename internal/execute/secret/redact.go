@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/url"
 	"reflect"
 	"slices"
@@ -18,13 +19,17 @@ import (
 )
 
 // Redactor puts "[secret name]" where a secret is. It knows a value as it is, line by
-// line, and as JSON, URLs, Go and base64 write it; of a URL also the password alone. The
-// nil Redactor, which knows no secret, leaves everything as it is.
+// line, and as JSON, URLs, Go, Python and base64 write it; of a URL also the password
+// alone, and of "Bearer x" the x. The nil Redactor, which knows no secret, leaves
+// everything as it is.
 type Redactor struct {
-	forms   []form // the longest first
+	forms   map[[prefix]byte][]form // by their first bytes, the longest first
 	begins  [256]bool
 	longest int
 }
+
+// prefix is how many bytes every form has at least.
+const prefix = MinLength
 
 // form is one way in which a secret may be written.
 type form struct{ text, instead string }
@@ -38,22 +43,25 @@ func (r *Redactor) With(values map[string]string) *Redactor {
 	if len(values) == 0 {
 		return r
 	}
-	more := &Redactor{}
+	more := &Redactor{forms: map[[prefix]byte][]form{}}
 	if r != nil {
 		*more = *r
-		more.forms = slices.Clone(r.forms)
+		more.forms = maps.Clone(r.forms)
 	}
 	for name, value := range values {
 		for _, text := range formsOf(value) {
-			more.forms = append(more.forms, form{text, "[secret " + name + "]"})
+			begin := [prefix]byte([]byte(text))
+			more.forms[begin] = append(slices.Clone(more.forms[begin]), form{text, "[secret " + name + "]"})
 			more.begins[text[0]] = true
 			more.longest = max(more.longest, len(text))
 		}
 	}
 	// Of two that begin at the same place, the longer one is replaced as a whole.
-	slices.SortFunc(more.forms, func(a, b form) int {
-		return cmp.Or(len(b.text)-len(a.text), strings.Compare(a.text+a.instead, b.text+b.instead))
-	})
+	for _, forms := range more.forms {
+		slices.SortFunc(forms, func(a, b form) int {
+			return cmp.Or(len(b.text)-len(a.text), strings.Compare(a.text+a.instead, b.text+b.instead))
+		})
+	}
 	return more
 }
 
@@ -70,21 +78,45 @@ func formsOf(value string) []string {
 		}
 	}
 	if u, err := url.Parse(value); err == nil && u.User != nil {
-		if password, ok := u.User.Password(); ok && len(password) >= MinLength {
-			parts = append(parts, password)
-		}
+		password, _ := u.User.Password()
+		_, rest, _ := strings.Cut(value, "://")
+		_, spelled, _ := strings.Cut(rest[:max(strings.LastIndexByte(rest, '@'), 0)], ":")
+		parts = append(parts, password, spelled)
+	}
+	if scheme, credentials, ok := strings.Cut(value, " "); ok && !strings.ContainsAny(scheme, "\r\n\t") {
+		parts = append(parts, strings.TrimSpace(credentials)) // as in Bearer x
 	}
 	var forms []string
 	for _, part := range parts {
+		if len(part) < MinLength {
+			continue
+		}
+		quoted := strings.Trim(strconv.Quote(part), `"`)
 		forms = append(
-			forms, part, url.QueryEscape(part), url.PathEscape(part), strings.Trim(strconv.Quote(part), `"`),
+			forms, part, url.QueryEscape(part), url.PathEscape(part), quoted,
 			inJSON(part, true), inJSON(part, false),
-			strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(part)), "="),
-			strings.TrimRight(base64.URLEncoding.EncodeToString([]byte(part)), "="),
+			strings.ReplaceAll(strings.ReplaceAll(part, `\`, `\\`), `'`, `\'`), // Python's repr
 		)
+		forms = append(forms, inBase64(part)...)
 	}
 	slices.Sort(forms)
 	return slices.Compact(forms)
+}
+
+// inBase64 is what is sure of a text in base64, wherever in what is encoded it begins.
+func inBase64(text string) []string {
+	var forms []string
+	for before := range 3 {
+		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, before), text...))
+		encoded = encoded[(before*8+5)/6:] // whose bits are of what stands before, too
+		if (before+len(text))%3 != 0 {
+			encoded = encoded[:len(encoded)-1] // or behind
+		}
+		if len(encoded) >= MinLength {
+			forms = append(forms, encoded, strings.NewReplacer("+", "-", "/", "_").Replace(encoded))
+		}
+	}
+	return forms
 }
 
 func inJSON(text string, escapeHTML bool) string {
@@ -113,17 +145,22 @@ func (r *Redactor) scan(clean, text []byte, ends bool) (_, left []byte) {
 		if !ends && len(text)-i < r.longest {
 			return clean, text[i:]
 		}
-		found := -1
-		if r.begins[text[i]] {
-			found = slices.IndexFunc(r.forms, func(f form) bool { return bytes.HasPrefix(text[i:], []byte(f.text)) })
+		var found form
+		if r.begins[text[i]] && len(text)-i >= prefix {
+			for _, f := range r.forms[[prefix]byte(text[i:])] {
+				if bytes.HasPrefix(text[i:], []byte(f.text)) {
+					found = f
+					break
+				}
+			}
 		}
-		if found < 0 {
+		if found.text == "" {
 			clean = append(clean, text[i])
 			i++
 			continue
 		}
-		clean = append(clean, r.forms[found].instead...)
-		i += len(r.forms[found].text)
+		clean = append(clean, found.instead...)
+		i += len(found.text)
 	}
 	return clean, nil
 }

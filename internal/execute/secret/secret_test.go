@@ -59,11 +59,36 @@ func TestEveryWayToWriteASecretIsKnown(t *testing.T) {
 		require.Contains(t, got, " after", text)
 		require.NotContains(t, got, "second", text)
 	}
+	for _, text := range []string{"user:" + value, "x" + value + "y", "ab" + value} {
+		require.Contains(t, r.Text(base64.StdEncoding.EncodeToString([]byte(text))), "[secret pw]", text)
+	}
+	require.Equal(t, "bad token [secret t]", secret.NewRedactor(map[string]string{"t": "Bearer abc.def"}).Text("bad token abc.def"))
+	require.Equal(t, `'it\'s [secret q]'`, secret.NewRedactor(map[string]string{"q": `a"b'c\`}).Text(`'it\'s a"b\'c\\'`))
+	require.Equal(t, "[secret u]", secret.NewRedactor(map[string]string{"u": "postgres://me:a%2fb%40c@host/db"}).Text("a%2fb%40c"))
+	require.Equal(t, "[secret u]", secret.NewRedactor(map[string]string{"u": "postgres://me:a%2fb%40c@host/db"}).Text("a/b@c"))
 	require.Equal(t, "as [secret db] or [secret db]", r.Text("as s3cr3tpw or postgres://me:s3cr3tpw@host/db"))
 	require.Equal(t, "nothing", r.Text("nothing"))
 	require.Equal(t, "hunter2", (*secret.Redactor)(nil).Text("hunter2"))
 	require.Nil(t, secret.NewRedactor(nil))
 	require.Equal(t, "[secret a] [secret b]", secret.NewRedactor(map[string]string{"a": "aaaa"}).With(map[string]string{"b": "bbbb"}).Text("aaaa bbbb"))
+}
+
+// A long secret of many lines has thousands of forms, and they cost no more than one.
+func BenchmarkText(b *testing.B) {
+	text := strings.Repeat("some line of a long output, as there are many\n", 10_000)
+	for _, lines := range []int{1, 900} {
+		b.Run(fmt.Sprint(lines), func(b *testing.B) {
+			var value strings.Builder
+			for i := range lines {
+				fmt.Fprintf(&value, "%064d\n", i*7919)
+			}
+			r := secret.NewRedactor(map[string]string{"pem": value.String()})
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				r.Text(text)
+			}
+		})
+	}
 }
 
 func TestErrorsStayWhatTheyAre(t *testing.T) {
