@@ -267,6 +267,7 @@ func sameDefinition(a, b *riverbeat.TaskDefinition) bool {
 		a.MaxAttempts == b.MaxAttempts &&
 		a.Retry == b.Retry &&
 		a.Timeout == b.Timeout &&
+		a.MaxConcurrency == b.MaxConcurrency &&
 		a.BuiltIn == b.BuiltIn &&
 		a.AliasOf == b.AliasOf
 }

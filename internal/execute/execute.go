@@ -137,7 +137,7 @@ func (e *Executor) Open(ctx context.Context) (err error) {
 func (e *Executor) Run(ctx context.Context) {
 	var serving sync.WaitGroup
 	serving.Go(func() { e.starts.run(ctx) })
-	serving.Go(func() { (&reaper{e: e}).run(ctx) })
+	serving.Go(func() { (&reaper{e: e, slots: slotKeeper{e: e}}).run(ctx) })
 	last := e.session.run(ctx, e.opened)
 	serving.Wait()
 	if last == nil || !e.attempts.idle() {
@@ -165,6 +165,7 @@ func (e *Executor) Now() time.Time { return e.session.now() }
 type start struct {
 	postgres.Start
 	taskName string
+	lose     func() // the slot, to somebody else
 }
 
 // started answers it.
@@ -172,6 +173,8 @@ type started struct {
 	code       task.Code                 // nil: this node cannot do it, and nothing was started
 	run        *riverbeat.Run            // nil: the job is not its run's any more
 	definition *riverbeat.TaskDefinition // as it is now; nil: the task has none
+	slot       string                    // of its task, which it holds; "": it needs none
+	waits      bool                      // for a slot
 }
 
 func (s *started) limits() riverbeat.Limits { return riverbeat.LimitsOf(s.definition, s.run.Limits) }
@@ -179,6 +182,7 @@ func (s *started) limits() riverbeat.Limits { return riverbeat.LimitsOf(s.defini
 // startRuns starts the runs of tasks that are registered here.
 func (e *Executor) startRuns(ctx context.Context, starts []start) ([]*started, error) {
 	answers := make([]*started, len(starts))
+	var limited []int // by their index
 	err := e.db.InTx(ctx, func(tx *postgres.Tx) error {
 		names := map[string]bool{}
 		for _, s := range starts {
@@ -189,10 +193,15 @@ func (e *Executor) startRuns(ctx context.Context, starts []start) ([]*started, e
 			return err
 		}
 		var known []postgres.Start
+		limited = nil
 		for i, s := range starts {
 			d := definitions[s.taskName]
 			answers[i] = &started{code: e.registry.lookup(s.taskName, d), definition: d}
-			if answers[i].code != nil {
+			switch {
+			case answers[i].code == nil:
+			case slotTask(d) != "":
+				limited = append(limited, i)
+			default:
 				known = append(known, s.Start)
 			}
 		}
@@ -202,6 +211,9 @@ func (e *Executor) startRuns(ctx context.Context, starts []start) ([]*started, e
 		}
 		return err
 	})
+	if err == nil && len(limited) > 0 {
+		err = e.startLimited(ctx, starts, answers, limited)
+	}
 	return answers, err
 }
 
@@ -311,12 +323,18 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 	started, err := e.starts.ask(ctx, start{
 		Start:    postgres.Start{RunID: job.Args.RunID, ScheduledFor: job.Args.ScheduledFor, JobID: job.ID},
 		taskName: job.Args.TaskName,
+		lose:     func() { cancel(errTaken) },
 	})
+	if err == nil && started.slot != "" {
+		defer e.releaseSlot(ctx, started)
+	}
 	switch {
 	case err != nil:
 		return e.notStarted(ctx, err)
 	case started.code == nil:
 		return e.handBack(ctx, riverbeat.NoWorker, noWorkerPause)
+	case started.waits:
+		return e.handBack(ctx, riverbeat.NoSlot, slotPause)
 	case started.run == nil:
 		return river.JobCancel(errors.New("this job is not its run's any more; the run goes on under another job, or is gone"))
 	case !e.session.alive():

@@ -68,7 +68,8 @@ type hold struct {
 
 type lockRequest struct {
 	key    string
-	hold   *hold // nil: give the lock back
+	anyOf  []string // instead of key, which becomes the one that was free
+	hold   *hold    // nil: give the lock back
 	locked bool
 	err    error
 	done   chan struct{}
@@ -139,6 +140,18 @@ func (s *session) lock(ctx context.Context, key string, lose func()) (bool, erro
 		return false, context.Cause(ctx)
 	}
 	return true, nil
+}
+
+// lockOne takes the execute lock of one of keys, and answers which; "" if all are taken.
+// lose is called as that of lock is.
+func (s *session) lockOne(keys []string, lose func()) (key string, err error) {
+	r := newLockRequest("", &hold{lose: lose})
+	r.anyOf = keys
+	locked, err := s.ask(r)
+	if err != nil || !locked {
+		return "", err
+	}
+	return r.key, nil
 }
 
 // unlock gives a key back. When it returns, others can take it.
@@ -352,16 +365,25 @@ func (s *session) answer(ctx context.Context, conn *postgres.Session, requests [
 	defer cancel()
 	var unlock, lock []string
 	var asked []*lockRequest
+	var choices []*lockRequest
 	for _, r := range requests {
-		if r.hold == nil {
+		switch {
+		case r.hold == nil:
 			unlock = append(unlock, r.key)
-		} else {
+		case r.anyOf != nil:
+			choices = append(choices, r)
+		default:
 			lock, asked = append(lock, r.key), append(asked, r)
 		}
 	}
 	if len(unlock) > 0 {
 		if err := conn.Unlock(ctx, unlock); err != nil {
 			return fmt.Errorf("give locks back: %w", err)
+		}
+	}
+	for _, r := range choices {
+		if err := s.choose(ctx, conn, r); err != nil {
+			return fmt.Errorf("take one of several locks: %w", err)
 		}
 	}
 	if len(lock) == 0 {
@@ -376,6 +398,27 @@ func (s *session) answer(ctx context.Context, conn *postgres.Session, requests [
 	for i, r := range asked {
 		r.locked, r.hold.locked = locked[i], locked[i]
 	}
+	return nil
+}
+
+// choose takes the first lock of a request that nobody has.
+func (s *session) choose(ctx context.Context, conn *postgres.Session, r *lockRequest) error {
+	s.mu.Lock()
+	var free []string
+	for _, key := range r.anyOf {
+		if s.held[key] == nil {
+			free = append(free, key)
+		}
+	}
+	s.mu.Unlock()
+	key, err := conn.TryOneLock(ctx, free)
+	if err != nil || key == "" {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.key, r.locked, r.hold.locked = key, true, true
+	s.held[key] = r.hold
 	return nil
 }
 

@@ -26,6 +26,7 @@ type taskDefinition struct {
 	MaxAttempts     int        `json:"max_attempts"`
 	Retry           retry      `json:"retry"`
 	Timeout         duration   `json:"timeout" doc:"Of one attempt; 0s is none."`
+	MaxConcurrency  *int       `json:"max_concurrency" doc:"Runs that execute at once, over all nodes; null: any number."`
 	BuiltIn         bool       `json:"built_in" doc:"It is there because a node has the code of the task: schema and executor are the code's, and cannot be changed."`
 	AliasOf         *string    `json:"alias_of" doc:"The task that this is another name of: runs under both share lock keys, and its definition is changed by that name."`
 	Version         int        `json:"version" doc:"One more at each change."`
@@ -57,6 +58,7 @@ func taskDefinitionOf(d *riverbeat.TaskDefinition) *taskDefinition {
 		MaxAttempts:     d.MaxAttempts,
 		Retry:           retry{duration(wait.Backoff), duration(wait.MaxBackoff)},
 		Timeout:         duration(d.Timeout),
+		MaxConcurrency:  orMissing(d.MaxConcurrency),
 		BuiltIn:         d.BuiltIn,
 		AliasOf:         orNull(d.AliasOf),
 		Version:         d.Version,
@@ -77,6 +79,7 @@ type taskDefinitionInput struct {
 	MaxAttempts     *int        `json:"max_attempts" def:"3" doc:"Tries of one run, the first included: 1 to 100."`
 	Retry           *retryInput `json:"retry" def:"{\"backoff\": \"1s\", \"max_backoff\": \"5m\"}" doc:"How long to wait between attempts."`
 	Timeout         *duration   `json:"timeout" def:"\"0s\"" doc:"Of one attempt, at most 7 days; 0s is none, which only the kind go may have. Defaults to 5m for all other kinds."`
+	MaxConcurrency  *int        `json:"max_concurrency" minimum:"1" maximum:"1000" doc:"How many of its runs, and of those of its aliases, may execute at once, over all nodes. The others wait, and come to their turn in order. Defaults to any number."`
 }
 
 type retryInput struct {
@@ -108,6 +111,7 @@ func (in *taskDefinitionInput) definition() (*riverbeat.TaskDefinition, error) {
 		MaxAttempts:     valueOr(in.MaxAttempts, riverbeat.DefaultMaxAttempts),
 		Retry:           wait.retry(),
 		Timeout:         durationOr(in.Timeout, riverbeat.DefaultTimeout(runBy.Kind)),
+		MaxConcurrency:  valueOr(in.MaxConcurrency, 0),
 	}, err
 }
 
@@ -138,6 +142,7 @@ func definitionInputOf(d *riverbeat.TaskDefinition) taskDefinitionInput {
 		MaxAttempts:     &shown.MaxAttempts,
 		Retry:           &retryInput{&shown.Retry.Backoff, &shown.Retry.MaxBackoff},
 		Timeout:         &shown.Timeout,
+		MaxConcurrency:  shown.MaxConcurrency,
 	}
 }
 

@@ -36,6 +36,7 @@ func (tx *Tx) InsertTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinit
 		MaxAttempts:     int16(d.MaxAttempts), //nolint:gosec // at most MaxMaxAttempts
 		Retry:           mustJSON(retryOf(d.Retry)),
 		TimeoutMs:       d.Timeout.Milliseconds(),
+		MaxConcurrency:  positive(d.MaxConcurrency),
 		BuiltIn:         d.BuiltIn,
 		AliasOf:         orNull(d.AliasOf),
 	})
@@ -59,6 +60,7 @@ func (tx *Tx) UpdateTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinit
 		MaxAttempts:     int16(d.MaxAttempts), //nolint:gosec // at most MaxMaxAttempts
 		Retry:           mustJSON(retryOf(d.Retry)),
 		TimeoutMs:       d.Timeout.Milliseconds(),
+		MaxConcurrency:  positive(d.MaxConcurrency),
 		BuiltIn:         d.BuiltIn,
 		AliasOf:         orNull(d.AliasOf),
 	})
@@ -179,6 +181,7 @@ func definition(row dbq.TaskDefinition) (*riverbeat.TaskDefinition, error) {
 		MaxAttempts:     int(row.MaxAttempts),
 		Retry:           retry,
 		Timeout:         time.Duration(row.TimeoutMs) * time.Millisecond,
+		MaxConcurrency:  int(deref(row.MaxConcurrency)),
 		BuiltIn:         row.BuiltIn,
 		AliasOf:         deref(row.AliasOf),
 		Version:         int(row.Version),
@@ -228,6 +231,15 @@ func orNull[T ~string](s T) *string {
 	}
 	text := string(s)
 	return &text
+}
+
+// positive is the column of an optional number, 0 being none.
+func positive(n int) *int32 {
+	if n == 0 {
+		return nil
+	}
+	column := int32(n) //nolint:gosec // bounded by the rules of what has it
+	return &column
 }
 
 func deref[T any](p *T) T {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -152,6 +153,17 @@ func (s *Session) Beat(ctx context.Context) (time.Time, error) {
 // sees to it that a key is taken once.
 func (s *Session) TryLocks(ctx context.Context, keys []string) ([]bool, error) {
 	return s.q.TryLocks(ctx, s.conn, s.executeLocks(keys))
+}
+
+// TryOneLock takes the execute lock of the first of lock keys that no other session holds,
+// and answers which; "" if there is none.
+func (s *Session) TryOneLock(ctx context.Context, keys []string) (string, error) {
+	locks := s.executeLocks(keys)
+	taken, err := s.q.TryOneLock(ctx, s.conn, locks)
+	if err != nil || len(taken) == 0 {
+		return "", err
+	}
+	return keys[slices.Index(locks, taken[0])], nil
 }
 
 // Unlock gives execute locks back.

@@ -407,6 +407,9 @@ func (e *Explanation) ofState(r *Run) string {
 		if r.Reason == NoWorker {
 			return fmt.Sprintf("It is queued: no node that lives knows the task %s.", r.TaskName)
 		}
+		if r.Reason == NoSlot {
+			return fmt.Sprintf("It is queued%s: as many runs of %s execute as may at once (max_concurrency), and it is not its turn yet.", e.since(r.EnqueuedAt), r.TaskName)
+		}
 		return fmt.Sprintf("It is queued%s and waits for a worker.", e.since(r.EnqueuedAt))
 	case Running:
 		text := fmt.Sprintf("It runs: %s, attempt %d of %d.", e.started(r), r.Attempt, r.MaxAttempts)

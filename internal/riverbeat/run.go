@@ -46,6 +46,7 @@ const (
 	Fenced           Reason = "fenced"
 	WorkerLost       Reason = "worker_lost"
 	NoWorker         Reason = "no_worker"
+	NoSlot           Reason = "no_slot"
 	InvalidParams    Reason = "invalid_params"
 	ScheduleDeleted  Reason = "schedule_deleted"
 	ScheduleDisabled Reason = "schedule_disabled"

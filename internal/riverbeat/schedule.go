@@ -110,6 +110,7 @@ type TaskDefinition struct {
 	MaxAttempts     int           // tries of one run, the first included
 	Retry           Retry         // what lies between two attempts
 	Timeout         time.Duration // of one attempt; 0 is none
+	MaxConcurrency  int           // runs that execute at once over all nodes, those of aliases included; 0: any number
 	// BuiltIn tells that it is there because a binary has the task. Executor and
 	// ParameterSchema are the code's then, and nobody changes them.
 	BuiltIn bool
@@ -126,6 +127,7 @@ const (
 	DefaultPriority    = 1
 	DefaultMaxAttempts = 3
 	MaxMaxAttempts     = 100
+	MaxMaxConcurrency  = 1_000
 	MaxTimeout         = 7 * 24 * time.Hour
 )
 

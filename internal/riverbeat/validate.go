@@ -81,6 +81,7 @@ func (d *TaskDefinition) Validate() error {
 	}
 	broken.between("/priority", d.Priority, 1, 4)
 	broken.between("/max_attempts", d.MaxAttempts, 1, MaxMaxAttempts)
+	broken.between("/max_concurrency", d.MaxConcurrency, 0, MaxMaxConcurrency)
 	broken.duration("/timeout", d.Timeout, MaxTimeout)
 	if d.Timeout == 0 && DefaultTimeout(d.Executor.Kind) > 0 {
 		broken.addf("/timeout", "must not be 0: what is executed outside of the worker must come to an end")

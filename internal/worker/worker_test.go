@@ -38,6 +38,7 @@ type bundle struct {
 	registry *execute.Registry
 	secrets  *secret.Store
 	said     *journal // by the nodes
+	logger   *slog.Logger
 	start    func(...func(*worker.Config)) *worker.Worker
 }
 
@@ -50,7 +51,7 @@ func setup(t *testing.T) *bundle {
 	require.NoError(t, err)
 	l := ledger.New(q)
 	b := &bundle{
-		Database: d, catalog: catalog.New(d.DB, l), history: history.New(d.DB, l), registry: execute.NewRegistry(), said: said,
+		Database: d, catalog: catalog.New(d.DB, l), history: history.New(d.DB, l), registry: execute.NewRegistry(), said: said, logger: logger,
 	}
 	b.registry.Register(builtin.Tasks()...)
 	b.start = func(change ...func(*worker.Config)) *worker.Worker {

@@ -7,6 +7,13 @@ SELECT pg_try_advisory_lock(key)::boolean AS locked
 FROM unnest(@keys::bigint[]) WITH ORDINALITY AS given (key, place)
 ORDER BY place;
 
+-- The filter takes locks, so it must not be asked once more than needed.
+-- name: TryOneLock :many
+SELECT key::bigint AS key
+FROM unnest(@keys::bigint[]) AS given (key)
+WHERE pg_try_advisory_lock(key)
+LIMIT 1;
+
 -- name: Unlock :exec
 SELECT pg_advisory_unlock(key) FROM unnest(@keys::bigint[]) AS given (key);
 

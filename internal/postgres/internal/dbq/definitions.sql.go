@@ -11,7 +11,7 @@ import (
 )
 
 const aliasesOf = `-- name: AliasesOf :many
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of FROM task_definitions WHERE alias_of = $1::text ORDER BY task_name FOR UPDATE
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency FROM task_definitions WHERE alias_of = $1::text ORDER BY task_name FOR UPDATE
 `
 
 func (q *Queries) AliasesOf(ctx context.Context, db DBTX, taskName string) ([]TaskDefinition, error) {
@@ -40,6 +40,7 @@ func (q *Queries) AliasesOf(ctx context.Context, db DBTX, taskName string) ([]Ta
 			&i.UpdatedAt,
 			&i.BuiltIn,
 			&i.AliasOf,
+			&i.MaxConcurrency,
 		); err != nil {
 			return nil, err
 		}
@@ -64,7 +65,7 @@ func (q *Queries) DeleteTaskDefinition(ctx context.Context, db DBTX, taskName st
 }
 
 const getTaskDefinition = `-- name: GetTaskDefinition :one
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of FROM task_definitions WHERE task_name = $1
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency FROM task_definitions WHERE task_name = $1
 `
 
 func (q *Queries) GetTaskDefinition(ctx context.Context, db DBTX, taskName string) (TaskDefinition, error) {
@@ -87,12 +88,13 @@ func (q *Queries) GetTaskDefinition(ctx context.Context, db DBTX, taskName strin
 		&i.UpdatedAt,
 		&i.BuiltIn,
 		&i.AliasOf,
+		&i.MaxConcurrency,
 	)
 	return i, err
 }
 
 const getTaskDefinitionForShare = `-- name: GetTaskDefinitionForShare :one
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of FROM task_definitions WHERE task_name = $1 FOR SHARE
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency FROM task_definitions WHERE task_name = $1 FOR SHARE
 `
 
 // A definition that a schedule or run is checked against may not change until
@@ -117,12 +119,13 @@ func (q *Queries) GetTaskDefinitionForShare(ctx context.Context, db DBTX, taskNa
 		&i.UpdatedAt,
 		&i.BuiltIn,
 		&i.AliasOf,
+		&i.MaxConcurrency,
 	)
 	return i, err
 }
 
 const getTaskDefinitionForUpdate = `-- name: GetTaskDefinitionForUpdate :one
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of FROM task_definitions WHERE task_name = $1 FOR UPDATE
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency FROM task_definitions WHERE task_name = $1 FOR UPDATE
 `
 
 func (q *Queries) GetTaskDefinitionForUpdate(ctx context.Context, db DBTX, taskName string) (TaskDefinition, error) {
@@ -145,6 +148,7 @@ func (q *Queries) GetTaskDefinitionForUpdate(ctx context.Context, db DBTX, taskN
 		&i.UpdatedAt,
 		&i.BuiltIn,
 		&i.AliasOf,
+		&i.MaxConcurrency,
 	)
 	return i, err
 }
@@ -152,12 +156,12 @@ func (q *Queries) GetTaskDefinitionForUpdate(ctx context.Context, db DBTX, taskN
 const insertTaskDefinition = `-- name: InsertTaskDefinition :one
 INSERT INTO task_definitions (
     task_name, category, description, parameter_schema, executor, queue,
-    priority, max_attempts, retry, timeout_ms, built_in, alias_of
+    priority, max_attempts, retry, timeout_ms, max_concurrency, built_in, alias_of
 ) VALUES (
     $1, $2, $3, $4, $5, $6,
-    $7, $8, $9, $10, $11, $12
+    $7, $8, $9, $10, $11, $12, $13
 )
-RETURNING id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of
+RETURNING id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency
 `
 
 type InsertTaskDefinitionParams struct {
@@ -171,6 +175,7 @@ type InsertTaskDefinitionParams struct {
 	MaxAttempts     int16           `db:"max_attempts"`
 	Retry           json.RawMessage `db:"retry"`
 	TimeoutMs       int64           `db:"timeout_ms"`
+	MaxConcurrency  *int32          `db:"max_concurrency"`
 	BuiltIn         bool            `db:"built_in"`
 	AliasOf         *string         `db:"alias_of"`
 }
@@ -187,6 +192,7 @@ func (q *Queries) InsertTaskDefinition(ctx context.Context, db DBTX, arg *Insert
 		arg.MaxAttempts,
 		arg.Retry,
 		arg.TimeoutMs,
+		arg.MaxConcurrency,
 		arg.BuiltIn,
 		arg.AliasOf,
 	)
@@ -208,12 +214,13 @@ func (q *Queries) InsertTaskDefinition(ctx context.Context, db DBTX, arg *Insert
 		&i.UpdatedAt,
 		&i.BuiltIn,
 		&i.AliasOf,
+		&i.MaxConcurrency,
 	)
 	return i, err
 }
 
 const listTaskDefinitions = `-- name: ListTaskDefinitions :many
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency
 FROM task_definitions
 WHERE ($1::text IS NULL OR coalesce(category, '') = $1)
     AND task_name > $2
@@ -253,6 +260,7 @@ func (q *Queries) ListTaskDefinitions(ctx context.Context, db DBTX, arg *ListTas
 			&i.UpdatedAt,
 			&i.BuiltIn,
 			&i.AliasOf,
+			&i.MaxConcurrency,
 		); err != nil {
 			return nil, err
 		}
@@ -265,7 +273,7 @@ func (q *Queries) ListTaskDefinitions(ctx context.Context, db DBTX, arg *ListTas
 }
 
 const taskDefinitionsByName = `-- name: TaskDefinitionsByName :many
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of FROM task_definitions WHERE task_name = ANY($1::text[])
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency FROM task_definitions WHERE task_name = ANY($1::text[])
 `
 
 func (q *Queries) TaskDefinitionsByName(ctx context.Context, db DBTX, taskNames []string) ([]TaskDefinition, error) {
@@ -294,6 +302,7 @@ func (q *Queries) TaskDefinitionsByName(ctx context.Context, db DBTX, taskNames 
 			&i.UpdatedAt,
 			&i.BuiltIn,
 			&i.AliasOf,
+			&i.MaxConcurrency,
 		); err != nil {
 			return nil, err
 		}
@@ -337,12 +346,13 @@ SET category = $1,
     max_attempts = $7,
     retry = $8,
     timeout_ms = $9,
-    built_in = $10,
-    alias_of = $11,
+    max_concurrency = $10,
+    built_in = $11,
+    alias_of = $12,
     version = version + 1,
     updated_at = statement_timestamp()
-WHERE task_name = $12
-RETURNING id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of
+WHERE task_name = $13
+RETURNING id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency
 `
 
 type UpdateTaskDefinitionParams struct {
@@ -355,6 +365,7 @@ type UpdateTaskDefinitionParams struct {
 	MaxAttempts     int16           `db:"max_attempts"`
 	Retry           json.RawMessage `db:"retry"`
 	TimeoutMs       int64           `db:"timeout_ms"`
+	MaxConcurrency  *int32          `db:"max_concurrency"`
 	BuiltIn         bool            `db:"built_in"`
 	AliasOf         *string         `db:"alias_of"`
 	TaskName        string          `db:"task_name"`
@@ -371,6 +382,7 @@ func (q *Queries) UpdateTaskDefinition(ctx context.Context, db DBTX, arg *Update
 		arg.MaxAttempts,
 		arg.Retry,
 		arg.TimeoutMs,
+		arg.MaxConcurrency,
 		arg.BuiltIn,
 		arg.AliasOf,
 		arg.TaskName,
@@ -393,6 +405,7 @@ func (q *Queries) UpdateTaskDefinition(ctx context.Context, db DBTX, arg *Update
 		&i.UpdatedAt,
 		&i.BuiltIn,
 		&i.AliasOf,
+		&i.MaxConcurrency,
 	)
 	return i, err
 }

@@ -526,6 +526,12 @@ type Session struct {
 	ExpiresAt  time.Time `db:"expires_at"`
 }
 
+type SlotWait struct {
+	TaskName string    `db:"task_name"`
+	JobID    int64     `db:"job_id"`
+	Since    time.Time `db:"since"`
+}
+
 type TaskDefinition struct {
 	ID              uuid.UUID       `db:"id"`
 	TaskName        string          `db:"task_name"`
@@ -543,4 +549,5 @@ type TaskDefinition struct {
 	UpdatedAt       time.Time       `db:"updated_at"`
 	BuiltIn         bool            `db:"built_in"`
 	AliasOf         *string         `db:"alias_of"`
+	MaxConcurrency  *int32          `db:"max_concurrency"`
 }

@@ -368,6 +368,34 @@ func (q *Queries) TryLocks(ctx context.Context, db DBTX, keys []int64) ([]bool, 
 	return items, nil
 }
 
+const tryOneLock = `-- name: TryOneLock :many
+SELECT key::bigint AS key
+FROM unnest($1::bigint[]) AS given (key)
+WHERE pg_try_advisory_lock(key)
+LIMIT 1
+`
+
+// The filter takes locks, so it must not be asked once more than needed.
+func (q *Queries) TryOneLock(ctx context.Context, db DBTX, keys []int64) ([]int64, error) {
+	rows, err := db.Query(ctx, tryOneLock, keys)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var key int64
+		if err := rows.Scan(&key); err != nil {
+			return nil, err
+		}
+		items = append(items, key)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const unlock = `-- name: Unlock :exec
 SELECT pg_advisory_unlock(key) FROM unnest($1::bigint[]) AS given (key)
 `
