@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strings"
@@ -16,7 +17,7 @@ func TestTaskDefinitions(t *testing.T) {
 	r := c.do("POST", definitions, `{"task_name": "a/b c.d+%ü", "category": "x", "description": "says",
 		"parameter_schema": {"type": "object", "properties": {"z": {"default": 1.50}, "a": {"pattern": "<&>"}}},
 		"executor": {"name": "echo"}, "queue": "slow", "priority": 2, "max_attempts": 5,
-		"retry": {"backoff": 0.25, "max_backoff": "2h"}, "timeout": "90s"}`)
+		"retry": {"backoff": 0.25, "max_backoff": "2h"}, "timeout": "90s", "max_concurrency": 4}`)
 	require.Equal(t, http.StatusCreated, r.StatusCode, "%s", r.body)
 	made := r.object()
 	golden(t, "definition_full", r.body, scheduleNames(made))
@@ -35,6 +36,58 @@ func TestTaskDefinitions(t *testing.T) {
 
 	require.Equal(t, http.StatusNoContent, c.do("DELETE", at, "").StatusCode)
 	c.ask(http.StatusNotFound, "GET", at, "")
+}
+
+func TestExecutorsOfDefinitions(t *testing.T) {
+	t.Parallel()
+
+	c := setup(t)
+	const schema = `"parameter_schema": {"properties": {"day": {"type": "string"}, "key": {"type": "string", "writeOnly": true}}}`
+	for name, executor := range map[string]string{
+		"go":      `{"kind": "go", "name": null}`,
+		"http":    `{"kind": "http", "url": {"$secret": "url"}, "method": "POST", "headers": {"X-A": "b"}, "success_codes": null, "retry_codes": [404], "signing_secret": null}`,
+		"sql":     `{"kind": "sql", "database": {"$secret": "db"}, "statement": "SELECT @day", "lock_timeout": "5s"}`,
+		"command": `{"kind": "command", "name": "report", "arguments": ["-x", {"$param": "day"}]}`,
+	} {
+		made := c.ask(http.StatusCreated, "POST", definitions, `{"task_name": "`+name+`", `+schema+`, "executor": `+executor+`}`)
+		shown, err := json.Marshal(made["executor"])
+		require.NoError(t, err)
+		require.JSONEq(t, executor, string(shown))
+		if name != "go" {
+			require.Equal(t, "5m", made["timeout"])
+		}
+		require.Equal(t, made, c.ask(http.StatusOK, "PUT", definitions+"/"+name, `{`+schema+`, "executor": `+executor+`}`), "nothing changed")
+		require.Equal(t, made, c.ask(http.StatusOK, "PATCH", definitions+"/"+name, `{"executor": {}}`))
+	}
+	at := definitions + "/http"
+	patched := c.ask(http.StatusOK, "PATCH", at, `{"executor": {"url": "https://example.com", "headers": {"X-A": null, "X-B": "c"}, "retry_codes": null}}`)
+	require.Equal(t, map[string]any{
+		"kind": "http", "url": "https://example.com", "method": "POST", "headers": map[string]any{"X-B": "c"},
+		"success_codes": nil, "retry_codes": nil, "signing_secret": nil,
+	}, patched["executor"])
+	for body, pointer := range map[string]string{
+		`{"executor": {"kind": "sql", "database": {"$secret": "db"}, "statement": "SELECT 1"}}`: "/executor/url", // what the old kind had
+		`{"executor": {"url": "not a url"}}`:                                                    "/executor/url",
+		`{"executor": {"headers": {"Authorization": "Bearer abc"}}}`:                            "/executor/headers/Authorization",
+		`{"executor": {"headers": {"X-A": {"$secret": "a b"}}}}`:                                "/executor/headers/X-A",
+		`{"executor": {"signing_secret": "whsec_abcdefgh"}}`:                                    "/executor/signing_secret",
+		`{"executor": {"shell": "true"}}`:                                                       "/executor/shell",
+		`{"executor": 7}`:                                                                       "/executor",
+		`{"timeout": "0s"}`:                                                                     "/timeout",
+		`{"max_concurrency": 0}`:                                                                "/max_concurrency",
+	} {
+		r := c.do("PATCH", at, body)
+		require.Equal(t, http.StatusUnprocessableEntity, r.StatusCode, "%s %s", body, r.body)
+		require.Contains(t, string(r.body), `"pointer":"`+pointer+`"`, body)
+	}
+	c.ask(http.StatusOK, "PUT", at, `{"executor": {"kind": "sql", "database": {"$secret": "db"}, "statement": "SELECT 1"}}`)
+
+	wrong := c.do("POST", schedules, `{"task_name": "command", "cron_expression": "@daily", "task_params": {"key": "in the clear"}}`)
+	require.Equal(t, http.StatusUnprocessableEntity, wrong.StatusCode)
+	require.Contains(t, string(wrong.body), "/task_params/key")
+	require.NotContains(t, string(wrong.body), "in the clear")
+	made := c.ask(http.StatusCreated, "POST", schedules, `{"task_name": "command", "cron_expression": "@daily", "task_params": {"key": {"$secret": "k"}}}`)
+	require.Equal(t, map[string]any{"key": map[string]any{"$secret": "k"}}, made["task_params"])
 }
 
 func TestPutTaskDefinition(t *testing.T) {

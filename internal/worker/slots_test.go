@@ -26,9 +26,10 @@ type turnstile struct {
 	let    chan struct{}
 }
 
-func newTurnstile(b *bundle, name string) *turnstile {
+// newTurnstile registers one as the task "narrow".
+func newTurnstile(b *bundle) *turnstile {
 	g := &turnstile{let: make(chan struct{})}
-	b.register(name, func(ctx context.Context, run *task.Run) (any, error) {
+	b.register("narrow", func(ctx context.Context, run *task.Run) (any, error) {
 		g.mu.Lock()
 		g.order = append(g.order, run.ScheduleName)
 		g.inside++
@@ -78,7 +79,7 @@ func noSlot(r *riverbeat.Run) bool {
 func TestNoMoreRunsOfATaskAtOnceThanItsDefinitionSays(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	g := newTurnstile(b, "narrow")
+	g := newTurnstile(b)
 	b.define(t, "narrow", `{}`, func(d *riverbeat.TaskDefinition) { d.MaxConcurrency = 2 })
 	b.start() // two nodes
 	b.start()
@@ -111,7 +112,7 @@ func TestNoMoreRunsOfATaskAtOnceThanItsDefinitionSays(t *testing.T) {
 func TestASlotOfALostNodeIsFree(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	g := newTurnstile(b, "narrow")
+	g := newTurnstile(b)
 	b.define(t, "narrow", `{}`, func(d *riverbeat.TaskDefinition) { d.MaxConcurrency = 1 })
 	// Somebody else's session has the slot, and ends.
 	letGo := b.hold(t, "SELECT pg_advisory_lock($1)", riverbeat.AdvisoryKey("riverbeat", "execute", "slot 0 of narrow"))
@@ -131,7 +132,7 @@ WHERE l.locktype = 'advisory' AND l.pid IN (SELECT pid FROM pg_stat_activity WHE
 func TestALimitThatIsRaisedLetsOthersIn(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	g := newTurnstile(b, "narrow")
+	g := newTurnstile(b)
 	b.define(t, "narrow", `{}`, func(d *riverbeat.TaskDefinition) { d.MaxConcurrency = 1 })
 	b.start()
 	runs := b.queueUp(t, "narrow", 0, 5)
@@ -161,7 +162,7 @@ func TestALimitThatIsRaisedLetsOthersIn(t *testing.T) {
 func TestWhoWaitsForASlotMayBeCancelled(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	g := newTurnstile(b, "narrow")
+	g := newTurnstile(b)
 	b.define(t, "narrow", `{}`, func(d *riverbeat.TaskDefinition) { d.MaxConcurrency = 1 })
 	b.start()
 	runs := b.queueUp(t, "narrow", 0, 4)
