@@ -3,14 +3,15 @@ ALTER TABLE task_definitions
     ADD COLUMN max_concurrency integer,
     ADD CONSTRAINT task_definitions_max_concurrency_positive CHECK (max_concurrency > 0);
 
--- The jobs that wait for one of the slots of their task (aliases share those). A row may
--- outlive its job; it counts only while that is scheduled.
+-- The jobs that wait for one of the slots of their task (aliases share those), until they
+-- have one. A row counts only while its job is put off for that reason, and may outlive it.
 CREATE TABLE slot_waits (
     task_name varchar(255) NOT NULL,
     job_id bigint NOT NULL,
     since timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT slot_waits_pkey PRIMARY KEY (task_name, job_id)
+    CONSTRAINT slot_waits_pkey PRIMARY KEY (job_id)
 );
+CREATE INDEX slot_waits_in_order ON slot_waits (task_name, since, job_id);
 
 ---- create above / drop below ----
 

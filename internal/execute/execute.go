@@ -67,6 +67,7 @@ type Executor struct {
 	onHold   chan error        // to OnHold; what it holds when Open is called is of the time before
 	attempts attempts
 	starts   *batcher[start, *started]
+	slots    *slotKeeper
 
 	// retries has, by job id, what lies between a failed attempt and the next,
 	// from Work to NextRetry.
@@ -102,6 +103,7 @@ func New(cfg Config) *Executor {
 		}
 	}
 	e.starts = newBatcher(e.startRuns)
+	e.slots = newSlotKeeper(cfg.DB)
 	return e
 }
 
@@ -137,7 +139,8 @@ func (e *Executor) Open(ctx context.Context) (err error) {
 func (e *Executor) Run(ctx context.Context) {
 	var serving sync.WaitGroup
 	serving.Go(func() { e.starts.run(ctx) })
-	serving.Go(func() { (&reaper{e: e, slots: slotKeeper{e: e}}).run(ctx) })
+	serving.Go(func() { e.slots.run(ctx) })
+	serving.Go(func() { (&reaper{e: e}).run(ctx) })
 	last := e.session.run(ctx, e.opened)
 	serving.Wait()
 	if last == nil || !e.attempts.idle() {
@@ -173,8 +176,9 @@ type started struct {
 	code       task.Code                 // nil: this node cannot do it, and nothing was started
 	run        *riverbeat.Run            // nil: the job is not its run's any more
 	definition *riverbeat.TaskDefinition // as it is now; nil: the task has none
-	slot       string                    // of its task, which it holds; "": it needs none
+	slot       *hold                     // of its task; nil: it has none
 	waits      bool                      // for a slot
+	err        error                     // that of its slot
 }
 
 func (s *started) limits() riverbeat.Limits { return riverbeat.LimitsOf(s.definition, s.run.Limits) }
@@ -212,7 +216,7 @@ func (e *Executor) startRuns(ctx context.Context, starts []start) ([]*started, e
 		return err
 	})
 	if err == nil && len(limited) > 0 {
-		err = e.startLimited(ctx, starts, answers, limited)
+		e.startLimited(ctx, starts, answers, limited)
 	}
 	return answers, err
 }
@@ -325,8 +329,11 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 		taskName: job.Args.TaskName,
 		lose:     func() { cancel(errTaken) },
 	})
-	if err == nil && started.slot != "" {
-		defer e.releaseSlot(ctx, started)
+	if err == nil {
+		err = started.err
+	}
+	if err == nil && started.slot != nil {
+		defer e.releaseSlot(started)
 	}
 	switch {
 	case err != nil:

@@ -140,7 +140,6 @@ type reaper struct {
 	// long it was seen to be that. No clock but this machine's monotonic one
 	// decides that a node is lost.
 	silent map[string]silence
-	slots  slotKeeper
 }
 
 // silence is how long a node has not beaten, at least.
@@ -187,7 +186,7 @@ func (r *reaper) look(ctx context.Context) error {
 		return err
 	}
 	r.e.compare(known, jobs)
-	return errors.Join(r.mine(ctx, known, jobs), r.others(ctx, began, jobs), r.slots.look(ctx))
+	return errors.Join(r.mine(ctx, known, jobs), r.others(ctx, began, jobs), r.e.slots.look(ctx))
 }
 
 // recheck stops the attempts whose jobs are not theirs any more.

@@ -54,8 +54,12 @@ type session struct {
 	standing chan struct{} // closed while the session stands
 	fenced   bool
 	held     map[string]*hold // by lock key: taken by an attempt of this node
-	requests []*lockRequest
-	wake     func() // ends the wait for requests
+	openings int              // so far
+	// settledAt is when, after a break, every other node has its locks again, or has given
+	// them up.
+	settledAt time.Time
+	requests  []*lockRequest
+	wake      func() // ends the wait for requests
 }
 
 // hold is a key that an attempt has taken or asks for. Advisory locks nest
@@ -64,12 +68,15 @@ type session struct {
 type hold struct {
 	locked bool   // in the database, too
 	lose   func() // the lock is lost, and somebody else has it
+	// Of a lock that is one of several: which it is, "" for none, and the others.
+	key   string
+	anyOf []string
 }
 
 type lockRequest struct {
 	key    string
-	anyOf  []string // instead of key, which becomes the one that was free
-	hold   *hold    // nil: give the lock back
+	hold   *hold   // nil: give the lock back
+	holds  []*hold // instead of hold: each takes another one of its anyOf, as far as they go
 	locked bool
 	err    error
 	done   chan struct{}
@@ -99,6 +106,14 @@ func (s *session) left() time.Duration {
 		return 0
 	}
 	return max(fenceAfter-time.Since(s.beat), 0)
+}
+
+// settled tells whether locks that nobody has are free: after a break of the session, other
+// nodes may have one, too, and take theirs again.
+func (s *session) settled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !time.Now().Before(s.settledAt)
 }
 
 // ready waits until the session stands, for a while.
@@ -142,16 +157,35 @@ func (s *session) lock(ctx context.Context, key string, lose func()) (bool, erro
 	return true, nil
 }
 
-// lockOne takes the execute lock of one of keys, and answers which; "" if all are taken.
-// lose is called as that of lock is.
-func (s *session) lockOne(keys []string, lose func()) (key string, err error) {
-	r := newLockRequest("", &hold{lose: lose})
-	r.anyOf = keys
-	locked, err := s.ask(r)
-	if err != nil || !locked {
-		return "", err
+// lockSome takes for each of holds, as far as there are any, the execute lock of one of
+// keys that nobody has. Its key says which. lose is called as that of lock is, but not
+// while there is another one of keys.
+func (s *session) lockSome(keys []string, holds []*hold) error {
+	for _, h := range holds {
+		h.anyOf = keys
 	}
-	return r.key, nil
+	r := newLockRequest("", nil)
+	r.holds = holds
+	if _, err := s.ask(r); err != nil {
+		for _, h := range holds {
+			s.release(h) // an error may come behind its lock
+		}
+		return err
+	}
+	return nil
+}
+
+// release gives the lock of a hold back, if it has one.
+func (s *session) release(h *hold) {
+	s.mu.Lock()
+	key := h.key
+	h.locked = false // a session that is opened right now must not take it, or another one, again
+	s.mu.Unlock()
+	if key == "" {
+		return
+	}
+	_, _ = s.ask(newLockRequest(key, nil)) // a session that has broken holds no locks
+	s.forget(key)
 }
 
 // unlock gives a key back. When it returns, others can take it.
@@ -267,7 +301,7 @@ func (s *session) take(ctx context.Context, conn *postgres.Session) (beat time.T
 		}
 	}
 	s.mu.Unlock()
-	if err := s.retake(ctx, conn, keys); err != nil {
+	if keys, err = s.retake(ctx, conn, keys); err != nil {
 		return beat, err
 	}
 	if err := s.recheck(ctx, conn); err != nil {
@@ -281,29 +315,77 @@ func (s *session) take(ctx context.Context, conn *postgres.Session) (beat time.T
 		}
 	}
 	s.beat, s.fenced = beat, false
+	if s.openings++; s.openings > 1 {
+		s.settledAt = beat.Add(lostAfter)
+	}
 	close(s.standing)
 	return beat, nil
 }
 
-func (s *session) retake(ctx context.Context, conn *postgres.Session, keys []string) error {
+// retake takes locks again, and answers which it has then: instead of one that somebody
+// else has by now, another one that is as good.
+func (s *session) retake(ctx context.Context, conn *postgres.Session, keys []string) (taken []string, err error) {
 	if len(keys) == 0 {
-		return nil
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	locked, err := conn.TryLocks(ctx, keys)
 	if err != nil {
-		return fmt.Errorf("take the locks again: %w", err)
+		return nil, fmt.Errorf("take the locks again: %w", err)
+	}
+	for i, key := range keys {
+		if locked[i] {
+			taken = append(taken, key)
+			continue
+		}
+		other, err := s.instead(ctx, conn, key)
+		if err != nil {
+			return nil, fmt.Errorf("take another lock instead: %w", err)
+		}
+		if other != "" {
+			taken = append(taken, other)
+		}
+	}
+	return taken, nil
+}
+
+// instead takes another lock in the place of one that is lost. If there is none, it says
+// that to who has held it.
+func (s *session) instead(ctx context.Context, conn *postgres.Session, key string) (other string, err error) {
+	s.mu.Lock()
+	h := s.held[key]
+	var free []string
+	if h != nil && h.locked {
+		for _, one := range h.anyOf {
+			if s.held[one] == nil {
+				free = append(free, one)
+			}
+		}
+	}
+	s.mu.Unlock()
+	var keys []string
+	if len(free) > 0 {
+		if keys, err = conn.TrySomeLocks(ctx, free, 1); err != nil {
+			return "", err
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, key := range keys {
-		if h := s.held[key]; h != nil && h.locked && !locked[i] {
-			h.locked = false
-			h.lose()
-		}
+	if len(keys) > 0 {
+		other = keys[0]
 	}
-	return nil
+	if h = s.held[key]; h == nil || !h.locked {
+		return other, nil // it was given back meanwhile; so is the other one
+	}
+	if other == "" {
+		h.locked = false
+		h.lose()
+		return "", nil
+	}
+	delete(s.held, key)
+	h.key, s.held[other] = other, h
+	return other, nil
 }
 
 // serve beats, the next time BeatEvery after beat, and answers requests until
@@ -368,10 +450,10 @@ func (s *session) answer(ctx context.Context, conn *postgres.Session, requests [
 	var choices []*lockRequest
 	for _, r := range requests {
 		switch {
+		case r.holds != nil:
+			choices = append(choices, r)
 		case r.hold == nil:
 			unlock = append(unlock, r.key)
-		case r.anyOf != nil:
-			choices = append(choices, r)
 		default:
 			lock, asked = append(lock, r.key), append(asked, r)
 		}
@@ -382,8 +464,8 @@ func (s *session) answer(ctx context.Context, conn *postgres.Session, requests [
 		}
 	}
 	for _, r := range choices {
-		if err := s.choose(ctx, conn, r); err != nil {
-			return fmt.Errorf("take one of several locks: %w", err)
+		if err := s.choose(ctx, conn, r.holds); err != nil {
+			return fmt.Errorf("take some of several locks: %w", err)
 		}
 	}
 	if len(lock) == 0 {
@@ -401,24 +483,26 @@ func (s *session) answer(ctx context.Context, conn *postgres.Session, requests [
 	return nil
 }
 
-// choose takes the first lock of a request that nobody has.
-func (s *session) choose(ctx context.Context, conn *postgres.Session, r *lockRequest) error {
+// choose takes, for each hold, a lock that nobody has of those that it may have.
+func (s *session) choose(ctx context.Context, conn *postgres.Session, holds []*hold) error {
 	s.mu.Lock()
 	var free []string
-	for _, key := range r.anyOf {
+	for _, key := range holds[0].anyOf {
 		if s.held[key] == nil {
 			free = append(free, key)
 		}
 	}
 	s.mu.Unlock()
-	key, err := conn.TryOneLock(ctx, free)
-	if err != nil || key == "" {
+	keys, err := conn.TrySomeLocks(ctx, free, len(holds))
+	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.key, r.locked, r.hold.locked = key, true, true
-	s.held[key] = r.hold
+	for i, key := range keys {
+		holds[i].key, holds[i].locked = key, true
+		s.held[key] = holds[i]
+	}
 	return nil
 }
 

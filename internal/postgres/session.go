@@ -155,15 +155,19 @@ func (s *Session) TryLocks(ctx context.Context, keys []string) ([]bool, error) {
 	return s.q.TryLocks(ctx, s.conn, s.executeLocks(keys))
 }
 
-// TryOneLock takes the execute lock of the first of lock keys that no other session holds,
-// and answers which; "" if there is none.
-func (s *Session) TryOneLock(ctx context.Context, keys []string) (string, error) {
+// TrySomeLocks takes the execute locks of most of the lock keys that no other session holds,
+// or fewer if there are fewer, and answers which.
+func (s *Session) TrySomeLocks(ctx context.Context, keys []string, most int) ([]string, error) {
 	locks := s.executeLocks(keys)
-	taken, err := s.q.TryOneLock(ctx, s.conn, locks)
-	if err != nil || len(taken) == 0 {
-		return "", err
+	taken, err := s.q.TrySomeLocks(ctx, s.conn, &dbq.TrySomeLocksParams{Keys: locks, Most: int32(most)}) //nolint:gosec // a batch
+	if err != nil {
+		return nil, err
 	}
-	return keys[slices.Index(locks, taken[0])], nil
+	names := make([]string, len(taken))
+	for i, lock := range taken {
+		names[i] = keys[slices.Index(locks, lock)]
+	}
+	return names, nil
 }
 
 // Unlock gives execute locks back.

@@ -3,12 +3,14 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // A slot of a task is an execute lock that the session of a node holds: there are as many
-// as its MaxConcurrency. Whoever dies, or loses his session, has lost it.
+// as its MaxConcurrency. Whoever dies, or loses his session, has lost it. Who waits for one
+// is written down in slot_waits, and its place is by when it began to wait.
 
 // SlotKeys are the lock keys of the slots of a task.
 func SlotKeys(taskName string, slots int) []string {
@@ -19,35 +21,39 @@ func SlotKeys(taskName string, slots int) []string {
 	return keys
 }
 
-// FirstForSlots reads, of the named tasks that have jobs which wait for a slot, the first
-// of those jobs.
-func (tx *Tx) FirstForSlots(ctx context.Context, tasks []string) (map[string]int64, error) {
-	const first = `
-SELECT t.name, w.job_id
-FROM unnest(@tasks::text[]) AS t (name)
-CROSS JOIN LATERAL (
-    SELECT w.job_id
+// putOff tells of a job j, on River's side, that it waits for a slot: it may be scheduled for
+// another reason.
+const putOff = `j.state = 'scheduled' AND j.metadata -> 'riverbeat' ->> 'reason' = 'no_slot'`
+
+// BehindOthers tells which of the jobs, each of a task, come after one that waits for a slot
+// of the same task.
+func (tx *Tx) BehindOthers(ctx context.Context, tasks []string, jobs []int64) (map[int64]bool, error) {
+	const behind = `
+SELECT asked.job_id
+FROM unnest(@tasks::text[], @jobs::bigint[]) AS asked (task_name, job_id)
+LEFT JOIN slot_waits AS own ON own.job_id = asked.job_id
+WHERE EXISTS (
+    SELECT
     FROM slot_waits AS w
     JOIN river_job AS j ON j.id = w.job_id
-    WHERE w.task_name = t.name AND j.state = 'scheduled'
-    ORDER BY w.job_id
-    LIMIT 1
-) AS w`
-	rows, err := tx.Query(ctx, first, pgx.StrictNamedArgs{"tasks": tasks})
+    WHERE w.task_name = asked.task_name
+        AND (w.since, w.job_id) < (coalesce(own.since, 'infinity'), asked.job_id)
+        AND ` + putOff + `
+)`
+	rows, err := tx.Query(ctx, behind, pgx.StrictNamedArgs{"tasks": tasks, "jobs": jobs})
 	if err != nil {
 		return nil, err
 	}
-	jobs := map[string]int64{}
-	var task string
-	var job int64
-	_, err = pgx.ForEachRow(rows, []any{&task, &job}, func() error {
-		jobs[task] = job
-		return nil
-	})
-	return jobs, err
+	found, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	set := make(map[int64]bool, len(found))
+	for _, job := range found {
+		set[job] = true
+	}
+	return set, err
 }
 
-// WaitForSlots notes that jobs wait for slots of tasks, each at its place.
+// WaitForSlots notes that jobs wait for slots of tasks; one that has waited already keeps
+// its place.
 func (tx *Tx) WaitForSlots(ctx context.Context, tasks []string, jobs []int64) error {
 	const wait = `
 INSERT INTO slot_waits (task_name, job_id)
@@ -57,51 +63,79 @@ ON CONFLICT ON CONSTRAINT slot_waits_pkey DO NOTHING`
 	return translate(err)
 }
 
-// WakeForSlots makes the first most jobs that wait for slots of a task available, and
-// tells River so.
-func (tx *Tx) WakeForSlots(ctx context.Context, task string, most int) error {
+// HaveSlots notes that jobs do not wait any more.
+func (tx *Tx) HaveSlots(ctx context.Context, jobs []int64) error {
+	_, err := tx.Exec(ctx, "DELETE FROM slot_waits WHERE job_id = ANY(@jobs)", pgx.StrictNamedArgs{"jobs": jobs})
+	return err
+}
+
+// WakeForSlots makes the first most jobs that wait for slots of a task available, before
+// those that came to their queue later, and tells River so. It answers how many, and
+// whether there are others that will wait in a moment.
+func (tx *Tx) WakeForSlots(ctx context.Context, task string, most int) (woken int, more bool, err error) {
 	const wake = `
 WITH first AS (
-    SELECT j.id
+    SELECT j.id, w.since
     FROM slot_waits AS w
     JOIN river_job AS j ON j.id = w.job_id
-    WHERE w.task_name = @task AND j.state = 'scheduled'
-    ORDER BY w.job_id
+    WHERE w.task_name = @task AND ` + putOff + `
+    ORDER BY w.since, w.job_id
     LIMIT @most
     FOR UPDATE OF j SKIP LOCKED
 ),
 woken AS (
     UPDATE river_job AS j
-    SET state = 'available', scheduled_at = least(j.scheduled_at, statement_timestamp())
+    SET state = 'available', scheduled_at = least(j.scheduled_at, first.since)
     FROM first
     WHERE j.id = first.id
     RETURNING j.id, j.queue
-),
-taken AS (
-    DELETE FROM slot_waits AS w
-    USING woken
-    WHERE w.task_name = @task AND w.job_id = woken.id
 )
-SELECT count(pg_notify(@channel, json_build_object('queue', q.queue)::text))
-FROM (SELECT DISTINCT queue FROM woken) AS q`
-	_, err := tx.Exec(ctx, wake, pgx.StrictNamedArgs{
+SELECT
+    (SELECT count(*)::int FROM woken),
+    EXISTS (
+        SELECT FROM slot_waits AS w JOIN river_job AS j ON j.id = w.job_id
+        WHERE w.task_name = @task AND j.state = 'running'
+    ),
+    (
+        SELECT count(pg_notify(@channel, json_build_object('queue', q.queue)::text))
+        FROM (SELECT DISTINCT queue FROM woken) AS q
+    )`
+	err = tx.QueryRow(ctx, wake, pgx.StrictNamedArgs{
 		"task": task, "most": most, "channel": tx.schema + ".river_insert", // River's own
-	})
-	return err
+	}).Scan(&woken, &more, nil)
+	return woken, more, err
 }
 
-// SlotTask is a task that has jobs which wait for its slots.
+// SlotTask is a task for whose slots jobs wait.
 type SlotTask struct {
 	TaskName string
 	Slots    int // 0: there is no limit any more
+	Woken    int // jobs that were woken, and were not fetched yet
 }
 
-// SlotTasks reads the tasks that have jobs which wait for slots.
+// SlotTasks reads the tasks for whose slots jobs wait.
 func (tx *Tx) SlotTasks(ctx context.Context) ([]SlotTask, error) {
+	// The names are walked along the index, however many wait.
 	const waited = `
-SELECT task_name, coalesce(max_concurrency, 0) AS slots
-FROM task_definitions AS d
-WHERE EXISTS (SELECT FROM slot_waits) AND EXISTS (SELECT FROM slot_waits AS w WHERE w.task_name = d.task_name)`
+WITH RECURSIVE tasks AS (
+    (SELECT task_name FROM slot_waits ORDER BY task_name LIMIT 1)
+    UNION ALL
+    SELECT (SELECT w.task_name FROM slot_waits AS w WHERE w.task_name > t.task_name ORDER BY w.task_name LIMIT 1)
+    FROM tasks AS t
+    WHERE t.task_name IS NOT NULL
+)
+SELECT
+    t.task_name,
+    coalesce(d.max_concurrency, 0) AS slots,
+    (
+        SELECT count(*)::int
+        FROM river_job AS j
+        JOIN slot_waits AS w ON w.job_id = j.id
+        WHERE j.state = 'available' AND w.task_name = t.task_name
+    ) AS woken
+FROM tasks AS t
+LEFT JOIN task_definitions AS d ON d.task_name = t.task_name
+WHERE t.task_name IS NOT NULL`
 	rows, err := tx.Query(ctx, waited)
 	if err != nil {
 		return nil, err
@@ -131,11 +165,12 @@ WHERE NOT EXISTS (
 	return free, err
 }
 
-// ForgetSlotWaits deletes what is noted of jobs that wait no more.
+// ForgetSlotWaits deletes what is noted of jobs that have ended, or are gone.
 func (tx *Tx) ForgetSlotWaits(ctx context.Context) error {
 	const forget = `
 DELETE FROM slot_waits AS w
-WHERE NOT EXISTS (SELECT FROM river_job AS j WHERE j.id = w.job_id AND j.state IN ('running', 'scheduled'))`
-	_, err := tx.Exec(ctx, forget)
+WHERE w.since < clock_timestamp() - @young::interval
+    AND NOT EXISTS (SELECT FROM river_job AS j WHERE j.id = w.job_id AND j.finalized_at IS NULL)`
+	_, err := tx.Exec(ctx, forget, pgx.StrictNamedArgs{"young": time.Minute})
 	return err
 }

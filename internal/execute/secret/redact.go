@@ -81,7 +81,7 @@ func formsOf(value string) []string {
 		password, _ := u.User.Password()
 		_, rest, _ := strings.Cut(value, "://")
 		_, spelled, _ := strings.Cut(rest[:max(strings.LastIndexByte(rest, '@'), 0)], ":")
-		parts = append(parts, password, spelled)
+		parts = append(parts, password, spelled, u.Query().Get("password"))
 	}
 	if scheme, credentials, ok := strings.Cut(value, " "); ok && !strings.ContainsAny(scheme, "\r\n\t") {
 		parts = append(parts, strings.TrimSpace(credentials)) // as in Bearer x

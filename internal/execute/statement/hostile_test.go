@@ -162,10 +162,12 @@ func TestLoginsThatCanDoTooMuch(t *testing.T) {
 		"Signals":           {grant: "GRANT pg_signal_backend TO %s", says: "pg_signal_backend"},
 		"MemberOfSuperuser": {grant: "GRANT " + super + " TO %s", attributes: "NOINHERIT", says: "SUPERUSER"},
 		"MemberOfCreator":   {grant: "GRANT " + creates + " TO %s", says: "CREATEROLE"},
-		"WritesRuns":        {grant: "GRANT UPDATE ON riverbeat.runs TO %s", says: "write access to tables of Riverbeat (runs)"},
-		"WritesSchedules":   {grant: "GRANT TRUNCATE ON riverbeat.schedules TO %s", says: "write access to tables of Riverbeat (schedules)"},
-		"WritesJobs":        {grant: "GRANT INSERT ON riverbeat.river_job TO %s", says: "write access to tables of Riverbeat (river_job)"},
-		"WritesEverything":  {grant: "GRANT pg_write_all_data TO %s", says: "write access to tables of Riverbeat ("},
+		"WritesRuns":        {grant: "GRANT UPDATE ON riverbeat.runs TO %s", says: "write access to tables of Riverbeat, such as runs"},
+		"WritesSchedules":   {grant: "GRANT TRUNCATE ON riverbeat.schedules TO %s", says: "write access to tables of Riverbeat, such as schedules"},
+		"WritesJobs":        {grant: "GRANT INSERT ON riverbeat.river_job TO %s", says: "write access to tables of Riverbeat, such as river_job"},
+		"WritesAColumn":     {grant: "GRANT UPDATE (state) ON riverbeat.river_job TO %s", says: "write access to tables of Riverbeat, such as river_job"},
+		"WritesDefinitions": {grant: "GRANT INSERT ON riverbeat.task_definitions TO %s", says: "write access to tables of Riverbeat, such as task_definitions"},
+		"WritesEverything":  {grant: "GRANT pg_write_all_data TO %s", says: "write access to tables of Riverbeat, such as "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

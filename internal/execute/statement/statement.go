@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	neturl "net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,6 +107,17 @@ func config(ctx context.Context, settings riverbeat.Executor, run *task.Run) (*p
 	if err != nil || scheme != "postgres" && scheme != "postgresql" || at <= 0 || rest[0] == ':' || strings.ContainsAny(rest[:at], "/?#") {
 		return nil, task.Final(errors.New(wrong)) // that of pgconn may have the password
 	}
+	// What the URL does not say, pgconn takes from the environment and from files, which are
+	// the node's own.
+	parsed, err := neturl.Parse(url)
+	if err != nil {
+		return nil, task.Final(errors.New(wrong))
+	}
+	password, _ := parsed.User.Password()
+	cfg.Password = cmp.Or(parsed.Query().Get("password"), password)
+	if !parsed.Query().Has("options") {
+		delete(cfg.RuntimeParams, "options")
+	}
 	cfg.ConnectTimeout = connectWithin
 	cfg.MaxProtocolMessageBodyLen = maxMessage
 	own := map[string]string{
@@ -170,12 +182,15 @@ func (s *session) checkLogin(ctx context.Context, schema string) error {
 		SELECT
 			rolname, rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls,
 			(
-				SELECT pg_catalog.string_agg(t.relname, ', ')
+				SELECT pg_catalog.min(t.relname::pg_catalog.text)
 				FROM pg_catalog.pg_class AS t
 				JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.relnamespace
 				WHERE n.nspname OPERATOR(pg_catalog.=) $1
-					AND t.relname OPERATOR(pg_catalog.=) ANY ('{runs,schedules,river_job}')
-					AND pg_catalog.has_table_privilege(r.oid, t.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+					AND t.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}')
+					AND (
+						pg_catalog.has_table_privilege(r.oid, t.oid, 'DELETE, TRUNCATE')
+						OR pg_catalog.has_any_column_privilege(r.oid, t.oid, 'INSERT, UPDATE')
+					)
 			),
 			pg_catalog.pg_backend_pid(),
 			(SELECT backend_start FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()))
@@ -197,8 +212,8 @@ func (s *session) checkLogin(ctx context.Context, schema string) error {
 				has = append(has, attribute)
 			}
 		}
-		if tables := string(role[6]); tables != "" {
-			has = append(has, "write access to tables of Riverbeat ("+tables+")")
+		if table := string(role[6]); table != "" {
+			has = append(has, "write access to tables of Riverbeat, such as "+table)
 		}
 		s.pid, s.began = string(role[7]), string(role[8])
 	}

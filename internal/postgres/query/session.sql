@@ -8,11 +8,11 @@ FROM unnest(@keys::bigint[]) WITH ORDINALITY AS given (key, place)
 ORDER BY place;
 
 -- The filter takes locks, so it must not be asked once more than needed.
--- name: TryOneLock :many
+-- name: TrySomeLocks :many
 SELECT key::bigint AS key
 FROM unnest(@keys::bigint[]) AS given (key)
 WHERE pg_try_advisory_lock(key)
-LIMIT 1;
+LIMIT @most;
 
 -- name: Unlock :exec
 SELECT pg_advisory_unlock(key) FROM unnest(@keys::bigint[]) AS given (key);

@@ -368,16 +368,21 @@ func (q *Queries) TryLocks(ctx context.Context, db DBTX, keys []int64) ([]bool, 
 	return items, nil
 }
 
-const tryOneLock = `-- name: TryOneLock :many
+const trySomeLocks = `-- name: TrySomeLocks :many
 SELECT key::bigint AS key
 FROM unnest($1::bigint[]) AS given (key)
 WHERE pg_try_advisory_lock(key)
-LIMIT 1
+LIMIT $2
 `
 
+type TrySomeLocksParams struct {
+	Keys []int64 `db:"keys"`
+	Most int32   `db:"most"`
+}
+
 // The filter takes locks, so it must not be asked once more than needed.
-func (q *Queries) TryOneLock(ctx context.Context, db DBTX, keys []int64) ([]int64, error) {
-	rows, err := db.Query(ctx, tryOneLock, keys)
+func (q *Queries) TrySomeLocks(ctx context.Context, db DBTX, arg *TrySomeLocksParams) ([]int64, error) {
+	rows, err := db.Query(ctx, trySomeLocks, arg.Keys, arg.Most)
 	if err != nil {
 		return nil, err
 	}
