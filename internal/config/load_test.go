@@ -41,6 +41,10 @@ func TestLoadDefaults(t *testing.T) {
 		BodyLimit:         1 << 20,
 		RequestsPerSecond: 500,
 
+		Secrets:      map[string]config.SecretSource{"a.b-c_1": {Variable: "API_KEY"}, "db": {File: "/run/secrets/a"}, "b": {Variable: "x"}},
+		CommandsFile: "/etc/commands.json",
+		HTTPNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
+
 		JQuantsBaseURL: "https://api.jquants.com", JQuantsRequestsPerMinute: 5,
 	}, c)
 	require.NoError(t, c.Validate())
@@ -100,6 +104,9 @@ func TestLoadValues(t *testing.T) {
 		"RIVERBEAT_BODY_LIMIT=512KiB",
 		"RIVERBEAT_REQUESTS_PER_SECOND=50",
 		"RIVERBEAT_TRUSTED_PROXIES=10.1.2.3/8, ::1",
+		"RIVERBEAT_SECRETS=a.b-c_1=env:API_KEY, db=file:/run/secrets/a,b=env:x",
+		"RIVERBEAT_COMMANDS=/etc/commands.json",
+		"RIVERBEAT_HTTP_NETWORKS=::ffff:10.1.2.3/104,fd00::/8",
 		"RIVERBEAT_JQUANTS_BASE_URL=http://[::1]:9",
 		"RIVERBEAT_JQUANTS_API_KEY=a-key",
 		"RIVERBEAT_JQUANTS_REQUESTS_PER_MINUTE=120",
@@ -172,6 +179,12 @@ func TestLoadRefuses(t *testing.T) {
 		{"RIVERBEAT_TIMEZONE=Tokyo", `RIVERBEAT_TIMEZONE: "Tokyo" is not a time zone such as Asia/Tokyo`},
 		{"RIVERBEAT_TIMEZONE=Local", `RIVERBEAT_TIMEZONE: "Local" is not`},
 		{"RIVERBEAT_ENVIRONMENT=a b", `RIVERBEAT_ENVIRONMENT: "a b" is not a label`},
+		{"RIVERBEAT_SECRETS=a", `RIVERBEAT_SECRETS: is not a list such as stripe=env:STRIPE_KEY`},
+		{"RIVERBEAT_SECRETS=a=hunter2", `RIVERBEAT_SECRETS: is not a list`},
+		{"RIVERBEAT_SECRETS=a=env:", `is not a list`},
+		{"RIVERBEAT_SECRETS=a=env:B,a=env:C", `is not a list`},
+		{"RIVERBEAT_SECRETS=a b=env:B", `is not a list`},
+		{"RIVERBEAT_HTTP_NETWORKS=10.0.0.0/99", `RIVERBEAT_HTTP_NETWORKS: "10.0.0.0/99" is not a list such as 10.0.0.0/8`},
 		{"RIVERBEAT_QUEUES=default", `RIVERBEAT_QUEUES: "default" is not a list such as default=100,slow=5`},
 		{"RIVERBEAT_QUEUES=a=1,a=2", `RIVERBEAT_QUEUES: "a=1,a=2" is not`},
 		{"RIVERBEAT_QUEUES=a=0", `RIVERBEAT_QUEUES: "a=0" is not`},

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -54,4 +56,22 @@ func TestDatabaseURLString(t *testing.T) {
 	} {
 		require.Equal(t, tt.want, config.DatabaseURL(tt.url).String())
 	}
+}
+
+func TestSecretSources(t *testing.T) {
+	t.Setenv("RIVERBEAT_TEST_SECRET", " value\n")
+	file := filepath.Join(t.TempDir(), "secret")
+	require.NoError(t, os.WriteFile(file, []byte("first\nsecond\r\n"), 0o600))
+	for source, want := range map[config.SecretSource]string{
+		{Variable: "RIVERBEAT_TEST_SECRET"}: " value\n",
+		{File: file}:                        "first\nsecond",
+	} {
+		value, err := source.Read()
+		require.NoError(t, err)
+		require.Equal(t, want, value)
+	}
+	_, err := config.SecretSource{Variable: "RIVERBEAT_TEST_NOT_SET"}.Read()
+	require.ErrorContains(t, err, "RIVERBEAT_TEST_NOT_SET is not set")
+	_, err = config.SecretSource{File: file + ".none"}.Read()
+	require.ErrorIs(t, err, os.ErrNotExist)
 }

@@ -298,7 +298,7 @@ var settings = []Setting{
 		get: func(c *Config) string { return showNetworks(c.TrustedProxies) },
 	},
 	{
-		Name: "RIVERBEAT_SECRETS", Unit: "name=env:VARIABLE or name=file:/path, …",
+		Name: "RIVERBEAT_SECRETS", Unit: "name=env:VARIABLE or name=file:/path, …", Secret: true,
 		Doc: "The secrets to which parameters and executors may refer by `{\"$secret\": \"name\"}`, and where each is: in an environment variable, or in a file, which is read at each use, a line break at its end left out. A node that works does not start without one of them.",
 		set: func(c *Config, v string) string { return setSecrets(&c.Secrets, v) },
 		get: func(c *Config) string { return showSecrets(c.Secrets) },
@@ -425,7 +425,7 @@ func showQueues(queues map[string]int) string {
 	return strings.Join(pairs, ",")
 }
 
-const secretsWant = "a list such as stripe=env:STRIPE_KEY,warehouse=file:/run/secrets/warehouse" //nolint:gosec // no secret
+const secretsWant = "a list such as stripe=env:STRIPE_KEY,warehouse=file:/etc/warehouse" //nolint:gosec // no secret
 
 func setSecrets(to *map[string]SecretSource, v string) string {
 	secrets := map[string]SecretSource{}
@@ -466,6 +466,9 @@ func setNetworks(to *[]netip.Prefix, v string) string {
 		}
 		if err != nil {
 			return "a list such as 10.0.0.0/8,192.0.2.1 of addresses and networks"
+		}
+		if network.Addr().Is4In6() && network.Bits() >= 96 { // it is one of IPv4
+			network = netip.PrefixFrom(network.Addr().Unmap(), network.Bits()-96)
 		}
 		networks = append(networks, network.Masked())
 	}

@@ -4,13 +4,24 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"riverbeat/internal/execute"
+	"riverbeat/internal/execute/process"
+	"riverbeat/internal/execute/request"
 	"riverbeat/internal/execute/secret"
 	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/worker"
 	"riverbeat/task"
 )
 
@@ -190,4 +201,76 @@ func TestAScheduleMayHaveLimitsOfItsOwn(t *testing.T) {
 	require.Equal(t, 4, run.MaxAttempts)
 	run = b.until(t, run.ID, in(riverbeat.Retrying))
 	require.Equal(t, 3, run.Attempt)
+}
+
+func TestARequestIsMadeAgainUntilItSucceeds(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var mu sync.Mutex
+	var keys, traces []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		keys, traces = append(keys, r.Header.Get("Idempotency-Key")), append(traces, r.Header.Get("Traceparent"))
+		switch len(keys) {
+		case 1, 2:
+			w.WriteHeader(http.StatusInternalServerError)
+		case 3:
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+		default:
+			_, _ = w.Write([]byte(`{"done": true}`))
+		}
+	}))
+	defer server.Close()
+	b.registry.RegisterKind(riverbeat.ExecutorHTTP, request.New(request.Config{
+		Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Version: "test", Now: time.Now,
+	}))
+	b.define(t, "ask", `{"kind": "http", "url": "`+server.URL+`"}`, func(d *riverbeat.TaskDefinition) { d.MaxAttempts = 4 })
+	b.start()
+	run := b.until(t, b.runNow(t, b.schedule(t, func(s *riverbeat.Schedule) { s.TaskName = "ask" })).ID, in(riverbeat.Succeeded))
+	require.Equal(t, 4, run.Attempt)
+	require.JSONEq(t, `{"status": 200, "body": {"done": true}}`, string(run.Result))
+	require.Empty(t, run.Error)
+	mu.Lock()
+	defer mu.Unlock()
+	require.Equal(t, []string{run.ID.String(), run.ID.String(), run.ID.String(), run.ID.String()}, keys)
+	require.NotEqual(t, traces[0], traces[1])
+	require.Equal(t, traces[0][:36], traces[3][:36], "one trace")
+}
+
+func TestAProcessEndsWhenItsNodeStops(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	begun := filepath.Join(t.TempDir(), "pid")
+	b.registry.RegisterKind(riverbeat.ExecutorCommand, process.New(process.Config{
+		Ours: execute.Ours,
+		Commands: map[string]process.Command{"stubborn": {
+			Argv: []string{"/bin/sh", "-c", `trap '' TERM; echo $$ >> "$0"; while :; do sleep 0.1; done`, begun}, Grace: 100 * time.Millisecond,
+		}},
+	}))
+	b.define(t, "stubborn", `{"kind": "command", "name": "stubborn"}`, func(*riverbeat.TaskDefinition) {})
+	w := b.start(func(c *worker.Config) { c.Grace = 0 })
+	run := b.runNow(t, b.schedule(t, func(s *riverbeat.Schedule) { s.TaskName = "stubborn" }))
+	pids := func() []string {
+		content, _ := os.ReadFile(begun)
+		return strings.Fields(string(content))
+	}
+	require.Eventually(t, func() bool { return len(pids()) == 1 }, 20*time.Second, 5*time.Millisecond)
+	w.Stop()
+	_, err := os.Stat("/proc/" + pids()[0])
+	require.ErrorIs(t, err, os.ErrNotExist)
+	stopped, err := b.history.Run(t.Context(), run.ID)
+	require.NoError(t, err)
+	require.Equal(t, riverbeat.Queued, stopped.State, "another node goes on with it")
+
+	b.start()
+	require.Eventually(t, func() bool { return len(pids()) == 2 }, 20*time.Second, 5*time.Millisecond)
+	_, err = b.history.Cancel(t.Context(), run.ID)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"exit_code": null, "signal": "killed"}`, string(b.until(t, run.ID, in(riverbeat.Cancelled)).Result))
+	require.Eventually(t, func() bool {
+		_, err := os.Stat("/proc/" + pids()[1])
+		return errors.Is(err, os.ErrNotExist)
+	}, 20*time.Second, 5*time.Millisecond)
 }
