@@ -41,10 +41,6 @@ func TestLoadDefaults(t *testing.T) {
 		BodyLimit:         1 << 20,
 		RequestsPerSecond: 500,
 
-		Secrets:      map[string]config.SecretSource{"a.b-c_1": {Variable: "API_KEY"}, "db": {File: "/run/secrets/a"}, "b": {Variable: "x"}},
-		CommandsFile: "/etc/commands.json",
-		HTTPNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
-
 		JQuantsBaseURL: "https://api.jquants.com", JQuantsRequestsPerMinute: 5,
 	}, c)
 	require.NoError(t, c.Validate())
@@ -134,6 +130,10 @@ func TestLoadValues(t *testing.T) {
 		BodyLimit:         512 << 10,
 		RequestsPerSecond: 50,
 		TrustedProxies:    []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+
+		Secrets:      map[string]config.SecretSource{"a.b-c_1": {Variable: "API_KEY"}, "db": {File: "/run/secrets/a"}, "b": {Variable: "x"}},
+		CommandsFile: "/etc/commands.json",
+		HTTPNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
 
 		JQuantsBaseURL: "http://[::1]:9", JQuantsAPIKey: "a-key", JQuantsRequestsPerMinute: 120,
 	}, c)
