@@ -274,20 +274,25 @@ func (e *Executor) JSON() json.RawMessage { return e.write(false) }
 func (e *Executor) Shown() json.RawMessage { return e.write(true) }
 
 func (e *Executor) write(nulls bool) json.RawMessage {
-	object := map[string]any{"kind": e.Kind}
+	text := []byte(`{"kind":`)
+	add := func(value any) {
+		raw, err := encodeJSON(value)
+		if err != nil {
+			panic(err) // texts and numbers
+		}
+		text = append(text, raw...)
+	}
+	add(e.Kind)
 	for _, f := range executorFields {
 		if !slices.Contains(f.kinds, e.Kind) {
 			continue
 		}
 		if value := f.show(e); value != nil || nulls {
-			object[f.name] = value
+			text = append(text, `,"`+f.name+`":`...)
+			add(value)
 		}
 	}
-	raw, err := encodeJSON(object)
-	if err != nil {
-		panic(err) // texts and numbers
-	}
-	return raw
+	return append(text, '}')
 }
 
 // Equal tells whether two executors are the same.
