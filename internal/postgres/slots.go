@@ -28,18 +28,29 @@ const putOff = `j.state = 'scheduled' AND j.metadata -> 'riverbeat' ->> 'reason'
 // BehindOthers tells which of the jobs, each of a task, come after one that waits for a slot
 // of the same task.
 func (tx *Tx) BehindOthers(ctx context.Context, tasks []string, jobs []int64) (map[int64]bool, error) {
+	// The line of each task is walked from its head, which is as long as those who were woken
+	// and have not begun.
 	const behind = `
+WITH asked AS (
+    SELECT * FROM unnest(@tasks::text[], @jobs::bigint[]) AS asked (task_name, job_id)
+),
+first AS (
+    SELECT t.task_name, f.since, f.job_id
+    FROM (SELECT DISTINCT task_name FROM asked) AS t
+    CROSS JOIN LATERAL (
+        SELECT w.since, w.job_id
+        FROM slot_waits AS w
+        JOIN river_job AS j ON j.id = w.job_id
+        WHERE w.task_name = t.task_name AND ` + putOff + `
+        ORDER BY w.since, w.job_id
+        LIMIT 1
+    ) AS f
+)
 SELECT asked.job_id
-FROM unnest(@tasks::text[], @jobs::bigint[]) AS asked (task_name, job_id)
+FROM asked
+JOIN first ON first.task_name = asked.task_name
 LEFT JOIN slot_waits AS own ON own.job_id = asked.job_id
-WHERE EXISTS (
-    SELECT
-    FROM slot_waits AS w
-    JOIN river_job AS j ON j.id = w.job_id
-    WHERE w.task_name = asked.task_name
-        AND (w.since, w.job_id) < (coalesce(own.since, 'infinity'), asked.job_id)
-        AND ` + putOff + `
-)`
+WHERE (first.since, first.job_id) < (coalesce(own.since, 'infinity'), asked.job_id)`
 	rows, err := tx.Query(ctx, behind, pgx.StrictNamedArgs{"tasks": tasks, "jobs": jobs})
 	if err != nil {
 		return nil, err
@@ -145,20 +156,16 @@ WHERE t.task_name IS NOT NULL`
 
 // FreeSlots counts the slots of a task that nobody holds right now.
 func (tx *Tx) FreeSlots(ctx context.Context, task SlotTask) (free int, err error) {
-	// The two halves of a key, as pg_locks has them.
+	// pg_locks has a key in two halves.
 	const count = `
-SELECT count(*)::int
-FROM unnest(@keys::bigint[]) AS slot (key)
-WHERE NOT EXISTS (
-    SELECT
-    FROM pg_locks AS l
-    JOIN pg_database AS d ON d.oid = l.database
-    WHERE l.locktype = 'advisory'
-        AND d.datname = current_database()
-        AND l.objsubid = 1
-        AND l.classid::bigint = (slot.key >> 32) & 4294967295
-        AND l.objid::bigint = slot.key & 4294967295
-)`
+SELECT cardinality(@keys::bigint[]) - count(*)::int
+FROM pg_locks AS l
+JOIN pg_database AS d ON d.oid = l.database
+WHERE l.locktype = 'advisory'
+    AND l.granted
+    AND d.datname = current_database()
+    AND l.objsubid = 1
+    AND (l.classid::bigint << 32 | l.objid::bigint) = ANY(@keys::bigint[])`
 	err = tx.QueryRow(ctx, count, pgx.StrictNamedArgs{
 		"keys": advisoryLocks(tx.schema, executeClass, SlotKeys(task.TaskName, task.Slots)),
 	}).Scan(&free)
