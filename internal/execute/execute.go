@@ -343,7 +343,7 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 	case started.waits:
 		return e.handBack(ctx, riverbeat.NoSlot, slotPause)
 	case started.run == nil:
-		return river.JobCancel(errors.New("this job is not its run's any more; the run goes on under another job, or is gone"))
+		return endForGood(errors.New("this job is not its run's any more; the run goes on under another job, or is gone"))
 	case !e.session.alive():
 		return e.notStarted(ctx, errNoSession)
 	case ctx.Err() != nil: // told to stop while it asked; the node may have a session again
@@ -493,8 +493,19 @@ func (e *Executor) notStarted(ctx context.Context, cause error) error {
 
 // cancelled ends a run that somebody wanted cancelled.
 func cancelled(ctx context.Context) error {
-	return report(ctx, "", "", river.JobCancel(rivertype.ErrJobCancelledRemotely))
+	return report(ctx, "", "", endForGood(rivertype.ErrJobCancelledRemotely))
 }
+
+// endForGood is the error of an attempt after which River makes no other. Its text is that
+// of the cause alone.
+func endForGood(cause error) error { return &endedForGood{cause, river.JobCancel(cause)} }
+
+type endedForGood struct {
+	error
+	cancel error
+}
+
+func (e *endedForGood) Unwrap() error { return e.cancel }
 
 // handBack gives a job back whose attempt has not begun: no attempt is used up.
 func (e *Executor) handBack(ctx context.Context, reason riverbeat.Reason, pause time.Duration) error {
@@ -533,7 +544,7 @@ func (e *Executor) failed(ctx context.Context, job *river.Job[queue.RunArgs], st
 		return report(ctx, "", "", river.JobSnooze(after))
 	}
 	if task.IsFinal(cause) {
-		return report(ctx, riverbeat.Failed, "", river.JobCancel(printable(cause)))
+		return report(ctx, riverbeat.Failed, "", endForGood(printable(cause)))
 	}
 	if job.Attempt < job.MaxAttempts {
 		retry := started.limits().Retry

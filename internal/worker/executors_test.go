@@ -162,6 +162,17 @@ func TestSecretsStandNowhere(t *testing.T) {
 	require.NotContains(t, b.said.lines.String(), "hunter2")
 }
 
+func TestARunThatEndsForGoodSaysWhyAndNothingElse(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.register("over", func(context.Context, *task.Run) (any, error) { return nil, task.Final(errors.New("no such day")) })
+	b.define(t, "over", `{}`, func(d *riverbeat.TaskDefinition) { d.MaxAttempts = 5 })
+	b.start()
+	run := b.until(t, b.runNow(t, b.schedule(t, func(s *riverbeat.Schedule) { s.TaskName = "over" })).ID, in(riverbeat.Failed))
+	require.Equal(t, "no such day", run.Error)
+	require.Equal(t, 1, run.Attempt)
+}
+
 func TestASecretThatIsNotThereFailsTheRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
