@@ -93,17 +93,20 @@ FROM (
     GROUP BY task_name
     HAVING count(*) >= 2
 ) AS good`
-	kinds := 0
-	ok := func() bool {
-		require.NoError(t, conn.QueryRow(t.Context(), wanted).Scan(&kinds))
-		return kinds == 4
-	}
-	if !waitUntil(ok, 60*time.Second) {
+	defer func() {
+		if !t.Failed() {
+			return
+		}
 		var runs string
 		require.NoError(t, conn.QueryRow(t.Context(), `SELECT string_agg(format('%s %s %s %s', task_name, state, result, error), e'\n')
 FROM (SELECT DISTINCT ON (task_name, state) * FROM riverbeat.report_runs) AS r`).Scan(&runs))
-		require.Fail(t, "not all four", "%d:\n%s\n%s", kinds, runs, p.stderr)
-	}
+		t.Log(runs, p.stderr)
+	}()
+	require.Eventually(t, func() bool {
+		var kinds int
+		require.NoError(t, conn.QueryRow(t.Context(), wanted).Scan(&kinds))
+		return kinds == 4
+	}, 60*time.Second, 50*time.Millisecond)
 	require.Zero(t, refused.Load())
 	var failed int
 	require.NoError(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM riverbeat.report_runs WHERE state = 'failed'").Scan(&failed))
@@ -122,13 +125,4 @@ FROM (SELECT DISTINCT ON (task_name, state) * FROM riverbeat.report_runs) AS r`)
 	}
 	require.Zero(t, p.stop(), p.stderr)
 	require.NotContains(t, p.stderr.String(), "hunter2")
-}
-
-func waitUntil(ok func() bool, most time.Duration) bool {
-	for end := time.Now().Add(most); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if ok() {
-			return true
-		}
-	}
-	return false
 }

@@ -67,6 +67,14 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 	if err := needCurrentSchema(ctx, cfg); err != nil {
 		return nil, err
 	}
+	secrets, err := secretsOf(cfg)
+	if err != nil {
+		return nil, err
+	}
+	commands, err := commandsOf(cfg, secrets)
+	if err != nil {
+		return nil, err
+	}
 	id := uuid.New()
 	database := databaseConfig(cfg)
 	database.Node = id.String()
@@ -83,26 +91,6 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 	forRequests := db
 	if cfg.Role.Works() {
 		forRequests = db.AtMost(cfg.MaxConnections * 3 / 4)
-	}
-	secrets := secretsOf(cfg)
-	if cfg.Role.Works() {
-		if err := secrets.Check(); err != nil {
-			pool.Close()
-			return nil, err
-		}
-	}
-	commands := map[string]process.Command{}
-	if cfg.CommandsFile != "" && cfg.Role.Works() {
-		if commands, err = process.ReadCommands(cfg.CommandsFile); err != nil {
-			pool.Close()
-			return nil, fmt.Errorf("read the commands: %w", err)
-		}
-	}
-	for name, c := range commands {
-		if err := c.Check(secrets); err != nil {
-			pool.Close()
-			return nil, fmt.Errorf("command %q: %w", name, err)
-		}
 	}
 	registry := execute.NewRegistry()
 	registry.RegisterKind(riverbeat.ExecutorHTTP, request.New(request.Config{Networks: cfg.HTTPNetworks, Version: version, Now: time.Now}))
@@ -123,13 +111,35 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 	}, nil
 }
 
-// secretsOf are the secrets that the configuration names.
-func secretsOf(cfg config.Config) *secret.Store {
+// secretsOf are the secrets that the configuration names. It fails if a node that works
+// would lack one.
+func secretsOf(cfg config.Config) (*secret.Store, error) {
 	sources := map[string]secret.Source{}
 	for name, source := range cfg.Secrets {
 		sources[name] = source.Read
 	}
-	return secret.New(sources)
+	secrets := secret.New(sources)
+	if !cfg.Role.Works() {
+		return secrets, nil
+	}
+	return secrets, secrets.Check()
+}
+
+// commandsOf are the commands of a node that works.
+func commandsOf(cfg config.Config, secrets *secret.Store) (map[string]process.Command, error) {
+	if cfg.CommandsFile == "" || !cfg.Role.Works() {
+		return nil, nil //nolint:nilnil // there are none
+	}
+	commands, err := process.ReadCommands(cfg.CommandsFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the commands: %w", err)
+	}
+	for name, c := range commands {
+		if err := c.Check(secrets); err != nil {
+			return nil, fmt.Errorf("command %q: %w", name, err)
+		}
+	}
+	return commands, nil
 }
 
 // needCurrentSchema fails when the database is not migrated.
