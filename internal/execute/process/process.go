@@ -94,6 +94,7 @@ func (cfg Config) execute(ctx context.Context, run *task.Run, command Command, a
 			return nil, fmt.Errorf("make a working directory: %w", err)
 		}
 		removed = directory
+		defer remove(removed) // unless the guard has, which may outlive this node
 	}
 	out, errs := &tail{most: maxOutput}, &tail{most: maxErrors}
 	p := guarded{
@@ -262,9 +263,6 @@ func (p *guarded) run(ctx context.Context) (report, error) {
 	if r == nil {
 		if pid > 0 { // of its descendants, the command alone has ended with it
 			_ = syscall.Kill(-pid, syscall.SIGKILL)
-		}
-		if p.removed != "" {
-			remove(p.removed)
 		}
 		return report{}, fmt.Errorf("the guard of the process was ended: %w", waitErr)
 	}
