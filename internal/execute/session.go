@@ -68,8 +68,8 @@ type session struct {
 type hold struct {
 	locked bool   // in the database, too
 	lose   func() // the lock is lost, and somebody else has it
-	// Of a lock that is one of several: which it is, "" for none, and the others.
-	key   string
+	key    string // "": of those it may have, it has none
+	// anyOf are the keys of which it has one, whichever it is.
 	anyOf []string
 }
 
@@ -142,7 +142,7 @@ func (s *session) lock(ctx context.Context, key string, lose func()) (bool, erro
 		s.mu.Unlock()
 		return false, nil
 	}
-	h := &hold{lose: lose}
+	h := &hold{lose: lose, key: key}
 	s.held[key] = h
 	s.mu.Unlock()
 	locked, err := s.ask(newLockRequest(key, h))
@@ -175,7 +175,8 @@ func (s *session) lockSome(keys []string, holds []*hold) error {
 	return nil
 }
 
-// release gives the lock of a hold back, if it has one.
+// release gives the lock of a hold back, if it has one. When it returns, others can take
+// it.
 func (s *session) release(h *hold) {
 	s.mu.Lock()
 	key := h.key
@@ -191,10 +192,9 @@ func (s *session) release(h *hold) {
 // unlock gives a key back. When it returns, others can take it.
 func (s *session) unlock(key string) {
 	s.mu.Lock()
-	s.held[key].locked = false // a session that is opened right now must not take it again
+	h := s.held[key]
 	s.mu.Unlock()
-	_, _ = s.ask(newLockRequest(key, nil)) // a session that has broken holds no locks
-	s.forget(key)
+	s.release(h)
 }
 
 func (s *session) forget(key string) {
