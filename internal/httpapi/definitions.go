@@ -42,10 +42,7 @@ type retry struct {
 func (d *taskDefinition) versionOf() int { return d.Version }
 
 func taskDefinitionOf(d *riverbeat.TaskDefinition) *taskDefinition {
-	wait := d.Retry
-	if wait == (riverbeat.Retry{}) {
-		wait = riverbeat.DefaultRetry
-	}
+	wait := riverbeat.LimitsOf(d, riverbeat.Limits{}).Retry
 	return &taskDefinition{
 		ID:              d.ID,
 		TaskName:        d.TaskName,

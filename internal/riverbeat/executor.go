@@ -78,10 +78,7 @@ const paramKey = "$param"
 
 // MarshalJSON writes a string, or a reference.
 func (a Argument) MarshalJSON() ([]byte, error) {
-	if a.Parameter != "" {
-		return encodeJSON(map[string]any{paramKey: a.Parameter})
-	}
-	return encodeJSON(a.Literal)
+	return marshalReference(paramKey, a.Parameter, a.Literal)
 }
 
 // UnmarshalJSON reads a string, or a reference.

@@ -162,12 +162,11 @@ func LimitsOf(d *TaskDefinition, set Limits) Limits {
 	if d == nil {
 		d = &TaskDefinition{MaxAttempts: DefaultMaxAttempts}
 	}
-	limits := Limits{
+	return Limits{
 		MaxAttempts: cmp.Or(set.MaxAttempts, d.MaxAttempts),
 		Retry:       cmp.Or(set.Retry, d.Retry, DefaultRetry),
 		Timeout:     cmp.Or(set.Timeout, d.Timeout),
 	}
-	return limits
 }
 
 // DefaultRetry is used where a definition names no retry.

@@ -65,11 +65,14 @@ type Text struct {
 func (t Text) IsZero() bool { return t == Text{} }
 
 // MarshalJSON writes a string, or a reference.
-func (t Text) MarshalJSON() ([]byte, error) {
-	if t.Secret != "" {
-		return encodeJSON(map[string]any{secretKey: t.Secret})
+func (t Text) MarshalJSON() ([]byte, error) { return marshalReference(secretKey, t.Secret, t.Literal) }
+
+// marshalReference writes {key: name}, or the literal where there is no name.
+func marshalReference(key, name, literal string) ([]byte, error) {
+	if name != "" {
+		return encodeJSON(map[string]any{key: name})
 	}
-	return encodeJSON(t.Literal)
+	return encodeJSON(literal)
 }
 
 // UnmarshalJSON reads a string, or a reference.
