@@ -32,7 +32,7 @@ var layers = [][]string{
 	{"cmd/riverbeat"},
 	{"cmd/command", "internal/bench"},
 	{"internal/httpapi", "internal/webui", "internal/worker", "riverui"},
-	{"internal/access", "internal/catalog", "internal/doctor", "internal/execute", "internal/history", "internal/installation", "internal/tick"},
+	{"internal/access", "internal/catalog", "internal/doctor", "internal/execute", "internal/history", "internal/installation", "internal/tick", "internal/watch"},
 	{"internal/ledger"},
 	{"internal/postgres", "internal/queue"},
 	{"internal/riverbeat"},

@@ -22,8 +22,13 @@ type Task struct {
 	// elsewhere. Runs under all of them share lock keys and limits.
 	Aliases []string
 	// Category and Description are those of its definition until somebody gives that
-	// others.
+	// others, and so are the limits below: how many tries a run has, what lies between
+	// two of them (doubled each time, up to MaxBackoff), and how long one may take. Zero
+	// is the default of definitions: three tries, 1 s up to 5 min, as long as it takes.
 	Category, Description string
+	MaxAttempts           int
+	Backoff, MaxBackoff   time.Duration
+	Timeout               time.Duration
 
 	schema json.RawMessage
 	code   Code
@@ -82,7 +87,7 @@ type Run struct {
 	ScheduleName    string
 	ExecutionPolicy string // allow, skip or queue
 	LockKey         string // under which it overlaps no other run; "": it may
-	Trigger         string // schedule, catch_up, manual or backfill
+	Trigger         string // schedule, catch_up, manual, backfill or alert
 	// ScheduledFor is the nominal time, in UTC: the same for each attempt, and in a
 	// backfill that of the tick it stands for.
 	ScheduledFor time.Time

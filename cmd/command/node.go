@@ -20,6 +20,7 @@ import (
 	"riverbeat/internal/config"
 	"riverbeat/internal/doctor"
 	"riverbeat/internal/execute"
+	"riverbeat/internal/execute/alert"
 	"riverbeat/internal/execute/builtin"
 	"riverbeat/internal/execute/jquants"
 	"riverbeat/internal/execute/process"
@@ -34,6 +35,7 @@ import (
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
 	"riverbeat/internal/tick"
+	"riverbeat/internal/watch"
 	"riverbeat/internal/worker"
 	"riverbeat/riverui"
 	"riverbeat/task"
@@ -93,9 +95,11 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 		forRequests = db.AtMost(cfg.MaxConnections * 3 / 4)
 	}
 	registry := execute.NewRegistry()
-	registry.RegisterKind(riverbeat.ExecutorHTTP, request.New(request.Config{Networks: cfg.HTTPNetworks, Version: version, Now: time.Now}))
+	requests := request.New(request.Config{Networks: cfg.HTTPNetworks, Version: version, Now: time.Now})
+	registry.RegisterKind(riverbeat.ExecutorHTTP, requests.Kind)
 	registry.RegisterKind(riverbeat.ExecutorSQL, statement.New(statement.Config{Schema: cfg.Schema}))
 	registry.RegisterKind(riverbeat.ExecutorCommand, process.New(process.Config{Commands: commands, Secrets: secrets, Ours: execute.Ours}))
+	registry.Register(alert.New(requests))
 	registry.Register(builtin.Tasks()...)
 	registry.Register(jquants.New(jquants.Config{
 		DB: db, BaseURL: cfg.JQuantsBaseURL, APIKey: string(cfg.JQuantsAPIKey), PerMinute: cfg.JQuantsRequestsPerMinute,
@@ -281,7 +285,8 @@ func (n *node) worker() (*worker.Worker, error) {
 		Executor: execute.New(execute.Config{
 			DB: n.db, Ledger: n.ledger, Registry: n.registry, Secrets: n.secrets, Node: node, Logger: n.logger,
 		}),
-		Ticker: tick.New(n.db, n.ledger, n.logger),
+		Ticker:  tick.New(n.db, n.ledger, n.logger),
+		Watcher: watch.New(n.db, n.ledger, n.logger),
 		Declare: func(ctx context.Context) error {
 			return n.catalog.Declare(ctx, n.registry.Definitions(), n.logger)
 		},

@@ -77,7 +77,7 @@ func follow(alias, task *riverbeat.TaskDefinition) {
 	alias.Category, alias.Description = task.Category, task.Description
 	alias.Queue, alias.Priority = task.Queue, task.Priority
 	alias.MaxAttempts, alias.Retry, alias.Timeout = task.MaxAttempts, task.Retry, task.Timeout
-	alias.MaxConcurrency = task.MaxConcurrency
+	alias.MaxConcurrency, alias.Alerts = task.MaxConcurrency, task.Alerts
 }
 
 // tellAliases gives the other names of a task what people have said of it now.

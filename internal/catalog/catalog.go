@@ -203,7 +203,7 @@ func (c *Catalog) check(s *riverbeat.Schedule, d *riverbeat.TaskDefinition) (*ri
 		s.Name = riverbeat.AutoName(s.TaskName, s.TaskParams, schema.NameProperties(), s.CronExpression)
 	}
 	_, paramsErr := c.ledger.Schemas().Effective(d, s.TaskParams)
-	if err := riverbeat.JoinInvalid(s.Validate(), paramsErr); err != nil {
+	if err := riverbeat.JoinInvalid(s.Validate(), s.ValidateAlerts(d), paramsErr); err != nil {
 		return nil, err
 	}
 	return riverbeat.ParseRecurrence(s.CronExpression, s.Timezone)

@@ -268,6 +268,7 @@ func sameDefinition(a, b *riverbeat.TaskDefinition) bool {
 		a.Retry == b.Retry &&
 		a.Timeout == b.Timeout &&
 		a.MaxConcurrency == b.MaxConcurrency &&
+		a.Alerts.Equal(&b.Alerts) &&
 		a.BuiltIn == b.BuiltIn &&
 		a.AliasOf == b.AliasOf
 }

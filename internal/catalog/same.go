@@ -30,6 +30,7 @@ func same(a, b *riverbeat.Schedule) bool {
 		a.CatchUpWindow == b.CatchUpWindow &&
 		a.MaxWaiting == b.MaxWaiting &&
 		a.Limits == b.Limits &&
+		a.Alerts.Equal(&b.Alerts) &&
 		sameTime(a.StartsAt, b.StartsAt) &&
 		sameTime(a.EndsAt, b.EndsAt)
 }

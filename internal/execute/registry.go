@@ -1,6 +1,7 @@
 package execute
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,8 +11,7 @@ import (
 )
 
 // Registry has the tasks of this binary, by their names and aliases, and the kinds of
-// executors. It is filled
-// before the node starts, and only read after that.
+// executors. It is filled before the node starts, and only read after that.
 type Registry struct {
 	tasks map[string]task.Task
 	kinds map[string]Kind
@@ -69,9 +69,13 @@ func definitionsOf(t task.Task) []*riverbeat.TaskDefinition {
 		Executor:        riverbeat.Executor{Kind: riverbeat.ExecutorGo},
 		Queue:           riverbeat.DefaultQueue,
 		Priority:        riverbeat.DefaultPriority,
-		MaxAttempts:     riverbeat.DefaultMaxAttempts,
-		Retry:           riverbeat.DefaultRetry,
-		BuiltIn:         true,
+		MaxAttempts:     cmp.Or(t.MaxAttempts, riverbeat.DefaultMaxAttempts),
+		Retry: riverbeat.Retry{
+			Backoff:    cmp.Or(t.Backoff, riverbeat.DefaultRetry.Backoff),
+			MaxBackoff: cmp.Or(t.MaxBackoff, max(t.Backoff, riverbeat.DefaultRetry.MaxBackoff)),
+		},
+		Timeout: t.Timeout,
+		BuiltIn: true,
 	}
 	definitions := []*riverbeat.TaskDefinition{&own}
 	for _, name := range t.Aliases {

@@ -180,6 +180,16 @@ func decodeValue(v reflect.Value, raw json.RawMessage, at string, wrong *fields)
 			wrong.addf(at, "%s", problem)
 		}
 		return
+	case *textOrSecret:
+		if problem := readReference(&to.Text, raw); problem != "" {
+			wrong.addf(at, "%s", problem)
+		}
+		return
+	case *onlySecret:
+		if problem := readReference(&to.Text, raw); problem != "" {
+			wrong.addf(at, "%s", problem)
+		}
+		return
 	}
 	switch v.Kind() {
 	case reflect.Bool:

@@ -27,6 +27,7 @@ type taskDefinition struct {
 	Retry           retry      `json:"retry"`
 	Timeout         duration   `json:"timeout" doc:"Of one attempt; 0s is none."`
 	MaxConcurrency  *int       `json:"max_concurrency" doc:"Runs that execute at once, over all nodes; null: any number."`
+	Alerts          *alerts    `json:"alerts" doc:"Whom to tell of what, of its schedules that do not say so themselves; null: nobody."`
 	BuiltIn         bool       `json:"built_in" doc:"It is there because a node has the code of the task: schema and executor are the code's, and cannot be changed."`
 	AliasOf         *string    `json:"alias_of" doc:"The task that this is another name of: runs under both share lock keys, and its definition is changed by that name."`
 	Version         int        `json:"version" doc:"One more at each change."`
@@ -56,6 +57,7 @@ func taskDefinitionOf(d *riverbeat.TaskDefinition) *taskDefinition {
 		Retry:           retry{duration(wait.Backoff), duration(wait.MaxBackoff)},
 		Timeout:         duration(d.Timeout),
 		MaxConcurrency:  orMissing(d.MaxConcurrency),
+		Alerts:          alertsOf(&d.Alerts),
 		BuiltIn:         d.BuiltIn,
 		AliasOf:         orNull(d.AliasOf),
 		Version:         d.Version,
@@ -66,17 +68,18 @@ func taskDefinitionOf(d *riverbeat.TaskDefinition) *taskDefinition {
 
 // taskDefinitionInput is what people say of a task definition.
 type taskDefinitionInput struct {
-	TaskName        *string     `json:"task_name" required:"true" doc:"Unique, at most 255 characters. Cannot be changed." example:"echo"`
-	Category        *string     `json:"category" doc:"At most 50 characters. New schedules of the task get it if they name none."`
-	Description     *string     `json:"description" doc:"At most 4,000 characters."`
-	ParameterSchema *jsonObject `json:"parameter_schema" def:"{}" doc:"A JSON Schema (draft 2020-12) of the task's parameters; {} takes any object. Its defaults are filled in. Properties marked \"x-name\": true go into names that are made."`
-	Executor        *executorOf `json:"executor" def:"{\"kind\": \"go\"}" doc:"What executes the task."`
-	Queue           *string     `json:"queue" def:"\"default\"" doc:"The River queue of its jobs."`
-	Priority        *int        `json:"priority" def:"1" doc:"1 (first) to 4."`
-	MaxAttempts     *int        `json:"max_attempts" def:"3" doc:"Tries of one run, the first included: 1 to 100."`
-	Retry           *retryInput `json:"retry" def:"{\"backoff\": \"1s\", \"max_backoff\": \"5m\"}" doc:"How long to wait between attempts."`
-	Timeout         *duration   `json:"timeout" def:"\"0s\"" doc:"Of one attempt, at most 7 days; 0s is none, which only the kind go may have. Defaults to 5m for all other kinds."`
-	MaxConcurrency  *int        `json:"max_concurrency" minimum:"1" maximum:"1000" doc:"How many of its runs, and of those of its aliases, may execute at once, over all nodes. The others wait, and come to their turn in order. Defaults to any number."`
+	TaskName        *string      `json:"task_name" required:"true" doc:"Unique, at most 255 characters. Cannot be changed." example:"echo"`
+	Category        *string      `json:"category" doc:"At most 50 characters. New schedules of the task get it if they name none."`
+	Description     *string      `json:"description" doc:"At most 4,000 characters."`
+	ParameterSchema *jsonObject  `json:"parameter_schema" def:"{}" doc:"A JSON Schema (draft 2020-12) of the task's parameters; {} takes any object. Its defaults are filled in. Properties marked \"x-name\": true go into names that are made."`
+	Executor        *executorOf  `json:"executor" def:"{\"kind\": \"go\"}" doc:"What executes the task."`
+	Queue           *string      `json:"queue" def:"\"default\"" doc:"The River queue of its jobs."`
+	Priority        *int         `json:"priority" def:"1" doc:"1 (first) to 4."`
+	MaxAttempts     *int         `json:"max_attempts" def:"3" doc:"Tries of one run, the first included: 1 to 100."`
+	Retry           *retryInput  `json:"retry" def:"{\"backoff\": \"1s\", \"max_backoff\": \"5m\"}" doc:"How long to wait between attempts."`
+	Timeout         *duration    `json:"timeout" def:"\"0s\"" doc:"Of one attempt, at most 7 days; 0s is none, which only the kind go may have. Defaults to 5m for all other kinds."`
+	MaxConcurrency  *int         `json:"max_concurrency" minimum:"1" maximum:"1000" doc:"How many of its runs, and of those of its aliases, may execute at once, over all nodes. The others wait, and come to their turn in order. Defaults to any number."`
+	Alerts          *alertsInput `json:"alerts" doc:"Whom to tell when the runs of a schedule fail, recover, or have not succeeded for a time, for its schedules that do not say so themselves."`
 }
 
 type retryInput struct {
@@ -109,6 +112,7 @@ func (in *taskDefinitionInput) definition() (*riverbeat.TaskDefinition, error) {
 		Retry:           wait.retry(),
 		Timeout:         durationOr(in.Timeout, riverbeat.DefaultTimeout(runBy.Kind)),
 		MaxConcurrency:  valueOr(in.MaxConcurrency, 0),
+		Alerts:          in.Alerts.alerts(),
 	}, err
 }
 
@@ -140,6 +144,7 @@ func definitionInputOf(d *riverbeat.TaskDefinition) taskDefinitionInput {
 		Retry:           &retryInput{&shown.Retry.Backoff, &shown.Retry.MaxBackoff},
 		Timeout:         &shown.Timeout,
 		MaxConcurrency:  shown.MaxConcurrency,
+		Alerts:          (*alertsInput)(shown.Alerts),
 	}
 }
 

@@ -35,15 +35,15 @@ func (executorOf) Schema(huma.Registry) *huma.Schema {
 			Type: huma.TypeObject, Title: name, AdditionalProperties: false, Required: append([]string{"kind"}, required...), Properties: settings,
 		}
 	}
-	secret := &huma.Schema{
-		Type: huma.TypeObject, AdditionalProperties: false, Required: []string{"$secret"},
-		Properties: map[string]*huma.Schema{"$secret": {Type: huma.TypeString, Pattern: riverbeat.SecretName.String()}},
-	}
 	orSecret := func(doc string) *huma.Schema {
-		return &huma.Schema{Description: doc, AnyOf: []*huma.Schema{{Type: huma.TypeString}, secret, {Type: "null"}}}
+		s := textOrSecret{}.Schema(nil)
+		s.Description = doc
+		return s
 	}
-	onlySecret := func(doc string) *huma.Schema {
-		return &huma.Schema{Description: doc, AnyOf: []*huma.Schema{secret, {Type: "null"}}}
+	secret := func(doc string) *huma.Schema {
+		s := onlySecret{}.Schema(nil)
+		s.Description = doc
+		return s
 	}
 	least, most := 200., 599.
 	codes := func(doc string) *huma.Schema {
@@ -75,10 +75,10 @@ func (executorOf) Schema(huma.Registry) *huma.Schema {
 			},
 			"success_codes":  codes("The statuses of a success. Defaults to all from 200 to 299."),
 			"retry_codes":    codes("The statuses after which another attempt is made. Defaults to 408, 425, 429 and all from 500 to 599. All others end the run."),
-			"signing_secret": onlySecret("What the request is signed with, by Standard Webhooks."),
+			"signing_secret": secret("What the request is signed with, by Standard Webhooks."),
 		}),
 		kind(riverbeat.ExecutorSQL, "One SQL statement.", []string{"database", "statement"}, map[string]*huma.Schema{
-			"database":     onlySecret("The postgres:// URL of the statement's own login."),
+			"database":     secret("The postgres:// URL of the statement's own login."),
 			"statement":    {Type: huma.TypeString, Description: "One statement, its parameters by name, as in @day."},
 			"lock_timeout": lockTimeout,
 		}),

@@ -33,6 +33,7 @@ type schedule struct {
 	MaxAttempts       *int            `json:"max_attempts" doc:"Tries of one of its runs; null: as many as its task has."`
 	Retry             *retry          `json:"retry" doc:"Null: that of its task."`
 	Timeout           *duration       `json:"timeout" doc:"Of one attempt; null: that of its task."`
+	Alerts            *alerts         `json:"alerts" doc:"Whom to tell of what; null, as each of its members: as its task has it."`
 	StartsAt          *time.Time      `json:"starts_at" doc:"No tick before it."`
 	EndsAt            *time.Time      `json:"ends_at" doc:"No tick after it."`
 	ManagedBy         *string         `json:"managed_by" doc:"Who keeps the schedule, if not people."`
@@ -67,6 +68,7 @@ func scheduleOf(s *riverbeat.Schedule) *schedule {
 		MaxAttempts:       orMissing(s.Limits.MaxAttempts),
 		Retry:             orMissing(retry{duration(s.Limits.Retry.Backoff), duration(s.Limits.Retry.MaxBackoff)}),
 		Timeout:           orMissing(duration(s.Limits.Timeout)),
+		Alerts:            alertsOf(&s.Alerts),
 		StartsAt:          s.StartsAt,
 		EndsAt:            s.EndsAt,
 		ManagedBy:         orNull(s.ManagedBy),
@@ -99,6 +101,7 @@ type scheduleInput struct {
 	MaxAttempts     *int             `json:"max_attempts" minimum:"1" maximum:"100" doc:"Tries of one of its runs, the first included. Defaults to what its task has."`
 	Retry           *retryInput      `json:"retry" doc:"How long to wait between attempts. Defaults to what its task has."`
 	Timeout         *duration        `json:"timeout" doc:"Of one attempt, at most 7 days. Defaults to what its task has, as does 0s."`
+	Alerts          *alertsInput     `json:"alerts" doc:"Whom to tell when its runs fail, recover, or have not succeeded for a time. What is not said is as its task has it."`
 	StartsAt        *time.Time       `json:"starts_at" doc:"No tick before it."`
 	EndsAt          *time.Time       `json:"ends_at" doc:"No tick after it."`
 }
@@ -124,6 +127,7 @@ func (in *scheduleInput) apply(s *riverbeat.Schedule, defaultTimezone string) {
 	if in.Retry != nil {
 		s.Limits.Retry = in.Retry.retry()
 	}
+	s.Alerts = in.Alerts.alerts()
 	s.StartsAt = in.StartsAt
 	s.EndsAt = in.EndsAt
 }
@@ -156,6 +160,7 @@ func inputOf(s *riverbeat.Schedule) scheduleInput {
 		MaxWaiting:      &shown.MaxWaiting,
 		MaxAttempts:     shown.MaxAttempts,
 		Timeout:         shown.Timeout,
+		Alerts:          (*alertsInput)(shown.Alerts),
 		StartsAt:        shown.StartsAt,
 		EndsAt:          shown.EndsAt,
 	}

@@ -54,7 +54,7 @@ func TestCreateScheduleWithDefaults(t *testing.T) {
 	null := c.ask(http.StatusCreated, "POST", schedules, `{`+least+`, "name": null, "timezone": null, "enabled": null,
 		"args": null, "task_params": null, "description": null, "category": null, "tags": null, "execution_policy": null,
 		"catch_up": null, "catch_up_window": null, "max_waiting": null, "max_attempts": null, "retry": null, "timeout": null,
-		"starts_at": null, "ends_at": null}`)
+		"alerts": null, "starts_at": null, "ends_at": null}`)
 	require.Equal(t, without(absent.object(), "id", "created_at", "updated_at"), without(null, "id", "created_at", "updated_at"))
 }
 

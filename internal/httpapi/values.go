@@ -72,6 +72,7 @@ type (
 	bulkAction      string
 	bulkOutcome     string
 	verdict         string
+	alertEvent      string
 )
 
 func (executionPolicy) choices() []string {
@@ -88,7 +89,8 @@ func (runState) choices() []string {
 }
 
 func (runTrigger) choices() []string {
-	return texts(riverbeat.TriggerSchedule, riverbeat.TriggerCatchUp, riverbeat.TriggerManual, riverbeat.TriggerBackfill)
+	return texts(riverbeat.TriggerSchedule, riverbeat.TriggerCatchUp, riverbeat.TriggerManual, riverbeat.TriggerBackfill,
+		riverbeat.TriggerAlert)
 }
 
 func (scheduleSort) choices() []string {
@@ -123,6 +125,10 @@ func (bulkOutcome) choices() []string { return texts(bulkDone, bulkUnchanged, bu
 
 func (verdict) choices() []string { return texts(riverbeat.Verdicts()...) }
 
+func (alertEvent) choices() []string {
+	return texts(riverbeat.AlertFailing, riverbeat.AlertOverdue, riverbeat.AlertRecovered)
+}
+
 // Schema describes the type in the OpenAPI document.
 func (c executionPolicy) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
 
@@ -152,6 +158,9 @@ func (c bulkOutcome) Schema(huma.Registry) *huma.Schema { return choiceSchema(c)
 
 // Schema describes the type in the OpenAPI document.
 func (c verdict) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
+
+// Schema describes the type in the OpenAPI document.
+func (c alertEvent) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
 
 func choiceSchema(c choice) *huma.Schema {
 	s := &huma.Schema{Type: huma.TypeString}

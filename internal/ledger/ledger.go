@@ -51,7 +51,7 @@ type Entry struct {
 
 // Request is what becomes one run of a schedule.
 type Request struct {
-	Schedule    *riverbeat.Schedule
+	Schedule    *riverbeat.Schedule       // one that has no ID is none: the run only looks like one of it
 	Definition  *riverbeat.TaskDefinition // nil: the task has none
 	Trigger     riverbeat.Trigger
 	At          time.Time // nominal time, whole milliseconds
@@ -119,9 +119,8 @@ func Gap(s *riverbeat.Schedule, gap *riverbeat.Gap, now time.Time) *Entry {
 func newRun(s *riverbeat.Schedule, trigger riverbeat.Trigger, at time.Time) *riverbeat.Run {
 	var random [10]byte
 	_, _ = rand.Read(random[:]) // never fails, crypto/rand
-	return &riverbeat.Run{
+	run := &riverbeat.Run{
 		ID:              riverbeat.NewRunID(at, random[:]),
-		ScheduleID:      &s.ID,
 		ScheduleName:    s.Name,
 		ScheduleVersion: s.Version,
 		TaskName:        s.TaskName,
@@ -133,6 +132,10 @@ func newRun(s *riverbeat.Schedule, trigger riverbeat.Trigger, at time.Time) *riv
 		Trigger:         trigger,
 		ScheduledFor:    at.UTC(),
 	}
+	if s.ID != uuid.Nil {
+		run.ScheduleID = &s.ID
+	}
+	return run
 }
 
 // Record admits the entries in the order of their nominal times, enqueues the

@@ -37,6 +37,7 @@ func (tx *Tx) InsertTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinit
 		Retry:           mustJSON(retryOf(d.Retry)),
 		TimeoutMs:       d.Timeout.Milliseconds(),
 		MaxConcurrency:  positive(d.MaxConcurrency),
+		Alerts:          alertsJSON(&d.Alerts),
 		BuiltIn:         d.BuiltIn,
 		AliasOf:         orNull(d.AliasOf),
 	})
@@ -61,6 +62,7 @@ func (tx *Tx) UpdateTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinit
 		Retry:           mustJSON(retryOf(d.Retry)),
 		TimeoutMs:       d.Timeout.Milliseconds(),
 		MaxConcurrency:  positive(d.MaxConcurrency),
+		Alerts:          alertsJSON(&d.Alerts),
 		BuiltIn:         d.BuiltIn,
 		AliasOf:         orNull(d.AliasOf),
 	})
@@ -169,6 +171,10 @@ func definition(row dbq.TaskDefinition) (*riverbeat.TaskDefinition, error) {
 	if err != nil {
 		return nil, err
 	}
+	alerts, err := parseAlerts(row.Alerts)
+	if err != nil {
+		return nil, err
+	}
 	return &riverbeat.TaskDefinition{
 		ID:              row.ID,
 		TaskName:        row.TaskName,
@@ -182,6 +188,7 @@ func definition(row dbq.TaskDefinition) (*riverbeat.TaskDefinition, error) {
 		Retry:           retry,
 		Timeout:         time.Duration(row.TimeoutMs) * time.Millisecond,
 		MaxConcurrency:  int(deref(row.MaxConcurrency)),
+		Alerts:          alerts,
 		BuiltIn:         row.BuiltIn,
 		AliasOf:         deref(row.AliasOf),
 		Version:         int(row.Version),

@@ -40,6 +40,7 @@ func (tx *Tx) InsertSchedule(ctx context.Context, s *riverbeat.Schedule, mark ti
 		EndsAt:            s.EndsAt,
 		ManagedBy:         s.ManagedBy,
 		Limits:            limitsJSON(s.Limits),
+		Alerts:            alertsJSON(&s.Alerts),
 	})
 	if err != nil {
 		return nil, translate(err)
@@ -80,6 +81,7 @@ func (tx *Tx) UpdateSchedule(ctx context.Context, s *riverbeat.Schedule) (*river
 		StartsAt:          s.StartsAt,
 		EndsAt:            s.EndsAt,
 		Limits:            limitsJSON(s.Limits),
+		Alerts:            alertsJSON(&s.Alerts),
 	})
 	if err != nil {
 		return nil, translate(err)
@@ -461,6 +463,10 @@ func schedule(row dbq.Schedule) (*riverbeat.Schedule, error) {
 	if err != nil {
 		return nil, err
 	}
+	alerts, err := parseAlerts(row.Alerts)
+	if err != nil {
+		return nil, err
+	}
 	return &riverbeat.Schedule{
 		ID:                row.ID,
 		Name:              row.Name,
@@ -482,6 +488,7 @@ func schedule(row dbq.Schedule) (*riverbeat.Schedule, error) {
 		EndsAt:            utc(row.EndsAt),
 		ManagedBy:         row.ManagedBy,
 		Limits:            limits,
+		Alerts:            alerts,
 		Version:           int(row.Version),
 		LastError:         row.LastError,
 		CreatedAt:         row.CreatedAt.UTC(),
@@ -521,6 +528,7 @@ func (tx *Tx) VersionAt(ctx context.Context, id uuid.UUID, at time.Time) (*river
 		EndsAt:            row.EndsAt,
 		ManagedBy:         row.ManagedBy,
 		Limits:            row.Limits,
+		Alerts:            row.Alerts,
 		Version:           row.Version,
 	})
 	if err != nil {

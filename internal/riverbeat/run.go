@@ -70,13 +70,14 @@ const (
 	TriggerCatchUp  Trigger = "catch_up" // a tick, decided late
 	TriggerManual   Trigger = "manual"   // a person
 	TriggerBackfill Trigger = "backfill" // a range of the past, asked for
+	TriggerAlert    Trigger = "alert"    // a change of a schedule that people are told of
 )
 
 // Run is what became of a tick or of a request. A gap (state missed) stands
 // for MissedCount ticks from MissedFrom to MissedUntil, both included.
 type Run struct {
-	ID                uuid.UUID // UUIDv7, its time is ScheduledFor
-	ScheduleID        *uuid.UUID
+	ID                uuid.UUID  // UUIDv7, its time is ScheduledFor
+	ScheduleID        *uuid.UUID // nil: it tells people of the schedule that has the name
 	ScheduleName      string
 	ScheduleVersion   int
 	DefinitionVersion int // 0: the task had no definition

@@ -73,6 +73,7 @@ type Schedule struct {
 	EndsAt            *time.Time // no tick after it
 	ManagedBy         string     // who keeps the schedule if not people; "" is people
 	Limits            Limits     // of its runs, in place of the definition's
+	Alerts            Alerts     // in place of the definition's
 	Version           int        // one more at each change
 	LastError         string     // why it cannot be planned; "" if it can
 	CreatedAt         time.Time
@@ -111,6 +112,7 @@ type TaskDefinition struct {
 	Retry           Retry         // what lies between two attempts
 	Timeout         time.Duration // of one attempt; 0 is none
 	MaxConcurrency  int           // runs that execute at once over all nodes, those of aliases included; 0: any number
+	Alerts          Alerts        // of its schedules that say nothing else
 	// BuiltIn tells that it is there because a binary has the task. Executor and
 	// ParameterSchema are the code's then, and nobody changes them.
 	BuiltIn bool

@@ -56,6 +56,7 @@ func (s *Schedule) Validate() error {
 	}
 	broken.duration("/timeout", s.Limits.Timeout, MaxTimeout)
 	broken.retry("/retry", s.Limits.Retry)
+	broken.alerts("/alerts", &s.Alerts)
 	return broken.err("invalid_schedule", "The schedule breaks a rule.")
 }
 
@@ -87,6 +88,10 @@ func (d *TaskDefinition) Validate() error {
 		broken.addf("/timeout", "must not be 0: what is executed outside of the worker must come to an end")
 	}
 	broken.retry("/retry", d.Retry)
+	broken.alerts("/alerts", &d.Alerts)
+	if !d.Alerts.IsZero() && d.Alerts.URL.IsZero() {
+		broken.addf("/alerts/url", "is required")
+	}
 	return broken.err("invalid_task_definition", "The task definition breaks a rule.")
 }
 

@@ -236,7 +236,7 @@ func TestARequestIsMadeAgainUntilItSucceeds(t *testing.T) {
 	defer server.Close()
 	b.registry.RegisterKind(riverbeat.ExecutorHTTP, request.New(request.Config{
 		Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Version: "test", Now: time.Now,
-	}))
+	}).Kind)
 	b.define(t, "ask", `{"kind": "http", "url": "`+server.URL+`"}`, func(d *riverbeat.TaskDefinition) { d.MaxAttempts = 4 })
 	b.start()
 	run := b.until(t, b.runNow(t, b.schedule(t, func(s *riverbeat.Schedule) { s.TaskName = "ask" })).ID, in(riverbeat.Succeeded))

@@ -21,6 +21,7 @@ import (
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
 	"riverbeat/internal/tick"
+	"riverbeat/internal/watch"
 )
 
 const (
@@ -38,6 +39,7 @@ type Config struct {
 	DB       *postgres.DB // of a pool
 	Executor *execute.Executor
 	Ticker   *tick.Ticker
+	Watcher  *watch.Watcher // nil: nobody is told of anything
 	// Declare defines the tasks of the registry. It is called before anything is
 	// worked, at home only, and until it has succeeded; nil: they are defined already.
 	Declare func(context.Context) error
@@ -197,6 +199,9 @@ func (w *Worker) begin(ctx context.Context) error {
 	w.background(ctx, w.cfg.Ticker.Run)
 	w.background(ctx, w.cfg.Ticker.RunBackfills)
 	w.background(ctx, w.cfg.Ticker.RunForgetting)
+	if w.cfg.Watcher != nil {
+		w.background(ctx, w.cfg.Watcher.Run)
+	}
 	w.background(ctx, w.listen)
 	return nil
 }

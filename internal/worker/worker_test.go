@@ -137,13 +137,17 @@ func (j *journal) Write(line []byte) (int, error) {
 	return j.lines.Write(line)
 }
 
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.lines.String()
+}
+
 // await waits until something was logged so many times.
 func (j *journal) await(t *testing.T, what string, times int) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		return strings.Count(j.lines.String(), what) >= times
+		return strings.Count(j.String(), what) >= times
 	}, 30*time.Second, 10*time.Millisecond, what)
 }
 

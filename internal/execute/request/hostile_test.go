@@ -121,7 +121,7 @@ func TestNameWhoseAddressChanges(t *testing.T) {
 			trap := beside(t, server)
 			resolver, asked := dns(t, names{"rebinds": lookups})
 			cfg.Resolver = resolver
-			code := request.New(cfg)(to("POST", at(server, "rebinds.test.")))
+			code := request.New(cfg).Kind(to("POST", at(server, "rebinds.test.")))
 			for i, lookup := range lookups {
 				_, err := attempt(t.Context(), t, code, newRun(), nil)
 				require.Equal(t, i+1, asked("rebinds"), "what is checked is what is connected to")
@@ -174,7 +174,7 @@ func TestKeptConnectionIsOfItsHost(t *testing.T) {
 	t.Parallel()
 	cfg, server := onOneAddress(t, says(200, ""))
 	trap := beside(t, server)
-	kind := request.New(cfg)
+	kind := request.New(cfg).Kind
 	for range 2 {
 		_, err := attempt(t.Context(), t, kind(to("POST", server.URL)), newRun(), nil)
 		require.NoError(t, err)
@@ -230,7 +230,7 @@ func TestEnvironmentNamesAProxy(t *testing.T) {
 
 func TestCookiesAreForgotten(t *testing.T) {
 	t.Parallel()
-	code := request.New(config)(to("POST", serve(t, func(w http.ResponseWriter, r *http.Request) {
+	code := request.New(config).Kind(to("POST", serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if len(r.Cookies()) > 0 {
 			w.WriteHeader(http.StatusTeapot)
 		}
@@ -384,7 +384,7 @@ func TestAnswerThatRepeatsASecret(t *testing.T) {
 	places = append(places, 0, 48<<10+longest, 48<<10+2*longest)
 	for _, status := range []int{200, 500} {
 		body := make(chan string, 1)
-		code := request.New(config)(to("POST", serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		code := request.New(config).Kind(to("POST", serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(status)
 			_, _ = io.WriteString(w, <-body)
 		}).URL))

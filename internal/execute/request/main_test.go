@@ -89,7 +89,7 @@ func do(t *testing.T, cfg request.Config, settings riverbeat.Executor) (*answer,
 
 func doWith(ctx context.Context, t *testing.T, cfg request.Config, settings riverbeat.Executor, secrets map[string]string) (*answer, error) {
 	t.Helper()
-	return attempt(ctx, t, request.New(cfg)(settings), newRun(), secrets)
+	return attempt(ctx, t, request.New(cfg).Kind(settings), newRun(), secrets)
 }
 
 func attempt(ctx context.Context, t *testing.T, code task.Code, run *task.Run, secrets map[string]string) (*answer, error) {

@@ -23,6 +23,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"riverbeat/internal/execute/secret"
@@ -53,20 +54,29 @@ type Config struct {
 	Resolver *net.Resolver // nil: the system's
 }
 
-// New makes the kind http of executors: the code for settings whose secrets are resolved.
-// Its error is Final where asking again would be answered the same, and beside the error
-// of an answer stands its result.
-func New(cfg Config) func(settings riverbeat.Executor) task.Code {
-	c := &client{cfg: cfg, transport: newTransport(&cfg)}
-	return func(settings riverbeat.Executor) task.Code {
-		return func(ctx context.Context, run *task.Run) (any, error) { return c.do(ctx, &settings, run) }
-	}
-}
-
-type client struct {
+// Client makes requests. It is safe for concurrent use.
+type Client struct {
 	cfg Config
 	// transport is used as it is: redirects and cookies are what http.Client adds.
 	transport *http.Transport
+}
+
+// New makes a Client.
+func New(cfg Config) *Client { return &Client{cfg: cfg, transport: newTransport(&cfg)} }
+
+// Kind is the kind http of executors: the code for settings whose secrets are resolved.
+// Its body is the run.
+func (c *Client) Kind(settings riverbeat.Executor) task.Code {
+	return func(ctx context.Context, run *task.Run) (any, error) {
+		var body []byte
+		if slices.Contains(withBody, settings.Method) {
+			var err error
+			if body, err = json.Marshal(run); err != nil {
+				return nil, task.Final(fmt.Errorf("write the run: %w", err))
+			}
+		}
+		return c.Send(ctx, &settings, run.ID, body)
+	}
 }
 
 // result is what is kept of an answer.
@@ -77,8 +87,11 @@ type result struct {
 	Truncated bool            `json:"truncated,omitempty"` // there is more than Body has
 }
 
-func (c *client) do(ctx context.Context, settings *riverbeat.Executor, run *task.Run) (any, error) {
-	r, err := c.request(ctx, settings, run)
+// Send makes the request of a run. The result is what was answered; it stands beside the
+// error of an answer, too. The error is Final where asking again would be answered the
+// same.
+func (c *Client) Send(ctx context.Context, settings *riverbeat.Executor, run uuid.UUID, body []byte) (any, error) {
+	r, err := c.request(ctx, settings, run, body)
 	if err != nil {
 		return nil, task.Final(err)
 	}
@@ -90,14 +103,14 @@ func (c *client) do(ctx context.Context, settings *riverbeat.Executor, run *task
 
 	redact := secret.From(ctx)
 	limit := maxBody + redact.Longest()
-	var body []byte
+	var answer []byte
 	var broken error
 	// What stands behind 101 is a bare connection, and reading it does not end with ctx.
 	if response.StatusCode != http.StatusSwitchingProtocols {
-		body, broken = io.ReadAll(io.LimitReader(response.Body, int64(limit)+1))
+		answer, broken = io.ReadAll(io.LimitReader(response.Body, int64(limit)+1))
 	}
-	whole := broken == nil && len(body) <= limit
-	kept, text := keep(response.StatusCode, body[:min(len(body), limit)], whole, redact)
+	whole := broken == nil && len(answer) <= limit
+	kept, text := keep(response.StatusCode, answer[:min(len(answer), limit)], whole, redact)
 	if !succeeds(settings, response.StatusCode) {
 		// What cannot be read is not told: the status says enough.
 		return kept, c.failure(settings, response, text)
@@ -109,17 +122,10 @@ func (c *client) do(ctx context.Context, settings *riverbeat.Executor, run *task
 }
 
 // request makes the request of a run. No error has more of the settings than names.
-func (c *client) request(ctx context.Context, settings *riverbeat.Executor, run *task.Run) (*http.Request, error) {
+func (c *Client) request(ctx context.Context, settings *riverbeat.Executor, run uuid.UUID, body []byte) (*http.Request, error) {
 	// One that is a secret was not checked before.
 	if problem := riverbeat.CheckRequestURL(settings.URL.Literal); problem != "" {
 		return nil, fmt.Errorf("the URL %s", problem)
-	}
-	var body []byte
-	if slices.Contains(withBody, settings.Method) {
-		var err error
-		if body, err = json.Marshal(run); err != nil {
-			return nil, fmt.Errorf("write the run: %w", err)
-		}
 	}
 	r, err := http.NewRequestWithContext(ctx, settings.Method, settings.URL.Literal, bytes.NewReader(body))
 	if err != nil {
@@ -137,12 +143,12 @@ func (c *client) request(ctx context.Context, settings *riverbeat.Executor, run 
 	}
 	// The same for all attempts, so that who is asked again can tell. By this header
 	// net/http, too, may repeat a request whose kept connection turns out to be closed.
-	r.Header.Set("Idempotency-Key", run.ID.String())
+	r.Header.Set("Idempotency-Key", run.String())
 	parent := make([]byte, 8)
 	_, _ = rand.Read(parent) // never fails
-	r.Header.Set("Traceparent", fmt.Sprintf("00-%s-%x-01", hex.EncodeToString(run.ID[:]), parent))
+	r.Header.Set("Traceparent", fmt.Sprintf("00-%s-%x-01", hex.EncodeToString(run[:]), parent))
 	if settings.SigningSecret.Literal != "" {
-		if err := sign(r.Header, settings.SigningSecret.Literal, run.ID.String(), c.cfg.Now(), body); err != nil {
+		if err := sign(r.Header, settings.SigningSecret.Literal, run.String(), c.cfg.Now(), body); err != nil {
 			return nil, err
 		}
 	}
@@ -255,7 +261,7 @@ func retried(settings *riverbeat.Executor, status int) bool {
 }
 
 // failure makes the error of an answer that is no success.
-func (c *client) failure(settings *riverbeat.Executor, response *http.Response, text string) error {
+func (c *Client) failure(settings *riverbeat.Executor, response *http.Response, text string) error {
 	status := response.StatusCode
 	var err error
 	if status >= 300 && status <= 399 {
@@ -289,7 +295,7 @@ func printable(text string) string {
 }
 
 // retryAfter reads the header Retry-After; 0 if it says nothing that can be meant.
-func (c *client) retryAfter(text string) time.Duration {
+func (c *Client) retryAfter(text string) time.Duration {
 	seconds, err := strconv.ParseUint(text, 10, 64)
 	if err == nil || errors.Is(err, strconv.ErrRange) { // then it is the largest number
 		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second

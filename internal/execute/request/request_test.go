@@ -50,7 +50,7 @@ func TestRequest(t *testing.T) {
 			settings := to(method, url+"/hook?to=me")
 			settings.Headers = map[string]riverbeat.Text{"authorization": text("Bearer abc"), "X-Team": text("data\tteam")}
 			run := newRun()
-			got, err := attempt(t.Context(), t, request.New(config)(settings), run, nil)
+			got, err := attempt(t.Context(), t, request.New(config).Kind(settings), run, nil)
 			require.NoError(t, err)
 			require.Equal(t, &answer{Status: 200}, got)
 
@@ -99,7 +99,7 @@ func TestSigned(t *testing.T) {
 		settings := to(method, url)
 		settings.SigningSecret = text(whsec)
 		run := newRun()
-		_, err := attempt(t.Context(), t, request.New(config)(settings), run, nil)
+		_, err := attempt(t.Context(), t, request.New(config).Kind(settings), run, nil)
 		require.NoError(t, err)
 
 		r := <-requests
@@ -130,7 +130,7 @@ func TestAttemptsOfARun(t *testing.T) {
 	url, requests := record(t)
 	settings := to("POST", url)
 	settings.SigningSecret = text("whsec_c2VjcmV0")
-	code, run := request.New(config)(settings), newRun()
+	code, run := request.New(config).Kind(settings), newRun()
 	for range 2 {
 		_, err := attempt(t.Context(), t, code, run, nil)
 		require.NoError(t, err)
@@ -423,7 +423,7 @@ func TestRunThatIsNoJSON(t *testing.T) {
 	t.Parallel()
 	run := newRun()
 	run.TaskParams = json.RawMessage(`{`)
-	_, err := attempt(t.Context(), t, request.New(config)(to("POST", "http://127.0.0.1:1")), run, nil)
+	_, err := attempt(t.Context(), t, request.New(config).Kind(to("POST", "http://127.0.0.1:1")), run, nil)
 	require.ErrorContains(t, err, "write the run")
 	require.True(t, task.IsFinal(err))
 }

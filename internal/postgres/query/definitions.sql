@@ -1,10 +1,10 @@
 -- name: InsertTaskDefinition :one
 INSERT INTO task_definitions (
     task_name, category, description, parameter_schema, executor, queue,
-    priority, max_attempts, retry, timeout_ms, max_concurrency, built_in, alias_of
+    priority, max_attempts, retry, timeout_ms, max_concurrency, alerts, built_in, alias_of
 ) VALUES (
     @task_name, @category, @description, @parameter_schema, @executor, @queue,
-    @priority, @max_attempts, @retry, @timeout_ms, @max_concurrency, @built_in, @alias_of
+    @priority, @max_attempts, @retry, @timeout_ms, @max_concurrency, @alerts, @built_in, @alias_of
 )
 RETURNING *;
 
@@ -42,6 +42,7 @@ SET category = @category,
     retry = @retry,
     timeout_ms = @timeout_ms,
     max_concurrency = @max_concurrency,
+    alerts = @alerts,
     built_in = @built_in,
     alias_of = @alias_of,
     version = version + 1,

@@ -2,11 +2,11 @@
 INSERT INTO schedules (
     name, task_name, cron_expression, timezone, enabled, args, kwargs,
     description, category, tags, execution_policy, auto_generated_name,
-    catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits
+    catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits, alerts
 ) VALUES (
     @name, @task_name, @cron_expression, @timezone, @enabled, @args, @kwargs,
     @description, @category, @tags, @execution_policy, @auto_generated_name,
-    @catch_up, @catch_up_window_s, @max_waiting, @starts_at, @ends_at, @managed_by, @limits
+    @catch_up, @catch_up_window_s, @max_waiting, @starts_at, @ends_at, @managed_by, @limits, @alerts
 )
 RETURNING *;
 
@@ -40,6 +40,7 @@ SET name = @name,
     starts_at = @starts_at,
     ends_at = @ends_at,
     limits = @limits,
+    alerts = @alerts,
     last_error = '',
     version = version + 1,
     updated_at = statement_timestamp()

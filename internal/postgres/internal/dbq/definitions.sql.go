@@ -11,7 +11,7 @@ import (
 )
 
 const aliasesOf = `-- name: AliasesOf :many
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency FROM task_definitions WHERE alias_of = $1::text ORDER BY task_name FOR UPDATE
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency, alerts FROM task_definitions WHERE alias_of = $1::text ORDER BY task_name FOR UPDATE
 `
 
 func (q *Queries) AliasesOf(ctx context.Context, db DBTX, taskName string) ([]TaskDefinition, error) {
@@ -41,6 +41,7 @@ func (q *Queries) AliasesOf(ctx context.Context, db DBTX, taskName string) ([]Ta
 			&i.BuiltIn,
 			&i.AliasOf,
 			&i.MaxConcurrency,
+			&i.Alerts,
 		); err != nil {
 			return nil, err
 		}
@@ -65,7 +66,7 @@ func (q *Queries) DeleteTaskDefinition(ctx context.Context, db DBTX, taskName st
 }
 
 const getTaskDefinition = `-- name: GetTaskDefinition :one
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency FROM task_definitions WHERE task_name = $1
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency, alerts FROM task_definitions WHERE task_name = $1
 `
 
 func (q *Queries) GetTaskDefinition(ctx context.Context, db DBTX, taskName string) (TaskDefinition, error) {
@@ -89,12 +90,13 @@ func (q *Queries) GetTaskDefinition(ctx context.Context, db DBTX, taskName strin
 		&i.BuiltIn,
 		&i.AliasOf,
 		&i.MaxConcurrency,
+		&i.Alerts,
 	)
 	return i, err
 }
 
 const getTaskDefinitionForShare = `-- name: GetTaskDefinitionForShare :one
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency FROM task_definitions WHERE task_name = $1 FOR SHARE
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency, alerts FROM task_definitions WHERE task_name = $1 FOR SHARE
 `
 
 // A definition that a schedule or run is checked against may not change until
@@ -120,12 +122,13 @@ func (q *Queries) GetTaskDefinitionForShare(ctx context.Context, db DBTX, taskNa
 		&i.BuiltIn,
 		&i.AliasOf,
 		&i.MaxConcurrency,
+		&i.Alerts,
 	)
 	return i, err
 }
 
 const getTaskDefinitionForUpdate = `-- name: GetTaskDefinitionForUpdate :one
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency FROM task_definitions WHERE task_name = $1 FOR UPDATE
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency, alerts FROM task_definitions WHERE task_name = $1 FOR UPDATE
 `
 
 func (q *Queries) GetTaskDefinitionForUpdate(ctx context.Context, db DBTX, taskName string) (TaskDefinition, error) {
@@ -149,6 +152,7 @@ func (q *Queries) GetTaskDefinitionForUpdate(ctx context.Context, db DBTX, taskN
 		&i.BuiltIn,
 		&i.AliasOf,
 		&i.MaxConcurrency,
+		&i.Alerts,
 	)
 	return i, err
 }
@@ -156,12 +160,12 @@ func (q *Queries) GetTaskDefinitionForUpdate(ctx context.Context, db DBTX, taskN
 const insertTaskDefinition = `-- name: InsertTaskDefinition :one
 INSERT INTO task_definitions (
     task_name, category, description, parameter_schema, executor, queue,
-    priority, max_attempts, retry, timeout_ms, max_concurrency, built_in, alias_of
+    priority, max_attempts, retry, timeout_ms, max_concurrency, alerts, built_in, alias_of
 ) VALUES (
     $1, $2, $3, $4, $5, $6,
-    $7, $8, $9, $10, $11, $12, $13
+    $7, $8, $9, $10, $11, $12, $13, $14
 )
-RETURNING id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency
+RETURNING id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency, alerts
 `
 
 type InsertTaskDefinitionParams struct {
@@ -176,6 +180,7 @@ type InsertTaskDefinitionParams struct {
 	Retry           json.RawMessage `db:"retry"`
 	TimeoutMs       int64           `db:"timeout_ms"`
 	MaxConcurrency  *int32          `db:"max_concurrency"`
+	Alerts          json.RawMessage `db:"alerts"`
 	BuiltIn         bool            `db:"built_in"`
 	AliasOf         *string         `db:"alias_of"`
 }
@@ -193,6 +198,7 @@ func (q *Queries) InsertTaskDefinition(ctx context.Context, db DBTX, arg *Insert
 		arg.Retry,
 		arg.TimeoutMs,
 		arg.MaxConcurrency,
+		arg.Alerts,
 		arg.BuiltIn,
 		arg.AliasOf,
 	)
@@ -215,12 +221,13 @@ func (q *Queries) InsertTaskDefinition(ctx context.Context, db DBTX, arg *Insert
 		&i.BuiltIn,
 		&i.AliasOf,
 		&i.MaxConcurrency,
+		&i.Alerts,
 	)
 	return i, err
 }
 
 const listTaskDefinitions = `-- name: ListTaskDefinitions :many
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency, alerts
 FROM task_definitions
 WHERE ($1::text IS NULL OR coalesce(category, '') = $1)
     AND task_name > $2
@@ -261,6 +268,7 @@ func (q *Queries) ListTaskDefinitions(ctx context.Context, db DBTX, arg *ListTas
 			&i.BuiltIn,
 			&i.AliasOf,
 			&i.MaxConcurrency,
+			&i.Alerts,
 		); err != nil {
 			return nil, err
 		}
@@ -273,7 +281,7 @@ func (q *Queries) ListTaskDefinitions(ctx context.Context, db DBTX, arg *ListTas
 }
 
 const taskDefinitionsByName = `-- name: TaskDefinitionsByName :many
-SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency FROM task_definitions WHERE task_name = ANY($1::text[])
+SELECT id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency, alerts FROM task_definitions WHERE task_name = ANY($1::text[])
 `
 
 func (q *Queries) TaskDefinitionsByName(ctx context.Context, db DBTX, taskNames []string) ([]TaskDefinition, error) {
@@ -303,6 +311,7 @@ func (q *Queries) TaskDefinitionsByName(ctx context.Context, db DBTX, taskNames 
 			&i.BuiltIn,
 			&i.AliasOf,
 			&i.MaxConcurrency,
+			&i.Alerts,
 		); err != nil {
 			return nil, err
 		}
@@ -347,12 +356,13 @@ SET category = $1,
     retry = $8,
     timeout_ms = $9,
     max_concurrency = $10,
-    built_in = $11,
-    alias_of = $12,
+    alerts = $11,
+    built_in = $12,
+    alias_of = $13,
     version = version + 1,
     updated_at = statement_timestamp()
-WHERE task_name = $13
-RETURNING id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency
+WHERE task_name = $14
+RETURNING id, task_name, category, description, parameter_schema, executor, queue, priority, max_attempts, retry, timeout_ms, version, created_at, updated_at, built_in, alias_of, max_concurrency, alerts
 `
 
 type UpdateTaskDefinitionParams struct {
@@ -366,6 +376,7 @@ type UpdateTaskDefinitionParams struct {
 	Retry           json.RawMessage `db:"retry"`
 	TimeoutMs       int64           `db:"timeout_ms"`
 	MaxConcurrency  *int32          `db:"max_concurrency"`
+	Alerts          json.RawMessage `db:"alerts"`
 	BuiltIn         bool            `db:"built_in"`
 	AliasOf         *string         `db:"alias_of"`
 	TaskName        string          `db:"task_name"`
@@ -383,6 +394,7 @@ func (q *Queries) UpdateTaskDefinition(ctx context.Context, db DBTX, arg *Update
 		arg.Retry,
 		arg.TimeoutMs,
 		arg.MaxConcurrency,
+		arg.Alerts,
 		arg.BuiltIn,
 		arg.AliasOf,
 		arg.TaskName,
@@ -406,6 +418,7 @@ func (q *Queries) UpdateTaskDefinition(ctx context.Context, db DBTX, arg *Update
 		&i.BuiltIn,
 		&i.AliasOf,
 		&i.MaxConcurrency,
+		&i.Alerts,
 	)
 	return i, err
 }

@@ -62,6 +62,20 @@ func (ns NullRiverJobState) Value() (driver.Value, error) {
 	return string(ns.RiverJobState), nil
 }
 
+type AlertState struct {
+	ScheduleID uuid.UUID `db:"schedule_id"`
+	// Runs that have failed in a row.
+	Failures      int32      `db:"failures"`
+	Failing       bool       `db:"failing"`
+	Overdue       bool       `db:"overdue"`
+	LastSuccessAt *time.Time `db:"last_success_at"`
+	// When the time without a success began: with the last one, or when it was first watched or enabled.
+	Since time.Time `db:"since"`
+	// When it has to be looked at, at the latest; null: never.
+	DueAt *time.Time `db:"due_at"`
+	Seen  int64      `db:"seen"`
+}
+
 type ApiKey struct {
 	ID          string     `db:"id"`
 	Name        string     `db:"name"`
@@ -201,6 +215,20 @@ type Pause struct {
 	Reason    *string    `db:"reason"`
 	ResumedAt *time.Time `db:"resumed_at"`
 	ResumedBy *string    `db:"resumed_by"`
+}
+
+// The schedules that have alerts, and how they fare.
+type ReportAlert struct {
+	ScheduleID    uuid.UUID       `db:"schedule_id"`
+	ScheduleName  string          `db:"schedule_name"`
+	TaskName      string          `db:"task_name"`
+	Category      *string         `db:"category"`
+	Tags          json.RawMessage `db:"tags"`
+	Enabled       bool            `db:"enabled"`
+	Failing       bool            `db:"failing"`
+	Failures      int32           `db:"failures"`
+	Overdue       bool            `db:"overdue"`
+	LastSuccessAt *time.Time      `db:"last_success_at"`
 }
 
 type ReportAudit struct {
@@ -346,6 +374,7 @@ type ReportScheduleVersion struct {
 	EndsAt               *time.Time      `db:"ends_at"`
 	ManagedBy            string          `db:"managed_by"`
 	Limits               json.RawMessage `db:"limits"`
+	Alerts               json.RawMessage `db:"alerts"`
 }
 
 type ReportTaskDaily struct {
@@ -438,6 +467,14 @@ type Run struct {
 	Limits            json.RawMessage `db:"limits"`
 }
 
+type RunEnd struct {
+	ID         int64     `db:"id"`
+	ScheduleID uuid.UUID `db:"schedule_id"`
+	RunID      uuid.UUID `db:"run_id"`
+	Succeeded  bool      `db:"succeeded"`
+	EndedAt    time.Time `db:"ended_at"`
+}
+
 type RunsWithoutLine struct {
 	ID           uuid.UUID `db:"id"`
 	ScheduledFor time.Time `db:"scheduled_for"`
@@ -474,6 +511,7 @@ type Schedule struct {
 	Words             pgtype.TSVector `db:"words"`
 	TagNames          []string        `db:"tag_names"`
 	Limits            json.RawMessage `db:"limits"`
+	Alerts            json.RawMessage `db:"alerts"`
 }
 
 type ScheduleClock struct {
@@ -516,6 +554,7 @@ type ScheduleVersion struct {
 	EndsAt            *time.Time      `db:"ends_at"`
 	ManagedBy         string          `db:"managed_by"`
 	Limits            json.RawMessage `db:"limits"`
+	Alerts            json.RawMessage `db:"alerts"`
 }
 
 type Session struct {
@@ -550,4 +589,5 @@ type TaskDefinition struct {
 	BuiltIn         bool            `db:"built_in"`
 	AliasOf         *string         `db:"alias_of"`
 	MaxConcurrency  *int32          `db:"max_concurrency"`
+	Alerts          json.RawMessage `db:"alerts"`
 }

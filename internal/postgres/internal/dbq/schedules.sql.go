@@ -75,13 +75,13 @@ const insertSchedule = `-- name: InsertSchedule :one
 INSERT INTO schedules (
     name, task_name, cron_expression, timezone, enabled, args, kwargs,
     description, category, tags, execution_policy, auto_generated_name,
-    catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits
+    catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits, alerts
 ) VALUES (
     $1, $2, $3, $4, $5, $6, $7,
     $8, $9, $10, $11, $12,
-    $13, $14, $15, $16, $17, $18, $19
+    $13, $14, $15, $16, $17, $18, $19, $20
 )
-RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits
+RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits, alerts
 `
 
 type InsertScheduleParams struct {
@@ -104,6 +104,7 @@ type InsertScheduleParams struct {
 	EndsAt            *time.Time      `db:"ends_at"`
 	ManagedBy         string          `db:"managed_by"`
 	Limits            json.RawMessage `db:"limits"`
+	Alerts            json.RawMessage `db:"alerts"`
 }
 
 func (q *Queries) InsertSchedule(ctx context.Context, db DBTX, arg *InsertScheduleParams) (Schedule, error) {
@@ -127,6 +128,7 @@ func (q *Queries) InsertSchedule(ctx context.Context, db DBTX, arg *InsertSchedu
 		arg.EndsAt,
 		arg.ManagedBy,
 		arg.Limits,
+		arg.Alerts,
 	)
 	var i Schedule
 	err := row.Scan(
@@ -156,6 +158,7 @@ func (q *Queries) InsertSchedule(ctx context.Context, db DBTX, arg *InsertSchedu
 		&i.Words,
 		&i.TagNames,
 		&i.Limits,
+		&i.Alerts,
 	)
 	return i, err
 }
@@ -279,7 +282,7 @@ func (q *Queries) Recurrences(ctx context.Context, db DBTX, maxItems int32) ([]R
 }
 
 const schedulesByID = `-- name: SchedulesByID :many
-SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits FROM schedules WHERE id = ANY($1::uuid[])
+SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits, alerts FROM schedules WHERE id = ANY($1::uuid[])
 `
 
 func (q *Queries) SchedulesByID(ctx context.Context, db DBTX, ids []uuid.UUID) ([]Schedule, error) {
@@ -318,6 +321,7 @@ func (q *Queries) SchedulesByID(ctx context.Context, db DBTX, ids []uuid.UUID) (
 			&i.Words,
 			&i.TagNames,
 			&i.Limits,
+			&i.Alerts,
 		); err != nil {
 			return nil, err
 		}
@@ -370,7 +374,7 @@ func (q *Queries) SchedulesOfRecurrence(ctx context.Context, db DBTX, arg *Sched
 }
 
 const schedulesOfTask = `-- name: SchedulesOfTask :many
-SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits
+SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits, alerts
 FROM schedules
 WHERE task_name = $1 AND id > $2
 ORDER BY id
@@ -420,6 +424,7 @@ func (q *Queries) SchedulesOfTask(ctx context.Context, db DBTX, arg *SchedulesOf
 			&i.Words,
 			&i.TagNames,
 			&i.Limits,
+			&i.Alerts,
 		); err != nil {
 			return nil, err
 		}
@@ -465,11 +470,12 @@ SET name = $1,
     starts_at = $16,
     ends_at = $17,
     limits = $18,
+    alerts = $19,
     last_error = '',
     version = version + 1,
     updated_at = statement_timestamp()
-WHERE id = $19
-RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits
+WHERE id = $20
+RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits, alerts
 `
 
 type UpdateScheduleParams struct {
@@ -491,6 +497,7 @@ type UpdateScheduleParams struct {
 	StartsAt          *time.Time      `db:"starts_at"`
 	EndsAt            *time.Time      `db:"ends_at"`
 	Limits            json.RawMessage `db:"limits"`
+	Alerts            json.RawMessage `db:"alerts"`
 	ID                uuid.UUID       `db:"id"`
 }
 
@@ -514,6 +521,7 @@ func (q *Queries) UpdateSchedule(ctx context.Context, db DBTX, arg *UpdateSchedu
 		arg.StartsAt,
 		arg.EndsAt,
 		arg.Limits,
+		arg.Alerts,
 		arg.ID,
 	)
 	var i Schedule
@@ -544,12 +552,13 @@ func (q *Queries) UpdateSchedule(ctx context.Context, db DBTX, arg *UpdateSchedu
 		&i.Words,
 		&i.TagNames,
 		&i.Limits,
+		&i.Alerts,
 	)
 	return i, err
 }
 
 const versionAt = `-- name: VersionAt :one
-SELECT schedule_id, valid_from, valid_until, version, changed_by, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits
+SELECT schedule_id, valid_from, valid_until, version, changed_by, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits, alerts
 FROM schedule_versions AS v
 WHERE v.schedule_id = $1
     AND v.valid_from = coalesce(
@@ -593,6 +602,7 @@ func (q *Queries) VersionAt(ctx context.Context, db DBTX, arg *VersionAtParams) 
 		&i.EndsAt,
 		&i.ManagedBy,
 		&i.Limits,
+		&i.Alerts,
 	)
 	return i, err
 }

@@ -1,0 +1,317 @@
+package riverbeat
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// AlertEvent is a change of a schedule that people are told of.
+type AlertEvent string
+
+// The events.
+const (
+	AlertFailing   AlertEvent = "failing"   // as many runs in a row have failed as they want to hear of
+	AlertOverdue   AlertEvent = "overdue"   // no run has succeeded for as long
+	AlertRecovered AlertEvent = "recovered" // a run has succeeded, after one of the others
+)
+
+// AlertEvents are all events.
+var AlertEvents = []AlertEvent{AlertFailing, AlertOverdue, AlertRecovered}
+
+// Limits of alerts.
+const (
+	DefaultAfterFailures = 1
+	MaxAfterFailures     = 1_000
+	MaxNoSuccessFor      = 366 * 24 * time.Hour
+)
+
+// Alerts say whom to tell of what. Those of a schedule go before those of its task's
+// definition, one by one: see AlertsOf. The zero value says nothing.
+type Alerts struct {
+	// URL is where messages are posted; and SigningSecret, which goes with it, what they
+	// are signed with by Standard Webhooks: empty, they are not.
+	URL           Text
+	SigningSecret Text
+	AfterFailures int           // in a row; 0: one
+	NoSuccessFor  time.Duration // 0: for as long as it may be
+	On            []AlertEvent  // what is told; nil: all of it, empty: nothing
+}
+
+// IsZero tells whether nothing is said.
+func (a *Alerts) IsZero() bool {
+	return a.URL.IsZero() && a.SigningSecret.IsZero() && a.AfterFailures == 0 && a.NoSuccessFor == 0 && a.On == nil
+}
+
+// Equal tells whether two say the same.
+func (a *Alerts) Equal(b *Alerts) bool {
+	return a.URL == b.URL && a.SigningSecret == b.SigningSecret && a.AfterFailures == b.AfterFailures &&
+		a.NoSuccessFor == b.NoSuccessFor && (a.On == nil) == (b.On == nil) && slices.Equal(a.On, b.On)
+}
+
+// AlertsOf are the alerts of a schedule: what it has set, and what the definition of its
+// task has for the rest; nil is a task without one.
+func AlertsOf(d *TaskDefinition, set Alerts) Alerts {
+	if d == nil {
+		d = &TaskDefinition{}
+	}
+	if set.URL.IsZero() {
+		set.URL, set.SigningSecret = d.Alerts.URL, d.Alerts.SigningSecret
+	}
+	if set.On == nil {
+		set.On = d.Alerts.On
+	}
+	set.AfterFailures = cmp.Or(set.AfterFailures, d.Alerts.AfterFailures, DefaultAfterFailures)
+	set.NoSuccessFor = cmp.Or(set.NoSuccessFor, d.Alerts.NoSuccessFor)
+	return set
+}
+
+// Tells says whether people are told of an event.
+func (a *Alerts) Tells(event AlertEvent) bool {
+	return !a.URL.IsZero() && (a.On == nil || slices.Contains(a.On, event))
+}
+
+// ValidateAlerts checks what needs a schedule and its task's definition, nil for none: that
+// there is somebody to tell. The error is as that of Validate.
+func (s *Schedule) ValidateAlerts(d *TaskDefinition) error {
+	var broken fields
+	if a := AlertsOf(d, s.Alerts); !s.Alerts.IsZero() && a.URL.IsZero() && (a.On == nil || len(a.On) > 0) {
+		broken.addf("/alerts/url", "is required: the definition of the task has none")
+	}
+	return broken.err("invalid_schedule", "The schedule breaks a rule.")
+}
+
+// alerts checks every rule about alerts by themselves.
+func (f *fields) alerts(at string, a *Alerts) {
+	if a.URL.Secret == "" && a.URL.Literal != "" {
+		if problem := CheckRequestURL(a.URL.Literal); problem != "" {
+			f.addf(at+"/url", "%s", problem)
+		}
+	}
+	f.secret(at+"/signing_secret", a.SigningSecret, false)
+	if a.URL.IsZero() && !a.SigningSecret.IsZero() {
+		f.addf(at+"/signing_secret", "goes with a url")
+	}
+	f.between(at+"/after_failures", a.AfterFailures, 0, MaxAfterFailures)
+	f.duration(at+"/no_success_for", a.NoSuccessFor, MaxNoSuccessFor)
+	for i, event := range a.On {
+		pointer := indexed(at+"/on", i)
+		if slices.Contains(a.On[:i], event) {
+			f.addf(pointer, "is the same as an earlier one")
+		}
+		f.oneOf(pointer, string(event), string(AlertFailing), string(AlertOverdue), string(AlertRecovered))
+	}
+}
+
+// AlertState is what is known of a schedule that is watched.
+type AlertState struct {
+	ScheduleID uuid.UUID
+	Failures   int  // in a row
+	Failing    bool // as many have failed as people want to hear of
+	Overdue    bool
+	// LastSuccessAt is when a run has last succeeded; nil: none since it is watched.
+	LastSuccessAt *time.Time
+	// Since is when the time without a success began: with the last success, or when it
+	// was first watched or enabled.
+	Since time.Time
+	// DueAt is when it has to be looked at again; nil: never. It may be too early.
+	DueAt *time.Time
+	// Seen is the last RunEnd that it knows of.
+	Seen int64
+}
+
+// RunEnd is the end of a run: it has succeeded, or failed for good.
+type RunEnd struct {
+	ID         int64 // higher for later ends
+	ScheduleID uuid.UUID
+	RunID      uuid.UUID
+	Succeeded  bool
+	At         time.Time
+}
+
+// Ended takes the end of a run in, and says what has changed by it; "" is nothing. An end
+// that is known later than those after it, because its transaction took longer, changes
+// nothing: they have the last word.
+func (s *AlertState) Ended(a Alerts, end RunEnd) AlertEvent {
+	if end.ID <= s.Seen {
+		return ""
+	}
+	s.Seen = end.ID
+	if end.Succeeded {
+		changed := s.Failing || s.Overdue
+		s.Failures, s.Failing, s.Overdue = 0, false, false
+		s.LastSuccessAt, s.Since = &end.At, end.At
+		if changed {
+			return AlertRecovered
+		}
+		return ""
+	}
+	s.Failures++
+	if s.Failing || s.Failures < a.AfterFailures {
+		return ""
+	}
+	s.Failing = true
+	return AlertFailing
+}
+
+// Watching is what a look at a schedule needs to know beside its state.
+type Watching struct {
+	Schedule    *Schedule
+	Alerts      Alerts // those of AlertsOf
+	Environment string // the installation's label
+	Now         time.Time
+	Paused      bool      // the installation is
+	ResumedAt   time.Time // after its last pause; zero: it had none
+}
+
+// Look tells whether the schedule has become overdue, and sets DueAt. Neither a pause, nor
+// the time before StartsAt or after EndsAt, nor a disabled schedule counts as a time
+// without a success.
+func (s *AlertState) Look(w Watching) AlertEvent {
+	s.DueAt = nil
+	schedule, wait := w.Schedule, w.Alerts.NoSuccessFor
+	if s.Overdue || wait == 0 || !schedule.Enabled {
+		return ""
+	}
+	begun := s.Since
+	if begun.After(w.Now) { // the clock was ahead
+		begun, s.Since = w.Now, w.Now
+	}
+	if w.ResumedAt.After(begun) {
+		begun = w.ResumedAt
+	}
+	if w.Paused {
+		begun = w.Now
+	}
+	if schedule.StartsAt != nil && schedule.StartsAt.After(begun) {
+		begun = *schedule.StartsAt
+	}
+	due := begun.Add(wait)
+	switch {
+	case schedule.EndsAt != nil && schedule.EndsAt.Before(due):
+		return "" // it is not asked to succeed any more
+	case due.After(w.Now):
+		s.DueAt = &due
+		return ""
+	}
+	s.Overdue = true
+	return AlertOverdue
+}
+
+// AlertTask is the task of the runs that tell people: it posts the message.
+const AlertTask = "riverbeat_alert"
+
+// AlertParams are the parameters of AlertTask.
+type AlertParams struct {
+	URL           Text          `json:"url"`
+	SigningSecret Text          `json:"signing_secret,omitzero"`
+	Message       *AlertMessage `json:"message"`
+}
+
+// AlertMessage is what people are told: the JSON that is posted. Its shape is that of
+// Standard Webhooks.
+type AlertMessage struct {
+	Type      string    `json:"type"` // schedule.failing and so on
+	Timestamp time.Time `json:"timestamp"`
+	// Text says it all in a sentence or two. Chat tools show a member of this name.
+	Text string    `json:"text"`
+	Data AlertData `json:"data"`
+}
+
+// AlertData is what there is to know about an event.
+type AlertData struct {
+	Environment   string     `json:"environment"` // the installation's label
+	ScheduleID    uuid.UUID  `json:"schedule_id"`
+	ScheduleName  string     `json:"schedule_name"`
+	TaskName      string     `json:"task_name"`
+	Category      *string    `json:"category"`
+	Tags          []string   `json:"tags"`
+	Failures      int        `json:"failures"`        // in a row
+	LastSuccessAt *time.Time `json:"last_success_at"` // null: none since it is watched
+	Run           *AlertRun  `json:"run"`             // the one by which it has changed; null if it was none
+}
+
+// AlertRun is the run of an alert.
+type AlertRun struct {
+	ID           uuid.UUID  `json:"id"`
+	Trigger      Trigger    `json:"trigger"`
+	ScheduledFor time.Time  `json:"scheduled_for"`
+	StartedAt    *time.Time `json:"started_at"`
+	FinishedAt   *time.Time `json:"finished_at"`
+	State        State      `json:"state"`
+	Reason       *string    `json:"reason"`
+	Error        *string    `json:"error"`
+}
+
+// maxAlertError is how much of an error is told, in bytes, and maxAlertLine how much of it
+// stands in the text.
+const (
+	maxAlertError = 4 << 10
+	maxAlertLine  = 300
+)
+
+// NewAlertMessage makes the message of an event. run is nil for AlertOverdue.
+func NewAlertMessage(event AlertEvent, w Watching, state *AlertState, run *Run) *AlertMessage {
+	s := w.Schedule
+	m := &AlertMessage{
+		Type: "schedule." + string(event), Timestamp: w.Now.UTC(),
+		Data: AlertData{
+			Environment: w.Environment, ScheduleID: s.ID, ScheduleName: s.Name, TaskName: s.TaskName,
+			Category: orNil(s.Category), Tags: append([]string{}, s.Tags...),
+			Failures: state.Failures, LastSuccessAt: state.LastSuccessAt,
+		},
+	}
+	if run != nil {
+		m.Data.Run = &AlertRun{
+			ID: run.ID, Trigger: run.Trigger, ScheduledFor: run.ScheduledFor,
+			StartedAt: run.StartedAt, FinishedAt: run.FinishedAt,
+			State: run.State, Reason: orNil(string(run.Reason)), Error: orNil(shortened(run.Error, maxAlertError)),
+		}
+	}
+	m.Text = m.text(event, w)
+	return m
+}
+
+func (m *AlertMessage) text(event AlertEvent, w Watching) string {
+	text := fmt.Sprintf("Schedule %s (task %s)", m.Data.ScheduleName, m.Data.TaskName)
+	switch event {
+	case AlertRecovered:
+		return text + " has recovered: a run has succeeded."
+	case AlertOverdue:
+		text += fmt.Sprintf(" is overdue: no run has succeeded for %s.", FormatDuration(w.Alerts.NoSuccessFor))
+		if m.Data.LastSuccessAt != nil {
+			text += " The last success was at " + m.Data.LastSuccessAt.UTC().Format(time.RFC3339) + "."
+		}
+		return text
+	case AlertFailing:
+	}
+	if m.Data.Failures == 1 {
+		text += " is failing: a run has failed."
+	} else {
+		text += fmt.Sprintf(" is failing: %d runs in a row have failed.", m.Data.Failures)
+	}
+	if m.Data.Run != nil && m.Data.Run.Error != nil {
+		line, _, _ := strings.Cut(*m.Data.Run.Error, "\n")
+		text += " Last error: " + shortened(strings.TrimSpace(line), maxAlertLine)
+	}
+	return text
+}
+
+// shortened is the beginning of a text, at most so many bytes and a mark that there is more.
+func shortened(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + " …"
+}
+
+func orNil(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
+}

@@ -1,0 +1,436 @@
+-- Whom to tell when the runs of a schedule fail, recover, or have not succeeded for a time.
+-- What a schedule says goes before what the definition of its task says.
+ALTER TABLE task_definitions
+    ADD COLUMN alerts jsonb,
+    ADD CONSTRAINT task_definitions_alerts_is_object CHECK (jsonb_typeof(alerts) = 'object');
+ALTER TABLE schedules
+    ADD COLUMN alerts jsonb,
+    ADD CONSTRAINT schedules_alerts_is_object CHECK (jsonb_typeof(alerts) = 'object');
+ALTER TABLE schedule_versions ADD COLUMN alerts jsonb;
+
+-- A message is a run. NOT VALID: all that was allowed before is allowed now.
+ALTER DOMAIN run_trigger DROP CONSTRAINT run_trigger_known;
+ALTER DOMAIN run_trigger ADD CONSTRAINT run_trigger_known
+    CHECK (VALUE IN ('schedule', 'catch_up', 'manual', 'backfill', 'alert')) NOT VALID;
+
+-- What is known of the schedules that are watched: those that have alerts, or whose task
+-- has.
+CREATE TABLE alert_states (
+    schedule_id uuid NOT NULL,
+    failures integer NOT NULL DEFAULT 0,
+    failing boolean NOT NULL DEFAULT false,
+    overdue boolean NOT NULL DEFAULT false,
+    last_success_at timestamptz,
+    since timestamptz NOT NULL DEFAULT statement_timestamp(),
+    due_at timestamptz DEFAULT statement_timestamp(),
+    seen bigint NOT NULL DEFAULT 0,
+    CONSTRAINT alert_states_pkey PRIMARY KEY (schedule_id),
+    CONSTRAINT alert_states_schedule_id_fkey FOREIGN KEY (schedule_id)
+        REFERENCES schedules ON DELETE CASCADE
+) WITH (fillfactor = 70);
+CREATE INDEX alert_states_due_at_idx ON alert_states (due_at);
+COMMENT ON COLUMN alert_states.failures IS 'Runs that have failed in a row.';
+COMMENT ON COLUMN alert_states.since IS
+    'When the time without a success began: with the last one, or when it was first watched or enabled.';
+COMMENT ON COLUMN alert_states.due_at IS 'When it has to be looked at, at the latest; null: never.';
+
+-- The ends of runs of watched schedules, until they are taken in.
+CREATE TABLE run_ends (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    schedule_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    succeeded boolean NOT NULL,
+    ended_at timestamptz NOT NULL,
+    CONSTRAINT run_ends_pkey PRIMARY KEY (id)
+);
+
+-- By a trigger of the runs, so that no way in which one ends is forgotten.
+CREATE FUNCTION note_run_end() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+AS $$
+BEGIN
+    INSERT INTO run_ends (schedule_id, run_id, succeeded, ended_at)
+    SELECT schedule_id, NEW.id, NEW.state = 'succeeded', coalesce(NEW.finished_at, clock_timestamp())
+    FROM alert_states
+    WHERE schedule_id = NEW.schedule_id;
+    RETURN NULL;
+END
+$$;
+-- The runs of a backfill are of other days: they tell nothing of how the schedule fares.
+CREATE TRIGGER runs_note_failed
+    AFTER INSERT ON runs
+    FOR EACH ROW
+    WHEN (NEW.state = 'failed' AND NEW.trigger IN ('schedule', 'catch_up', 'manual'))
+    EXECUTE FUNCTION note_run_end();
+CREATE TRIGGER runs_note_end
+    AFTER UPDATE OF state ON runs
+    FOR EACH ROW
+    WHEN (
+        NEW.state IN ('succeeded', 'failed') AND NEW.state <> OLD.state
+        AND NEW.trigger IN ('schedule', 'catch_up', 'manual')
+    )
+    EXECUTE FUNCTION note_run_end();
+
+-- What is watched follows what schedules and definitions say. When a state must be looked
+-- at is worked out by who looks; that he has to is said here.
+CREATE FUNCTION watch_new_schedules() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+AS $$
+BEGIN
+    INSERT INTO alert_states (schedule_id)
+    SELECT s.id
+    FROM inserted AS s
+    LEFT JOIN task_definitions AS d ON d.task_name = s.task_name AND d.alerts IS NOT NULL
+    WHERE s.alerts IS NOT NULL OR d.alerts IS NOT NULL;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER schedules_watch_insert
+    AFTER INSERT ON schedules
+    REFERENCING NEW TABLE AS inserted
+    FOR EACH STATEMENT EXECUTE FUNCTION watch_new_schedules();
+
+CREATE FUNCTION watch_schedule() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF NEW.alerts IS NULL AND NOT EXISTS (
+        SELECT FROM task_definitions WHERE task_name = NEW.task_name AND alerts IS NOT NULL
+    ) THEN
+        DELETE FROM alert_states WHERE schedule_id = NEW.id;
+        RETURN NULL;
+    END IF;
+    INSERT INTO alert_states (schedule_id)
+    VALUES (NEW.id)
+    ON CONFLICT ON CONSTRAINT alert_states_pkey DO UPDATE
+    SET due_at = excluded.due_at,
+        since = CASE WHEN NEW.enabled AND NOT OLD.enabled THEN excluded.since ELSE alert_states.since END;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER schedules_watch_update
+    AFTER UPDATE OF task_name, enabled, starts_at, ends_at, alerts ON schedules
+    FOR EACH ROW
+    WHEN (
+        (OLD.task_name, OLD.enabled, OLD.starts_at, OLD.ends_at, OLD.alerts)
+        IS DISTINCT FROM
+        (NEW.task_name, NEW.enabled, NEW.starts_at, NEW.ends_at, NEW.alerts)
+    )
+    EXECUTE FUNCTION watch_schedule();
+
+CREATE FUNCTION watch_task() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+AS $$
+DECLARE
+    changed text := coalesce(NEW.task_name, OLD.task_name);
+BEGIN
+    IF OLD.alerts IS NOT DISTINCT FROM NEW.alerts THEN
+        RETURN NULL;
+    END IF;
+    IF NEW.alerts IS NULL THEN
+        DELETE FROM alert_states AS a
+        USING schedules AS s
+        WHERE s.task_name = changed AND s.alerts IS NULL AND a.schedule_id = s.id;
+    END IF;
+    INSERT INTO alert_states (schedule_id)
+    SELECT id
+    FROM schedules
+    WHERE task_name = changed AND (NEW.alerts IS NOT NULL OR alerts IS NOT NULL)
+    ON CONFLICT ON CONSTRAINT alert_states_pkey DO UPDATE SET due_at = excluded.due_at;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER task_definitions_watch
+    AFTER INSERT OR UPDATE OF alerts OR DELETE ON task_definitions
+    FOR EACH ROW EXECUTE FUNCTION watch_task();
+
+CREATE VIEW report_alerts AS
+SELECT
+    a.schedule_id,
+    s.name AS schedule_name,
+    s.task_name,
+    s.category,
+    s.tags,
+    s.enabled,
+    a.failing,
+    a.failures,
+    a.overdue,
+    a.last_success_at
+FROM alert_states AS a
+JOIN schedules AS s ON s.id = a.schedule_id;
+COMMENT ON VIEW report_alerts IS
+    'The schedules that have alerts, and how they fare.';
+
+CREATE OR REPLACE FUNCTION record_new_schedules() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+AS $$
+BEGIN
+    INSERT INTO schedule_versions (
+        schedule_id, valid_from, version, changed_by,
+        name, task_name, cron_expression, timezone, enabled, args, kwargs, description,
+        category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s,
+        max_waiting, starts_at, ends_at, managed_by, limits, alerts
+    )
+    SELECT
+        id, statement_timestamp(), version, nullif(current_setting('riverbeat.actor', true), ''),
+        name, task_name, cron_expression, timezone, enabled, args, kwargs, description,
+        category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s,
+        max_waiting, starts_at, ends_at, managed_by, limits, alerts
+    FROM inserted;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION record_schedule() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+    SET plan_cache_mode = force_generic_plan
+    SET enable_seqscan = off
+AS $$
+DECLARE
+    begun timestamptz;
+    ended timestamptz := coalesce(
+        nullif(current_setting('riverbeat.settled_at', true), '')::timestamptz,
+        statement_timestamp()
+    );
+BEGIN
+    SELECT max(valid_from) INTO begun FROM schedule_versions WHERE schedule_id = OLD.id;
+    begun := coalesce(begun, OLD.updated_at);
+    ended := greatest(ended, begun + interval '1 microsecond');
+
+    INSERT INTO schedule_versions (
+        schedule_id, valid_from, valid_until, version,
+        name, task_name, cron_expression, timezone, enabled, args, kwargs, description,
+        category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s,
+        max_waiting, starts_at, ends_at, managed_by, limits, alerts
+    ) VALUES (
+        OLD.id, begun, ended, OLD.version,
+        OLD.name, OLD.task_name, OLD.cron_expression, OLD.timezone, OLD.enabled, OLD.args, OLD.kwargs, OLD.description,
+        OLD.category, OLD.tags, OLD.execution_policy, OLD.auto_generated_name, OLD.catch_up, OLD.catch_up_window_s,
+        OLD.max_waiting, OLD.starts_at, OLD.ends_at, OLD.managed_by, OLD.limits, OLD.alerts
+    )
+    ON CONFLICT ON CONSTRAINT schedule_versions_pkey DO UPDATE SET valid_until = excluded.valid_until;
+    IF TG_OP = 'DELETE' THEN
+        RETURN NULL;
+    END IF;
+
+    INSERT INTO schedule_versions (
+        schedule_id, valid_from, version, changed_by,
+        name, task_name, cron_expression, timezone, enabled, args, kwargs, description,
+        category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s,
+        max_waiting, starts_at, ends_at, managed_by, limits, alerts
+    ) VALUES (
+        NEW.id, ended, NEW.version, nullif(current_setting('riverbeat.actor', true), ''),
+        NEW.name, NEW.task_name, NEW.cron_expression, NEW.timezone, NEW.enabled, NEW.args, NEW.kwargs, NEW.description,
+        NEW.category, NEW.tags, NEW.execution_policy, NEW.auto_generated_name, NEW.catch_up, NEW.catch_up_window_s,
+        NEW.max_waiting, NEW.starts_at, NEW.ends_at, NEW.managed_by, NEW.limits, NEW.alerts
+    );
+    RETURN NULL;
+END
+$$;
+
+DROP TRIGGER schedules_record_update ON schedules;
+CREATE TRIGGER schedules_record_update
+    AFTER UPDATE OF
+        version, name, task_name, cron_expression, timezone, enabled, args, kwargs, description,
+        category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s,
+        max_waiting, starts_at, ends_at, managed_by, limits, alerts
+    ON schedules
+    FOR EACH ROW
+    WHEN (
+        (OLD.version, OLD.name, OLD.task_name, OLD.cron_expression, OLD.timezone, OLD.enabled,
+            OLD.args, OLD.kwargs, OLD.description, OLD.category, OLD.tags, OLD.execution_policy,
+            OLD.auto_generated_name, OLD.catch_up, OLD.catch_up_window_s, OLD.max_waiting,
+            OLD.starts_at, OLD.ends_at, OLD.managed_by, OLD.limits, OLD.alerts)
+        IS DISTINCT FROM
+        (NEW.version, NEW.name, NEW.task_name, NEW.cron_expression, NEW.timezone, NEW.enabled,
+            NEW.args, NEW.kwargs, NEW.description, NEW.category, NEW.tags, NEW.execution_policy,
+            NEW.auto_generated_name, NEW.catch_up, NEW.catch_up_window_s, NEW.max_waiting,
+            NEW.starts_at, NEW.ends_at, NEW.managed_by, NEW.limits, NEW.alerts)
+    )
+    EXECUTE FUNCTION record_schedule();
+
+DROP TRIGGER schedules_audit_update ON schedules;
+CREATE TRIGGER schedules_audit_update
+    AFTER UPDATE OF
+        name, task_name, cron_expression, timezone, enabled, args, kwargs, description,
+        category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s,
+        max_waiting, starts_at, ends_at, managed_by, limits, alerts
+    ON schedules
+    FOR EACH ROW EXECUTE FUNCTION audit_row('schedule', 'id');
+
+CREATE OR REPLACE VIEW report_schedule_versions AS
+SELECT
+    schedule_id,
+    version,
+    valid_from,
+    valid_until,
+    changed_by,
+    name AS schedule_name,
+    task_name,
+    cron_expression,
+    timezone,
+    enabled,
+    args,
+    kwargs AS task_params,
+    description,
+    category,
+    tags,
+    execution_policy,
+    catch_up,
+    catch_up_window_s AS catch_up_window_seconds,
+    max_waiting,
+    starts_at,
+    ends_at,
+    managed_by,
+    limits,
+    alerts
+FROM schedule_versions;
+
+---- create above / drop below ----
+
+CREATE OR REPLACE FUNCTION record_new_schedules() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+AS $$
+BEGIN
+    INSERT INTO schedule_versions (
+        schedule_id, valid_from, version, changed_by,
+        name, task_name, cron_expression, timezone, enabled, args, kwargs, description,
+        category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s,
+        max_waiting, starts_at, ends_at, managed_by, limits
+    )
+    SELECT
+        id, statement_timestamp(), version, nullif(current_setting('riverbeat.actor', true), ''),
+        name, task_name, cron_expression, timezone, enabled, args, kwargs, description,
+        category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s,
+        max_waiting, starts_at, ends_at, managed_by, limits
+    FROM inserted;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION record_schedule() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+    SET plan_cache_mode = force_generic_plan
+    SET enable_seqscan = off
+AS $$
+DECLARE
+    begun timestamptz;
+    ended timestamptz := coalesce(
+        nullif(current_setting('riverbeat.settled_at', true), '')::timestamptz,
+        statement_timestamp()
+    );
+BEGIN
+    SELECT max(valid_from) INTO begun FROM schedule_versions WHERE schedule_id = OLD.id;
+    begun := coalesce(begun, OLD.updated_at);
+    ended := greatest(ended, begun + interval '1 microsecond');
+
+    INSERT INTO schedule_versions (
+        schedule_id, valid_from, valid_until, version,
+        name, task_name, cron_expression, timezone, enabled, args, kwargs, description,
+        category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s,
+        max_waiting, starts_at, ends_at, managed_by, limits
+    ) VALUES (
+        OLD.id, begun, ended, OLD.version,
+        OLD.name, OLD.task_name, OLD.cron_expression, OLD.timezone, OLD.enabled, OLD.args, OLD.kwargs, OLD.description,
+        OLD.category, OLD.tags, OLD.execution_policy, OLD.auto_generated_name, OLD.catch_up, OLD.catch_up_window_s,
+        OLD.max_waiting, OLD.starts_at, OLD.ends_at, OLD.managed_by, OLD.limits
+    )
+    ON CONFLICT ON CONSTRAINT schedule_versions_pkey DO UPDATE SET valid_until = excluded.valid_until;
+    IF TG_OP = 'DELETE' THEN
+        RETURN NULL;
+    END IF;
+
+    INSERT INTO schedule_versions (
+        schedule_id, valid_from, version, changed_by,
+        name, task_name, cron_expression, timezone, enabled, args, kwargs, description,
+        category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s,
+        max_waiting, starts_at, ends_at, managed_by, limits
+    ) VALUES (
+        NEW.id, ended, NEW.version, nullif(current_setting('riverbeat.actor', true), ''),
+        NEW.name, NEW.task_name, NEW.cron_expression, NEW.timezone, NEW.enabled, NEW.args, NEW.kwargs, NEW.description,
+        NEW.category, NEW.tags, NEW.execution_policy, NEW.auto_generated_name, NEW.catch_up, NEW.catch_up_window_s,
+        NEW.max_waiting, NEW.starts_at, NEW.ends_at, NEW.managed_by, NEW.limits
+    );
+    RETURN NULL;
+END
+$$;
+
+DROP TRIGGER schedules_record_update ON schedules;
+CREATE TRIGGER schedules_record_update
+    AFTER UPDATE OF
+        version, name, task_name, cron_expression, timezone, enabled, args, kwargs, description,
+        category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s,
+        max_waiting, starts_at, ends_at, managed_by, limits
+    ON schedules
+    FOR EACH ROW
+    WHEN (
+        (OLD.version, OLD.name, OLD.task_name, OLD.cron_expression, OLD.timezone, OLD.enabled,
+            OLD.args, OLD.kwargs, OLD.description, OLD.category, OLD.tags, OLD.execution_policy,
+            OLD.auto_generated_name, OLD.catch_up, OLD.catch_up_window_s, OLD.max_waiting,
+            OLD.starts_at, OLD.ends_at, OLD.managed_by, OLD.limits)
+        IS DISTINCT FROM
+        (NEW.version, NEW.name, NEW.task_name, NEW.cron_expression, NEW.timezone, NEW.enabled,
+            NEW.args, NEW.kwargs, NEW.description, NEW.category, NEW.tags, NEW.execution_policy,
+            NEW.auto_generated_name, NEW.catch_up, NEW.catch_up_window_s, NEW.max_waiting,
+            NEW.starts_at, NEW.ends_at, NEW.managed_by, NEW.limits)
+    )
+    EXECUTE FUNCTION record_schedule();
+
+DROP TRIGGER schedules_audit_update ON schedules;
+CREATE TRIGGER schedules_audit_update
+    AFTER UPDATE OF
+        name, task_name, cron_expression, timezone, enabled, args, kwargs, description,
+        category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s,
+        max_waiting, starts_at, ends_at, managed_by, limits
+    ON schedules
+    FOR EACH ROW EXECUTE FUNCTION audit_row('schedule', 'id');
+
+DROP VIEW report_schedule_versions;
+CREATE VIEW report_schedule_versions AS
+SELECT
+    schedule_id,
+    version,
+    valid_from,
+    valid_until,
+    changed_by,
+    name AS schedule_name,
+    task_name,
+    cron_expression,
+    timezone,
+    enabled,
+    args,
+    kwargs AS task_params,
+    description,
+    category,
+    tags,
+    execution_policy,
+    catch_up,
+    catch_up_window_s AS catch_up_window_seconds,
+    max_waiting,
+    starts_at,
+    ends_at,
+    managed_by,
+    limits
+FROM schedule_versions;
+
+DROP VIEW report_alerts;
+DROP TRIGGER task_definitions_watch ON task_definitions;
+DROP FUNCTION watch_task();
+DROP TRIGGER schedules_watch_update ON schedules;
+DROP FUNCTION watch_schedule();
+DROP TRIGGER schedules_watch_insert ON schedules;
+DROP FUNCTION watch_new_schedules();
+DROP TRIGGER runs_note_end ON runs;
+DROP TRIGGER runs_note_failed ON runs;
+DROP FUNCTION note_run_end();
+DROP TABLE run_ends;
+DROP TABLE alert_states;
+
+UPDATE runs SET trigger = 'manual' WHERE trigger = 'alert';
+ALTER DOMAIN run_trigger DROP CONSTRAINT run_trigger_known;
+ALTER DOMAIN run_trigger ADD CONSTRAINT run_trigger_known
+    CHECK (VALUE IN ('schedule', 'catch_up', 'manual', 'backfill')) NOT VALID;
+
+ALTER TABLE schedule_versions DROP COLUMN alerts;
+ALTER TABLE schedules DROP COLUMN alerts;
+ALTER TABLE task_definitions DROP COLUMN alerts;
