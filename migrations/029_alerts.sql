@@ -47,6 +47,8 @@ CREATE TABLE run_ends (
 -- By a trigger of the runs, so that no way in which one ends is forgotten.
 CREATE FUNCTION note_run_end() RETURNS trigger LANGUAGE plpgsql
     SET search_path FROM CURRENT
+    SET plan_cache_mode = force_generic_plan
+    SET enable_seqscan = off
 AS $$
 BEGIN
     INSERT INTO run_ends (schedule_id, run_id, succeeded, ended_at)
@@ -57,12 +59,12 @@ BEGIN
 END
 $$;
 -- The runs of a backfill are of other days: they tell nothing of how the schedule fares.
-CREATE TRIGGER runs_note_failed
+CREATE TRIGGER riverbeat_note_failed
     AFTER INSERT ON runs
     FOR EACH ROW
     WHEN (NEW.state = 'failed' AND NEW.trigger IN ('schedule', 'catch_up', 'manual'))
     EXECUTE FUNCTION note_run_end();
-CREATE TRIGGER runs_note_end
+CREATE TRIGGER riverbeat_note_end
     AFTER UPDATE OF state ON runs
     FOR EACH ROW
     WHEN (
@@ -420,8 +422,8 @@ DROP TRIGGER schedules_watch_update ON schedules;
 DROP FUNCTION watch_schedule();
 DROP TRIGGER schedules_watch_insert ON schedules;
 DROP FUNCTION watch_new_schedules();
-DROP TRIGGER runs_note_end ON runs;
-DROP TRIGGER runs_note_failed ON runs;
+DROP TRIGGER riverbeat_note_end ON runs;
+DROP TRIGGER riverbeat_note_failed ON runs;
 DROP FUNCTION note_run_end();
 DROP TABLE run_ends;
 DROP TABLE alert_states;

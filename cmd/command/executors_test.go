@@ -114,7 +114,7 @@ FROM (SELECT DISTINCT ON (task_name, state) * FROM riverbeat.report_runs) AS r`)
 	_, nodes := get(t, base+"/nodes")
 	require.Contains(t, nodes, `"commands":["report"]`)
 
-	for _, page := range []string{"executors.md", "python-tasks.md"} {
+	for _, page := range []string{"executors.md", "python-tasks.md", "alerts.md"} {
 		content, err := os.ReadFile(filepath.Join("../../docs", page))
 		require.NoError(t, err)
 		found := regexp.MustCompile(`(?s)curl -sS \$B(/[a-z-]+) --json '(\{.*?\})'\n`).FindAllStringSubmatch(string(content), -1)

@@ -63,7 +63,7 @@ func TestDatabaseRoles(t *testing.T) {
 	require.NoError(t, err)
 	views, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(t, err)
-	require.Len(t, views, 9)
+	require.Len(t, views, 10)
 	for _, view := range views {
 		may(reader, "SELECT * FROM "+view)
 	}

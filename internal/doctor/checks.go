@@ -81,6 +81,7 @@ var checks = []check{
 
 	{name: "unserved_queues", look: (*Doctor).unservedQueues},
 	{name: "unregistered_tasks", look: (*Doctor).unregisteredTasks},
+	{name: "untold_alerts", look: (*Doctor).untoldAlerts},
 }
 
 func named(name string) check {
@@ -201,7 +202,7 @@ func (d *Doctor) historyTrigger(ctx context.Context, tx *postgres.Tx, o Options)
 	}
 	f = Finding{
 		Status: Fail, Count: len(missing),
-		Detail: "What becomes of jobs is not written into their runs as it should be, or who waits is not put in line.",
+		Detail: "What becomes of jobs is not written into their runs as it should be, or who waits is not put in line, or nobody is told of runs that fail.",
 		Examples: examples(missing, func(t postgres.MissingTrigger) string {
 			if t.Exists {
 				return t.Name + " on " + t.Table + ": disabled"
@@ -582,6 +583,27 @@ func (d *Doctor) unregisteredTasks(ctx context.Context, tx *postgres.Tx, o Optio
 			return t.TaskName + ", which is the code " + t.Code
 		}),
 		Advice: "Deploy a node that registers them, or disable their schedules.",
+	}
+	return f, err
+}
+
+func (d *Doctor) untoldAlerts(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
+	since, err := sinceOf(ctx, tx, o)
+	if err != nil {
+		return f, err
+	}
+	untold, err := tx.UntoldAlerts(ctx, since, Most+1)
+	if len(untold) == 0 {
+		f = healthy("No alert of the last %s has failed to be posted.", long(o.Since))
+		return f, err
+	}
+	f = Finding{
+		Status: Warn, Count: len(untold),
+		Detail: sentence("%s of the last %s could not be posted: nobody was told.", many(len(untold), "alert"), long(o.Since)),
+		Examples: examples(untold, func(a postgres.UntoldAlert) string {
+			return name(a.ScheduleName, a.ID) + after(": ", a.Error)
+		}),
+		Advice: "Mend what the error says; then POST /api/v1/runs/{id}/retry posts it again.",
 	}
 	return f, err
 }

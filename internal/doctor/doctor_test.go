@@ -201,7 +201,7 @@ func TestAHealthyInstallation(t *testing.T) {
 		"schema", "installation", "nodes", "history_trigger", "partitions", "indexes", "long_transactions",
 		"overdue_clocks", "stopped_clocks", "idle_clocks", "unaccounted_ticks", "doubled_ticks",
 		"runs_without_job", "jobs_without_run", "runs_without_line", "stalled_lines", "lost_jobs",
-		"unserved_queues", "unregistered_tasks",
+		"unserved_queues", "unregistered_tasks", "untold_alerts",
 	}, names)
 	require.Contains(t, of(t, report, "unaccounted_ticks").Detail, "of 5 schedules in the last 24h")
 	require.NotContains(t, of(t, report, "unaccounted_ticks").Detail, "Looked at 0")
@@ -295,8 +295,8 @@ func TestChecks(t *testing.T) {
 			harm: func(b *bundle) {
 				b.exec("DO $$ BEGIN EXECUTE format('ALTER TABLE %I DISABLE TRIGGER USER', 'runs_p' || to_char(runs_week(now()) AT TIME ZONE 'UTC', 'YYYYMMDD')); END $$")
 			},
-			status: doctor.Fail, count: 3, detail: "is not written into their runs", shows: "riverbeat_record_line_delete on runs_p",
-			repaired: "Enabled 3 triggers.",
+			status: doctor.Fail, count: 5, detail: "is not written into their runs", shows: "riverbeat_note_end on runs_p",
+			repaired: "Enabled 5 triggers.",
 		},
 		{
 			name: "trigger gone", check: "history_trigger",
@@ -600,6 +600,16 @@ SELECT args, kind, max_attempts, 'running', 1, now(), ARRAY[(SELECT id FROM node
 			},
 			status: doctor.Fail, count: 1, detail: "1 task", shows: "echo, which is the code echo_v2",
 			after: doctor.Fail,
+		},
+		{
+			name: "an alert that failed", check: "untold_alerts",
+			harm: func(b *bundle) {
+				b.exec(`INSERT INTO runs (id, scheduled_for, schedule_name, task_name, execution_policy, trigger, slot, state, error)
+					SELECT id, now() - age, 'nightly', 'riverbeat_alert', 'allow', 'alert', id, 'failed', 'POST answered 404 Not Found'
+					FROM (VALUES (gen_random_uuid(), interval '0'), (gen_random_uuid(), interval '25 hours')) AS failed (id, age)`)
+			},
+			status: doctor.Warn, count: 1, detail: "1 alert of the last 24h could not be posted", shows: ": POST answered 404 Not Found",
+			after: doctor.Warn,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -104,8 +104,8 @@ VALUES (gen_random_uuid(), '1', '["echo"]', '{"default": 1}', now() + interval '
 	require.Equal(t, map[string]float64{
 		"overdue_clocks": 3, "stopped_clocks": 1, "idle_clocks": 1, "unserved_queues": 1, "unregistered_tasks": 1,
 	}, faults)
-	require.Len(t, got["riverbeat_check_age_seconds"], 19)
-	require.Len(t, got["riverbeat_check_errors_total"], 19)
+	require.Len(t, got["riverbeat_check_age_seconds"], 20)
+	require.Len(t, got["riverbeat_check_errors_total"], 20)
 	require.NotEmpty(t, got["go_goroutines"])
 	require.NotEmpty(t, got["process_resident_memory_bytes"])
 

@@ -100,7 +100,8 @@ type MissingTrigger struct {
 	Exists bool // but is disabled
 }
 
-// MissingTriggers reads which triggers of the history are disabled or gone.
+// MissingTriggers reads which triggers of the history, and of the ends of runs, are disabled
+// or gone.
 func (tx *Tx) MissingTriggers(ctx context.Context) ([]MissingTrigger, error) {
 	const missing = `
 WITH wanted AS (
@@ -108,7 +109,7 @@ WITH wanted AS (
     FROM unnest('{riverbeat_record_update, riverbeat_record_delete, riverbeat_record_truncate, riverbeat_refuse_report}'::text[]) AS name
     UNION ALL
     SELECT name, "table"
-    FROM unnest('{riverbeat_record_line_insert, riverbeat_record_line_update, riverbeat_record_line_delete}'::text[]) AS name
+    FROM unnest('{riverbeat_record_line_insert, riverbeat_record_line_update, riverbeat_record_line_delete, riverbeat_note_end, riverbeat_note_failed}'::text[]) AS name
     CROSS JOIN (
         SELECT 'runs'::regclass
         UNION ALL
@@ -837,4 +838,22 @@ FROM (
 		return Load{}, err
 	}
 	return rows[0], nil
+}
+
+// UntoldAlert is a run that was to tell people of a schedule, and has failed.
+type UntoldAlert struct {
+	ID           uuid.UUID
+	ScheduleName string
+	Error        string
+}
+
+// UntoldAlerts reads the alerts since a time that nobody was told of, the newest first.
+func (tx *Tx) UntoldAlerts(ctx context.Context, since time.Time, most int) ([]UntoldAlert, error) {
+	const untold = `
+SELECT id, schedule_name, coalesce(error, '') AS error
+FROM runs
+WHERE task_name = @task_name AND scheduled_for >= @since AND trigger = 'alert' AND state = 'failed'
+ORDER BY scheduled_for DESC, id DESC
+LIMIT @most`
+	return faults[UntoldAlert](ctx, tx, untold, pgx.StrictNamedArgs{"task_name": riverbeat.AlertTask, "since": since, "most": most})
 }

@@ -172,9 +172,9 @@ type Watching struct {
 // the time before StartsAt or after EndsAt, nor a disabled schedule counts as a time
 // without a success.
 func (s *AlertState) Look(w Watching) AlertEvent {
-	s.DueAt = nil
 	schedule, wait := w.Schedule, w.Alerts.NoSuccessFor
 	if s.Overdue || wait == 0 || !schedule.Enabled {
+		s.DueAt = nil
 		return ""
 	}
 	begun := s.Since
@@ -192,14 +192,15 @@ func (s *AlertState) Look(w Watching) AlertEvent {
 	}
 	due := begun.Add(wait)
 	switch {
-	case schedule.EndsAt != nil && schedule.EndsAt.Before(due):
-		return "" // it is not asked to succeed any more
-	case due.After(w.Now):
+	case schedule.EndsAt != nil && schedule.EndsAt.Before(due): // it is not asked to succeed any more
+		s.DueAt = nil
+	case !due.After(w.Now):
+		s.DueAt, s.Overdue = nil, true
+		return AlertOverdue
+	case s.DueAt == nil || !s.DueAt.After(w.Now) || s.DueAt.After(due): // else it is early enough, and an index less is written
 		s.DueAt = &due
-		return ""
 	}
-	s.Overdue = true
-	return AlertOverdue
+	return ""
 }
 
 // AlertTask is the task of the runs that tell people: it posts the message.

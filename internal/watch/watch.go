@@ -33,7 +33,6 @@ const (
 
 // Watcher watches. Any number of them may work on one database: one at a time does.
 type Watcher struct {
-	db         *postgres.DB
 	ledger     *ledger.Ledger
 	partitions *postgres.Partitions
 	logger     *slog.Logger
@@ -41,7 +40,7 @@ type Watcher struct {
 
 // New makes a Watcher. It does nothing before Run.
 func New(db *postgres.DB, l *ledger.Ledger, logger *slog.Logger) *Watcher {
-	return &Watcher{db: db, ledger: l, partitions: postgres.NewPartitions(db), logger: logger}
+	return &Watcher{ledger: l, partitions: postgres.NewPartitions(db.ByIndex()), logger: logger}
 }
 
 // Run looks once every Every until ctx ends. A failure is logged, once for as long as it
