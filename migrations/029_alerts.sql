@@ -14,25 +14,38 @@ ALTER DOMAIN run_trigger ADD CONSTRAINT run_trigger_known
     CHECK (VALUE IN ('schedule', 'catch_up', 'manual', 'backfill', 'alert')) NOT VALID;
 
 -- What is known of the schedules that are watched: those that have alerts, or whose task
--- has.
+-- has. No foreign key: it would lock schedules that others are changing. Who looks deletes
+-- the states of those that are gone.
 CREATE TABLE alert_states (
     schedule_id uuid NOT NULL,
     failures integer NOT NULL DEFAULT 0,
+    failed_run uuid,
     failing boolean NOT NULL DEFAULT false,
     overdue boolean NOT NULL DEFAULT false,
+    told boolean NOT NULL DEFAULT false,
     last_success_at timestamptz,
     since timestamptz NOT NULL DEFAULT statement_timestamp(),
     due_at timestamptz DEFAULT statement_timestamp(),
-    seen bigint NOT NULL DEFAULT 0,
-    CONSTRAINT alert_states_pkey PRIMARY KEY (schedule_id),
-    CONSTRAINT alert_states_schedule_id_fkey FOREIGN KEY (schedule_id)
-        REFERENCES schedules ON DELETE CASCADE
+    success_seen bigint NOT NULL DEFAULT 0,
+    failure_seen bigint NOT NULL DEFAULT 0,
+    CONSTRAINT alert_states_pkey PRIMARY KEY (schedule_id)
 ) WITH (fillfactor = 70);
 CREATE INDEX alert_states_due_at_idx ON alert_states (due_at);
 COMMENT ON COLUMN alert_states.failures IS 'Runs that have failed in a row.';
+COMMENT ON COLUMN alert_states.told IS 'Whether people have to be told of its recovery.';
 COMMENT ON COLUMN alert_states.since IS
     'When the time without a success began: with the last one, or when it was first watched or enabled.';
 COMMENT ON COLUMN alert_states.due_at IS 'When it has to be looked at, at the latest; null: never.';
+
+-- Tasks whose definition has other alerts than before: whose schedules, those after the
+-- given place, are to be watched, or no more. A task may have a million of them, which is
+-- nothing to do while its definition is locked.
+CREATE TABLE alert_tasks (
+    task_name varchar(255) NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT '0001-01-01 00:00Z',
+    schedule_id uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
+    CONSTRAINT alert_tasks_pkey PRIMARY KEY (task_name)
+);
 
 -- The ends of runs of watched schedules, until they are taken in.
 CREATE TABLE run_ends (
@@ -95,6 +108,8 @@ CREATE TRIGGER schedules_watch_insert
 CREATE FUNCTION watch_schedule() RETURNS trigger LANGUAGE plpgsql
     SET search_path FROM CURRENT
 AS $$
+DECLARE
+    anew boolean := NEW.task_name <> OLD.task_name OR NEW.enabled AND NOT OLD.enabled;
 BEGIN
     IF NEW.alerts IS NULL AND NOT EXISTS (
         SELECT FROM task_definitions WHERE task_name = NEW.task_name AND alerts IS NOT NULL
@@ -104,9 +119,13 @@ BEGIN
     END IF;
     INSERT INTO alert_states (schedule_id)
     VALUES (NEW.id)
-    ON CONFLICT ON CONSTRAINT alert_states_pkey DO UPDATE
-    SET due_at = excluded.due_at,
-        since = CASE WHEN NEW.enabled AND NOT OLD.enabled THEN excluded.since ELSE alert_states.since END;
+    ON CONFLICT ON CONSTRAINT alert_states_pkey DO UPDATE SET due_at = excluded.due_at;
+    IF anew THEN
+        -- People who were told are still to be told when a run succeeds.
+        UPDATE alert_states
+        SET failures = 0, failed_run = NULL, failing = false, overdue = false, since = statement_timestamp()
+        WHERE schedule_id = NEW.id;
+    END IF;
     RETURN NULL;
 END
 $$;
@@ -120,25 +139,28 @@ CREATE TRIGGER schedules_watch_update
     )
     EXECUTE FUNCTION watch_schedule();
 
+CREATE FUNCTION watch_schedule_no_more() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+AS $$
+BEGIN
+    DELETE FROM alert_states WHERE schedule_id = OLD.id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER schedules_watch_delete
+    AFTER DELETE ON schedules
+    FOR EACH ROW EXECUTE FUNCTION watch_schedule_no_more();
+
 CREATE FUNCTION watch_task() RETURNS trigger LANGUAGE plpgsql
     SET search_path FROM CURRENT
 AS $$
-DECLARE
-    changed text := coalesce(NEW.task_name, OLD.task_name);
 BEGIN
-    IF OLD.alerts IS NOT DISTINCT FROM NEW.alerts THEN
-        RETURN NULL;
+    IF OLD.alerts IS DISTINCT FROM NEW.alerts THEN
+        INSERT INTO alert_tasks (task_name)
+        VALUES (coalesce(NEW.task_name, OLD.task_name))
+        ON CONFLICT ON CONSTRAINT alert_tasks_pkey DO UPDATE
+        SET created_at = excluded.created_at, schedule_id = excluded.schedule_id;
     END IF;
-    IF NEW.alerts IS NULL THEN
-        DELETE FROM alert_states AS a
-        USING schedules AS s
-        WHERE s.task_name = changed AND s.alerts IS NULL AND a.schedule_id = s.id;
-    END IF;
-    INSERT INTO alert_states (schedule_id)
-    SELECT id
-    FROM schedules
-    WHERE task_name = changed AND (NEW.alerts IS NOT NULL OR alerts IS NOT NULL)
-    ON CONFLICT ON CONSTRAINT alert_states_pkey DO UPDATE SET due_at = excluded.due_at;
     RETURN NULL;
 END
 $$;
@@ -418,6 +440,8 @@ FROM schedule_versions;
 DROP VIEW report_alerts;
 DROP TRIGGER task_definitions_watch ON task_definitions;
 DROP FUNCTION watch_task();
+DROP TRIGGER schedules_watch_delete ON schedules;
+DROP FUNCTION watch_schedule_no_more();
 DROP TRIGGER schedules_watch_update ON schedules;
 DROP FUNCTION watch_schedule();
 DROP TRIGGER schedules_watch_insert ON schedules;
@@ -426,6 +450,7 @@ DROP TRIGGER riverbeat_note_end ON runs;
 DROP TRIGGER riverbeat_note_failed ON runs;
 DROP FUNCTION note_run_end();
 DROP TABLE run_ends;
+DROP TABLE alert_tasks;
 DROP TABLE alert_states;
 
 UPDATE runs SET trigger = 'manual' WHERE trigger = 'alert';

@@ -22,10 +22,12 @@ type Task struct {
 	// elsewhere. Runs under all of them share lock keys and limits.
 	Aliases []string
 	// Category and Description are those of its definition until somebody gives that
-	// others, and so are the limits below: how many tries a run has, what lies between
-	// two of them (doubled each time, up to MaxBackoff), and how long one may take. Zero
-	// is the default of definitions: three tries, 1 s up to 5 min, as long as it takes.
+	// others, and so are the queue and the limits below: how many tries a run has, what
+	// lies between two of them (doubled each time, up to MaxBackoff), and how long one may
+	// take. Zero is the default of definitions: the queue default, three tries, 1 s up to
+	// 5 min, as long as it takes.
 	Category, Description string
+	Queue                 string
 	MaxAttempts           int
 	Backoff, MaxBackoff   time.Duration
 	Timeout               time.Duration

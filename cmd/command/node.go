@@ -95,11 +95,14 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 		forRequests = db.AtMost(cfg.MaxConnections * 3 / 4)
 	}
 	registry := execute.NewRegistry()
-	requests := request.New(request.Config{Networks: cfg.HTTPNetworks, Version: version, Now: time.Now})
-	registry.RegisterKind(riverbeat.ExecutorHTTP, requests.Kind)
+	registry.RegisterKind(riverbeat.ExecutorHTTP, request.New(request.Config{
+		Networks: cfg.HTTPNetworks, Setting: "RIVERBEAT_HTTP_NETWORKS", Version: version, Now: time.Now,
+	}).Kind)
 	registry.RegisterKind(riverbeat.ExecutorSQL, statement.New(statement.Config{Schema: cfg.Schema}))
 	registry.RegisterKind(riverbeat.ExecutorCommand, process.New(process.Config{Commands: commands, Secrets: secrets, Ours: execute.Ours}))
-	registry.Register(alert.New(requests))
+	registry.Register(alert.New(request.Config{
+		Networks: cfg.AlertNetworks, Setting: "RIVERBEAT_ALERT_NETWORKS", Version: version, Now: time.Now,
+	}))
 	registry.Register(builtin.Tasks()...)
 	registry.Register(jquants.New(jquants.Config{
 		DB: db, BaseURL: cfg.JQuantsBaseURL, APIKey: string(cfg.JQuantsAPIKey), PerMinute: cfg.JQuantsRequestsPerMinute,
@@ -278,7 +281,7 @@ func (n *node) worker() (*worker.Worker, error) {
 		host = "unknown"
 	}
 	node := postgres.Node{
-		ID: n.id, Host: host, Version: version, TZDataVersion: tzdataVersion(zoneDirs), Tasks: n.registry.Names(), Commands: slices.Sorted(maps.Keys(n.commands)), Queues: n.cfg.Queues,
+		ID: n.id, Host: host, Version: version, TZDataVersion: tzdataVersion(zoneDirs), Tasks: n.registry.Names(), Commands: slices.Sorted(maps.Keys(n.commands)), Queues: withAlerts(n.cfg.Queues),
 	}
 	return worker.New(worker.Config{
 		DB: n.db,
@@ -294,4 +297,14 @@ func (n *node) worker() (*worker.Worker, error) {
 		Grace:  n.cfg.ShutdownGrace,
 		Ending: process.Ending(n.commands),
 	})
+}
+
+// alertWorkers is how many alerts a node posts at once.
+const alertWorkers = 10
+
+// withAlerts are the queues of a node that works: every one posts alerts.
+func withAlerts(queues map[string]int) map[string]int {
+	all := map[string]int{riverbeat.AlertQueue: alertWorkers}
+	maps.Copy(all, queues)
+	return all
 }

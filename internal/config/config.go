@@ -108,6 +108,10 @@ type Config struct {
 	// reach. Default none.
 	HTTPNetworks []netip.Prefix
 
+	// AlertNetworks is RIVERBEAT_ALERT_NETWORKS: the private networks that alerts may be
+	// posted to. Default none.
+	AlertNetworks []netip.Prefix
+
 	// JQuantsBaseURL is RIVERBEAT_JQUANTS_BASE_URL: where fetch_listed_info finds the
 	// J-Quants API. Default https://api.jquants.com.
 	JQuantsBaseURL string

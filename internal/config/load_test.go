@@ -103,6 +103,7 @@ func TestLoadValues(t *testing.T) {
 		"RIVERBEAT_SECRETS=a.b-c_1=env:API_KEY, db=file:/run/secrets/a,b=env:x",
 		"RIVERBEAT_COMMANDS=/etc/commands.json",
 		"RIVERBEAT_HTTP_NETWORKS=::ffff:10.1.2.3/104,fd00::/8",
+		"RIVERBEAT_ALERT_NETWORKS=127.0.0.1",
 		"RIVERBEAT_JQUANTS_BASE_URL=http://[::1]:9",
 		"RIVERBEAT_JQUANTS_API_KEY=a-key",
 		"RIVERBEAT_JQUANTS_REQUESTS_PER_MINUTE=120",
@@ -134,6 +135,8 @@ func TestLoadValues(t *testing.T) {
 		Secrets:      map[string]config.SecretSource{"a.b-c_1": {Variable: "API_KEY"}, "db": {File: "/run/secrets/a"}, "b": {Variable: "x"}},
 		CommandsFile: "/etc/commands.json",
 		HTTPNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
+
+		AlertNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
 
 		JQuantsBaseURL: "http://[::1]:9", JQuantsAPIKey: "a-key", JQuantsRequestsPerMinute: 120,
 	}, c)

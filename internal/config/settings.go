@@ -319,6 +319,12 @@ var settings = []Setting{
 		get: func(c *Config) string { return showNetworks(c.HTTPNetworks) },
 	},
 	{
+		Name: "RIVERBEAT_ALERT_NETWORKS", Unit: "address or network, …",
+		Doc: "The networks that [alerts](alerts.md) may be posted to beside the public ones, as in `10.1.0.0/16,::1`. Who may write schedules says where those go, so it is a setting of its own. Without it they go to public addresses only.",
+		set: func(c *Config, v string) string { return setNetworks(&c.AlertNetworks, v) },
+		get: func(c *Config) string { return showNetworks(c.AlertNetworks) },
+	},
+	{
 		Name: "RIVERBEAT_JQUANTS_BASE_URL", Default: "https://api.jquants.com", Unit: "http:// or https:// URL",
 		Doc: "Where the task `fetch_listed_info` finds the J-Quants API, without `/v2`.",
 		set: func(c *Config, v string) string {

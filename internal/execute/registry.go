@@ -67,7 +67,7 @@ func definitionsOf(t task.Task) []*riverbeat.TaskDefinition {
 		Description:     t.Description,
 		ParameterSchema: t.Schema(),
 		Executor:        riverbeat.Executor{Kind: riverbeat.ExecutorGo},
-		Queue:           riverbeat.DefaultQueue,
+		Queue:           cmp.Or(t.Queue, riverbeat.DefaultQueue),
 		Priority:        riverbeat.DefaultPriority,
 		MaxAttempts:     cmp.Or(t.MaxAttempts, riverbeat.DefaultMaxAttempts),
 		Retry: riverbeat.Retry{

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"riverbeat/internal/postgres/internal/dbq"
 	"riverbeat/internal/riverbeat"
 )
 
@@ -35,9 +36,42 @@ func (tx *Tx) TakeRunEnds(ctx context.Context, limit int) ([]riverbeat.RunEnd, e
 	return ends, nil
 }
 
-// DueAlertStates reads of which schedules, at most limit, the state has to be looked at.
+// DueAlertStates reads of which schedules the state has to be looked at: at most limit that
+// are due, and as many whose time is farther ahead than a right clock can have set it.
 func (tx *Tx) DueAlertStates(ctx context.Context, limit int) ([]uuid.UUID, error) {
-	return tx.q.DueAlertStates(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
+	return tx.q.DueAlertStates(ctx, tx.Tx, &dbq.DueAlertStatesParams{
+		MaxItems: int32(limit), TooFarSeconds: (riverbeat.MaxUnwatched + time.Hour).Seconds(), //nolint:gosec // a batch
+	})
+}
+
+// WatchNextSchedules goes on with a task whose definition has other alerts than before: the
+// next of its schedules, at most limit, get a state, or have one no more. It reads which
+// they were; there may be more unless they are none.
+func (tx *Tx) WatchNextSchedules(ctx context.Context, limit int) ([]uuid.UUID, error) {
+	t, err := tx.q.LockAlertTask(ctx, tx.Tx)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	rows, err := tx.q.WatchSchedulesOf(ctx, tx.Tx, &dbq.WatchSchedulesOfParams{
+		TaskName: t.TaskName, AfterCreatedAt: t.CreatedAt, AfterID: t.ScheduleID, MaxItems: int32(limit), //nolint:gosec // a batch
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, tx.q.DeleteAlertTask(ctx, tx.Tx, t.TaskName)
+	}
+	ids := make([]uuid.UUID, len(rows))
+	for i, row := range rows {
+		ids[i] = row.ID
+	}
+	last := rows[len(rows)-1]
+	return ids, tx.q.MoveAlertTask(ctx, tx.Tx, &dbq.MoveAlertTaskParams{
+		TaskName: t.TaskName, CreatedAt: last.CreatedAt, ScheduleID: last.ID,
+	})
 }
 
 // LockAlertStates reads, for a change, the states of those of the schedules that are
@@ -50,8 +84,10 @@ func (tx *Tx) LockAlertStates(ctx context.Context, schedules []uuid.UUID) ([]*ri
 	states := make([]*riverbeat.AlertState, len(rows))
 	for i, r := range rows {
 		states[i] = &riverbeat.AlertState{
-			ScheduleID: r.ScheduleID, Failures: int(r.Failures), Failing: r.Failing, Overdue: r.Overdue,
-			LastSuccessAt: utc(r.LastSuccessAt), Since: r.Since.UTC(), DueAt: utc(r.DueAt), Seen: r.Seen,
+			ScheduleID: r.ScheduleID, Failures: int(r.Failures), FailedRun: r.FailedRun,
+			Failing: r.Failing, Overdue: r.Overdue, Told: r.Told,
+			LastSuccessAt: utc(r.LastSuccessAt), Since: r.Since.UTC(), DueAt: utc(r.DueAt),
+			SuccessSeen: r.SuccessSeen, FailureSeen: r.FailureSeen,
 		}
 	}
 	return states, nil
@@ -62,45 +98,70 @@ func (tx *Tx) SetAlertStates(ctx context.Context, states []*riverbeat.AlertState
 	const set = `
 UPDATE alert_states AS a
 SET failures = given.failures,
+    failed_run = given.failed_run,
     failing = given.failing,
     overdue = given.overdue,
+    told = given.told,
     last_success_at = given.last_success_at,
     since = given.since,
     due_at = given.due_at,
-    seen = given.seen
+    success_seen = given.success_seen,
+    failure_seen = given.failure_seen
 FROM unnest(
-    @ids::uuid[], @failures::integer[], @failing::boolean[], @overdue::boolean[],
-    @last_success_at::timestamptz[], @since::timestamptz[], @due_at::timestamptz[], @seen::bigint[]
-) AS given (schedule_id, failures, failing, overdue, last_success_at, since, due_at, seen)
+    @ids::uuid[], @failures::integer[], @failed_runs::uuid[],
+    @failing::boolean[], @overdue::boolean[], @told::boolean[],
+    @last_success_at::timestamptz[], @since::timestamptz[], @due_at::timestamptz[],
+    @success_seen::bigint[], @failure_seen::bigint[]
+) AS given (
+    schedule_id, failures, failed_run,
+    failing, overdue, told,
+    last_success_at, since, due_at,
+    success_seen, failure_seen
+)
 WHERE a.schedule_id = given.schedule_id`
-	var ids []uuid.UUID
-	var failures []int
-	var failing, overdue []bool
-	var succeeded, due []*time.Time
-	var since []time.Time
-	var seen []int64
-	for _, s := range states {
-		ids, failures, failing, overdue = append(ids, s.ScheduleID), append(failures, s.Failures), append(failing, s.Failing), append(overdue, s.Overdue)
-		succeeded, since, due, seen = append(succeeded, s.LastSuccessAt), append(since, s.Since), append(due, s.DueAt), append(seen, s.Seen)
-	}
 	_, err := tx.Exec(ctx, set, pgx.StrictNamedArgs{
-		"ids": ids, "failures": failures, "failing": failing, "overdue": overdue,
-		"last_success_at": succeeded, "since": since, "due_at": due, "seen": seen,
+		"ids":             column(states, func(s *riverbeat.AlertState) uuid.UUID { return s.ScheduleID }),
+		"failures":        column(states, func(s *riverbeat.AlertState) int { return s.Failures }),
+		"failed_runs":     column(states, func(s *riverbeat.AlertState) *uuid.UUID { return s.FailedRun }),
+		"failing":         column(states, func(s *riverbeat.AlertState) bool { return s.Failing }),
+		"overdue":         column(states, func(s *riverbeat.AlertState) bool { return s.Overdue }),
+		"told":            column(states, func(s *riverbeat.AlertState) bool { return s.Told }),
+		"last_success_at": column(states, func(s *riverbeat.AlertState) *time.Time { return s.LastSuccessAt }),
+		"since":           column(states, func(s *riverbeat.AlertState) time.Time { return s.Since }),
+		"due_at":          column(states, func(s *riverbeat.AlertState) *time.Time { return s.DueAt }),
+		"success_seen":    column(states, func(s *riverbeat.AlertState) int64 { return s.SuccessSeen }),
+		"failure_seen":    column(states, func(s *riverbeat.AlertState) int64 { return s.FailureSeen }),
 	})
 	return err
 }
 
-// LastResumedAt is when the last pause of the installation has ended; zero: it had none, or
-// is paused.
-func (tx *Tx) LastResumedAt(ctx context.Context) (time.Time, error) {
-	at, err := tx.q.LastResumedAt(ctx, tx.Tx)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return time.Time{}, nil
-	case err != nil || at == nil:
-		return time.Time{}, err
+// column is one value of each item.
+func column[T, V any](items []T, value func(T) V) []V {
+	values := make([]V, len(items))
+	for i, item := range items {
+		values[i] = value(item)
 	}
-	return at.UTC(), nil
+	return values
+}
+
+// DeleteAlertStates deletes the states of schedules that nobody is told of.
+func (tx *Tx) DeleteAlertStates(ctx context.Context, schedules []uuid.UUID) error {
+	return tx.q.DeleteAlertStates(ctx, tx.Tx, schedules)
+}
+
+// PausesSince reads the pauses of the installation that lasted at a time or began after it,
+// in their order.
+func (tx *Tx) PausesSince(ctx context.Context, since time.Time) ([]*riverbeat.Pause, error) {
+	rows, err := tx.q.PausesSince(ctx, tx.Tx, &since)
+	if err != nil {
+		return nil, err
+	}
+	return column(rows, func(row dbq.Pause) *riverbeat.Pause {
+		return &riverbeat.Pause{
+			PausedAt: row.PausedAt.UTC(), PausedBy: deref(row.PausedBy), Reason: deref(row.Reason),
+			ResumedAt: utc(row.ResumedAt), ResumedBy: deref(row.ResumedBy),
+		}
+	}), nil
 }
 
 // alertsColumn is the stored form of alerts; NULL is none.

@@ -117,6 +117,11 @@ WITH wanted AS (
     ) AS tables ("table")
     UNION ALL
     SELECT 'riverbeat_record_line_truncate', 'runs'::regclass
+    UNION ALL
+    SELECT name, 'schedules'::regclass
+    FROM unnest('{schedules_watch_insert, schedules_watch_update, schedules_watch_delete}'::text[]) AS name
+    UNION ALL
+    SELECT 'task_definitions_watch', 'task_definitions'::regclass
 ),
 missing AS (
     SELECT wanted.name, wanted.table, t.tgname IS NOT NULL AS exists

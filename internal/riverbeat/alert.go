@@ -20,14 +20,13 @@ const (
 	AlertRecovered AlertEvent = "recovered" // a run has succeeded, after one of the others
 )
 
-// AlertEvents are all events.
-var AlertEvents = []AlertEvent{AlertFailing, AlertOverdue, AlertRecovered}
-
 // Limits of alerts.
 const (
 	DefaultAfterFailures = 1
 	MaxAfterFailures     = 1_000
+	MinNoSuccessFor      = time.Second
 	MaxNoSuccessFor      = 366 * 24 * time.Hour
+	maxAlertEvents       = 3
 )
 
 // Alerts say whom to tell of what. Those of a schedule go before those of its task's
@@ -98,6 +97,13 @@ func (f *fields) alerts(at string, a *Alerts) {
 	}
 	f.between(at+"/after_failures", a.AfterFailures, 0, MaxAfterFailures)
 	f.duration(at+"/no_success_for", a.NoSuccessFor, MaxNoSuccessFor)
+	if a.NoSuccessFor > 0 && a.NoSuccessFor < MinNoSuccessFor {
+		f.addf(at+"/no_success_for", "must be at least %s", FormatDuration(MinNoSuccessFor))
+	}
+	if len(a.On) > maxAlertEvents {
+		f.addf(at+"/on", "must have at most %d events", maxAlertEvents)
+		return
+	}
 	for i, event := range a.On {
 		pointer := indexed(at+"/on", i)
 		if slices.Contains(a.On[:i], event) {
@@ -110,18 +116,22 @@ func (f *fields) alerts(at string, a *Alerts) {
 // AlertState is what is known of a schedule that is watched.
 type AlertState struct {
 	ScheduleID uuid.UUID
-	Failures   int  // in a row
-	Failing    bool // as many have failed as people want to hear of
-	Overdue    bool
+	Failures   int        // runs that have failed in a row
+	FailedRun  *uuid.UUID // the last of them; nil: none
+	// Failing and Overdue are what people were told that it is.
+	Failing bool
+	Overdue bool
+	// Told is whether they have to be told of its recovery.
+	Told bool
 	// LastSuccessAt is when a run has last succeeded; nil: none since it is watched.
 	LastSuccessAt *time.Time
-	// Since is when the time without a success began: with the last success, or when it
-	// was first watched or enabled.
+	// Since is when the time without a success began: with the last one, or when it was
+	// first watched, or enabled.
 	Since time.Time
 	// DueAt is when it has to be looked at again; nil: never. It may be too early.
 	DueAt *time.Time
-	// Seen is the last RunEnd that it knows of.
-	Seen int64
+	// SuccessSeen and FailureSeen are the last RunEnds that it knows of.
+	SuccessSeen, FailureSeen int64
 }
 
 // RunEnd is the end of a run: it has succeeded, or failed for good.
@@ -133,30 +143,55 @@ type RunEnd struct {
 	At         time.Time
 }
 
-// Ended takes the end of a run in, and says what has changed by it; "" is nothing. An end
-// that is known later than those after it, because its transaction took longer, changes
-// nothing: they have the last word.
+// Ended takes the end of a run in, each only once, and says what people are to be told now;
+// "" is nothing. An end may be known later than one after it, because its transaction took
+// longer: then the later one has the last word on whether the schedule fails.
 func (s *AlertState) Ended(a Alerts, end RunEnd) AlertEvent {
-	if end.ID <= s.Seen {
-		return ""
-	}
-	s.Seen = end.ID
 	if end.Succeeded {
-		changed := s.Failing || s.Overdue
-		s.Failures, s.Failing, s.Overdue = 0, false, false
-		s.LastSuccessAt, s.Since = &end.At, end.At
-		if changed {
-			return AlertRecovered
-		}
+		return s.succeeded(a, end)
+	}
+	if end.ID < s.SuccessSeen {
 		return ""
 	}
-	s.Failures++
-	if s.Failing || s.Failures < a.AfterFailures {
+	s.FailureSeen = max(s.FailureSeen, end.ID)
+	if s.FailedRun != nil && *s.FailedRun == end.RunID {
+		return "" // somebody has tried it again
+	}
+	s.Failures, s.FailedRun = s.Failures+1, &end.RunID
+	return s.fails(a)
+}
+
+func (s *AlertState) succeeded(a Alerts, end RunEnd) AlertEvent {
+	if end.ID > s.SuccessSeen {
+		s.SuccessSeen, s.LastSuccessAt = end.ID, &end.At
+	}
+	if end.At.After(s.Since) {
+		s.Since = end.At
+	}
+	s.Overdue = false
+	if end.ID < s.FailureSeen {
 		return ""
 	}
-	s.Failing = true
+	told := s.Told
+	s.Failures, s.FailedRun, s.Failing, s.Told = 0, nil, false, false
+	if told && a.Tells(AlertRecovered) {
+		return AlertRecovered
+	}
+	return ""
+}
+
+// fails says AlertFailing if people are to be told so, and were not.
+func (s *AlertState) fails(a Alerts) AlertEvent {
+	if s.Failing || s.Failures < a.AfterFailures || !a.Tells(AlertFailing) {
+		return ""
+	}
+	s.Failing, s.Told = true, true
 	return AlertFailing
 }
+
+// MaxUnwatched is how long a DueAt lies ahead at most: longer than that, it was set by a
+// clock that was wrong.
+const MaxUnwatched = 24 * time.Hour
 
 // Watching is what a look at a schedule needs to know beside its state.
 type Watching struct {
@@ -164,47 +199,80 @@ type Watching struct {
 	Alerts      Alerts // those of AlertsOf
 	Environment string // the installation's label
 	Now         time.Time
-	Paused      bool      // the installation is
-	ResumedAt   time.Time // after its last pause; zero: it had none
+	Pauses      []*Pause // of the installation, those since AlertState.Since
+	// Behind is whether there are ends of runs that were not taken in: then nobody can
+	// tell whether it is overdue.
+	Behind bool
 }
 
-// Look tells whether the schedule has become overdue, and sets DueAt. Neither a pause, nor
-// the time before StartsAt or after EndsAt, nor a disabled schedule counts as a time
+// Look says what people are to be told by what is so now, and sets DueAt. Neither a pause,
+// nor the time before StartsAt or after EndsAt, nor a disabled schedule counts as a time
 // without a success.
-func (s *AlertState) Look(w Watching) AlertEvent {
-	schedule, wait := w.Schedule, w.Alerts.NoSuccessFor
-	if s.Overdue || wait == 0 || !schedule.Enabled {
+func (s *AlertState) Look(w Watching) (events []AlertEvent) {
+	if event := s.fails(w.Alerts); event != "" {
+		events = append(events, event)
+	}
+	if w.Behind {
+		return events
+	}
+	if s.Since.After(w.Now) { // the clock was ahead
+		s.Since = w.Now
+	}
+	due := s.due(w)
+	if !due.IsZero() && !due.After(w.Now) {
+		s.DueAt, s.Overdue, s.Told = nil, true, true
+		return append(events, AlertOverdue)
+	}
+	latest := w.Now.Add(MaxUnwatched)
+	switch {
+	case due.IsZero():
 		s.DueAt = nil
-		return ""
+	case s.DueAt != nil && s.DueAt.After(w.Now) && !s.DueAt.After(due) && !s.DueAt.After(latest):
+		// Early enough, and so its index need not be written.
+	case due.After(latest):
+		s.DueAt = &latest
+	default:
+		s.DueAt = &due
+	}
+	return events
+}
+
+// due is when the schedule will be overdue, or has become so; zero: never.
+func (s *AlertState) due(w Watching) time.Time {
+	schedule, wait := w.Schedule, w.Alerts.NoSuccessFor
+	if s.Overdue || wait == 0 || !schedule.Enabled || !w.Alerts.Tells(AlertOverdue) {
+		return time.Time{}
 	}
 	begun := s.Since
-	if begun.After(w.Now) { // the clock was ahead
-		begun, s.Since = w.Now, w.Now
-	}
-	if w.ResumedAt.After(begun) {
-		begun = w.ResumedAt
-	}
-	if w.Paused {
-		begun = w.Now
-	}
 	if schedule.StartsAt != nil && schedule.StartsAt.After(begun) {
 		begun = *schedule.StartsAt
 	}
 	due := begun.Add(wait)
-	switch {
-	case schedule.EndsAt != nil && schedule.EndsAt.Before(due): // it is not asked to succeed any more
-		s.DueAt = nil
-	case !due.After(w.Now):
-		s.DueAt, s.Overdue = nil, true
-		return AlertOverdue
-	case s.DueAt == nil || !s.DueAt.After(w.Now) || s.DueAt.After(due): // else it is early enough, and an index less is written
-		s.DueAt = &due
+	if schedule.EndsAt != nil && schedule.EndsAt.Before(due) {
+		return time.Time{} // it is not asked to succeed any more
 	}
-	return ""
+	for _, p := range w.Pauses {
+		from, until := p.PausedAt, w.Now
+		if p.ResumedAt != nil && p.ResumedAt.Before(until) {
+			until = *p.ResumedAt
+		}
+		if from.Before(begun) {
+			from = begun
+		}
+		if until.After(from) {
+			due = due.Add(until.Sub(from))
+		}
+	}
+	return due
 }
 
-// AlertTask is the task of the runs that tell people: it posts the message.
-const AlertTask = "riverbeat_alert"
+// AlertTask is the task of the runs that tell people: it posts the message. It is no task
+// for schedules: who may write those may not choose where a secret is sent. Its jobs go to
+// AlertQueue, for they must not wait for what they tell of, nor the other way round.
+const (
+	AlertTask  = "riverbeat_alert"
+	AlertQueue = "riverbeat_alert"
+)
 
 // AlertParams are the parameters of AlertTask.
 type AlertParams struct {
@@ -278,7 +346,7 @@ func NewAlertMessage(event AlertEvent, w Watching, state *AlertState, run *Run) 
 }
 
 func (m *AlertMessage) text(event AlertEvent, w Watching) string {
-	text := fmt.Sprintf("Schedule %s (task %s)", m.Data.ScheduleName, m.Data.TaskName)
+	text := fmt.Sprintf("Schedule %s (task %s)", plain(m.Data.ScheduleName), plain(m.Data.TaskName))
 	switch event {
 	case AlertRecovered:
 		return text + " has recovered: a run has succeeded."
@@ -297,9 +365,15 @@ func (m *AlertMessage) text(event AlertEvent, w Watching) string {
 	}
 	if m.Data.Run != nil && m.Data.Run.Error != nil {
 		line, _, _ := strings.Cut(*m.Data.Run.Error, "\n")
-		text += " Last error: " + shortened(strings.TrimSpace(line), maxAlertLine)
+		text += " Last error: " + plain(shortened(strings.TrimSpace(line), maxAlertLine))
 	}
 	return text
+}
+
+// plain is a text in which chat tools find no markup and nobody to call: names and errors
+// may have anything.
+func plain(text string) string {
+	return strings.NewReplacer("<", "‹", ">", "›", "@", "@\u200b").Replace(text)
 }
 
 // shortened is the beginning of a text, at most so many bytes and a mark that there is more.

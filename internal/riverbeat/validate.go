@@ -32,6 +32,9 @@ func (s *Schedule) Validate() error {
 	var broken fields
 	broken.name("/name", s.Name)
 	broken.taskName("/task_name", s.TaskName)
+	if s.TaskName == AlertTask {
+		broken.addf("/task_name", "is not for schedules: say under alerts whom to tell")
+	}
 	broken.add(recurrenceErrors(s.CronExpression, s.Timezone)...)
 	broken.json("/args", s.Args, "array")
 	broken.json("/task_params", s.TaskParams, "object")

@@ -87,20 +87,42 @@ func (w *Watcher) Look(ctx context.Context) (more bool, err error) {
 		if err != nil {
 			return fmt.Errorf("take the ends of runs: %w", err)
 		}
-		due, err := tx.DueAlertStates(ctx, maxAtOnce)
-		if err != nil {
-			return fmt.Errorf("read which states are due: %w", err)
+		concerned := map[uuid.UUID][]riverbeat.RunEnd{}
+		for _, end := range ends {
+			concerned[end.ScheduleID] = append(concerned[end.ScheduleID], end)
 		}
-		if len(ends) == 0 && len(due) == 0 {
+		behind := len(ends) == maxAtOnce
+		if more = behind; !behind {
+			if more, err = alsoDue(ctx, tx, concerned); err != nil {
+				return err
+			}
+		}
+		if len(concerned) == 0 {
 			return nil
 		}
-		more = len(ends) == maxAtOnce || len(due) == maxAtOnce
-		return w.take(ctx, tx, ends, due)
+		return w.take(ctx, tx, concerned, behind)
 	})
 	if postgres.IsOnHold(err) {
 		return false, nil
 	}
 	return more, err
+}
+
+// alsoDue adds the schedules that have to be looked at, whatever has ended. more is whether
+// there are more.
+func alsoDue(ctx context.Context, tx *postgres.Tx, concerned map[uuid.UUID][]riverbeat.RunEnd) (more bool, err error) {
+	due, err := tx.DueAlertStates(ctx, maxAtOnce)
+	if err != nil {
+		return false, fmt.Errorf("read which states are due: %w", err)
+	}
+	changed, err := tx.WatchNextSchedules(ctx, maxAtOnce)
+	if err != nil {
+		return false, fmt.Errorf("follow the definition of a task: %w", err)
+	}
+	for _, id := range slices.Concat(due, changed) {
+		concerned[id] = slices.Clip(concerned[id]) // with its ends, if there are any
+	}
+	return len(due) >= maxAtOnce || len(changed) > 0, nil
 }
 
 // change is what people are told of.
@@ -111,40 +133,41 @@ type change struct {
 	run      *uuid.UUID           // by which it has changed; nil: by none
 }
 
-// take changes the states of schedules: by the ends of their runs, and by the time for
-// those that are due.
-func (w *Watcher) take(ctx context.Context, tx *postgres.Tx, ends []riverbeat.RunEnd, due []uuid.UUID) error {
-	byID := map[uuid.UUID][]riverbeat.RunEnd{}
-	for _, id := range due {
-		byID[id] = nil
-	}
-	for _, end := range ends {
-		byID[end.ScheduleID] = append(byID[end.ScheduleID], end)
-	}
-	ids := slices.Collect(maps.Keys(byID))
-	states, err := tx.LockAlertStates(ctx, ids)
+// take changes the states of schedules, by the ends of their runs and by the time. behind is
+// whether there are more ends.
+func (w *Watcher) take(ctx context.Context, tx *postgres.Tx, concerned map[uuid.UUID][]riverbeat.RunEnd, behind bool) error {
+	states, err := tx.LockAlertStates(ctx, slices.Collect(maps.Keys(concerned)))
 	if err != nil {
 		return fmt.Errorf("read the states of alerts: %w", err)
 	}
-	watched, err := w.watched(ctx, tx, ids)
+	watched, err := watched(ctx, tx, states)
 	if err != nil {
 		return err
 	}
 	var changes []change
+	var forgotten []uuid.UUID
 	for _, state := range states {
 		watching := watched[state.ScheduleID]
-		if watching.Schedule == nil {
-			continue // deleted just now, and its state with it
+		if watching == nil {
+			forgotten = append(forgotten, state.ScheduleID)
+			continue
 		}
-		note := func(event riverbeat.AlertEvent, run *uuid.UUID) {
-			if event != "" && watching.Alerts.Tells(event) {
-				changes = append(changes, change{event, watching, *state, run})
+		watching.Behind = behind
+		for _, end := range concerned[state.ScheduleID] {
+			if event := state.Ended(watching.Alerts, end); event != "" {
+				changes = append(changes, change{event, *watching, *state, &end.RunID})
 			}
 		}
-		for _, end := range byID[state.ScheduleID] {
-			note(state.Ended(watching.Alerts, end), &end.RunID)
+		for _, event := range state.Look(*watching) {
+			c := change{event, *watching, *state, nil}
+			if event == riverbeat.AlertFailing {
+				c.run = state.FailedRun
+			}
+			changes = append(changes, c)
 		}
-		note(state.Look(watching), nil)
+	}
+	if err := tx.DeleteAlertStates(ctx, forgotten); err != nil {
+		return fmt.Errorf("forget the states of alerts: %w", err)
 	}
 	if err := tx.SetAlertStates(ctx, states); err != nil {
 		return fmt.Errorf("write the states of alerts: %w", err)
@@ -152,8 +175,19 @@ func (w *Watcher) take(ctx context.Context, tx *postgres.Tx, ends []riverbeat.Ru
 	return w.tell(ctx, tx, changes)
 }
 
-// watched reads what is needed for a look at schedules.
-func (w *Watcher) watched(ctx context.Context, tx *postgres.Tx, ids []uuid.UUID) (map[uuid.UUID]riverbeat.Watching, error) {
+// watched reads what is needed for a look at schedules. Those that are gone, or of which
+// nobody is to be told, are not in it.
+func watched(ctx context.Context, tx *postgres.Tx, states []*riverbeat.AlertState) (map[uuid.UUID]*riverbeat.Watching, error) {
+	now, err := tx.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids, since := make([]uuid.UUID, len(states)), now
+	for i, state := range states {
+		if ids[i] = state.ScheduleID; state.Since.Before(since) {
+			since = state.Since
+		}
+	}
 	schedules, err := tx.Schedules(ctx, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read schedules: %w", err)
@@ -166,23 +200,23 @@ func (w *Watcher) watched(ctx context.Context, tx *postgres.Tx, ids []uuid.UUID)
 	if err != nil {
 		return nil, fmt.Errorf("read definitions: %w", err)
 	}
-	now, err := tx.Now(ctx)
-	if err != nil {
-		return nil, err
-	}
 	installation, err := tx.Installation(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the installation: %w", err)
 	}
-	resumed, err := tx.LastResumedAt(ctx)
+	pauses, err := tx.PausesSince(ctx, since)
 	if err != nil {
-		return nil, fmt.Errorf("read when it was resumed: %w", err)
+		return nil, fmt.Errorf("read the pauses: %w", err)
 	}
-	watched := make(map[uuid.UUID]riverbeat.Watching, len(schedules))
+	watched := make(map[uuid.UUID]*riverbeat.Watching, len(schedules))
 	for id, s := range schedules {
-		watched[id] = riverbeat.Watching{
-			Schedule: s, Alerts: riverbeat.AlertsOf(definitions[s.TaskName], s.Alerts), Environment: installation.Environment,
-			Now: now, Paused: installation.PausedAt != nil, ResumedAt: resumed,
+		d := definitions[s.TaskName]
+		if s.Alerts.IsZero() && (d == nil || d.Alerts.IsZero()) {
+			continue
+		}
+		watched[id] = &riverbeat.Watching{
+			Schedule: s, Alerts: riverbeat.AlertsOf(d, s.Alerts), Environment: installation.Environment,
+			Now: now, Pauses: pauses,
 		}
 	}
 	return watched, nil

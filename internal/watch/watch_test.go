@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/internal/catalog"
@@ -239,12 +238,14 @@ func TestAlertsOfATask(t *testing.T) {
 	silent := b.schedule(t, func(s *riverbeat.Schedule) {
 		s.Name, s.Alerts = "silent", riverbeat.Alerts{On: []riverbeat.AlertEvent{}}
 	})
+	b.look(t)
 	d, err := b.catalog.CreateTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
 		TaskName: "load", ParameterSchema: json.RawMessage("{}"), Executor: riverbeat.Executor{Kind: "go"},
 		Queue: "default", Priority: 1, MaxAttempts: 1, Alerts: riverbeat.Alerts{URL: hook},
 	}, false)
 	require.NoError(t, err)
 	require.Equal(t, hook, d.Alerts.URL)
+	b.look(t)
 	after := b.schedule(t, func(s *riverbeat.Schedule) { s.Name, s.Alerts = "after", riverbeat.Alerts{AfterFailures: 2} })
 	other := b.schedule(t, func(s *riverbeat.Schedule) { s.Name, s.TaskName, s.Alerts = "other", "else", riverbeat.Alerts{} })
 	for _, s := range []*riverbeat.Schedule{before, silent, after, other} {
@@ -268,6 +269,7 @@ func TestAlertsOfATask(t *testing.T) {
 		return nil
 	})
 	require.NoError(t, err)
+	b.look(t)
 	require.Equal(t, 2, b.count(t, "SELECT count(*) FROM alert_states"), "those that say something themselves")
 	b.runs(t, before, "+")
 	b.runs(t, after, "+")
@@ -312,11 +314,12 @@ func TestNoSuccessForATime(t *testing.T) {
 
 	b.exec(t, "UPDATE installation SET paused_at = now()")
 	passes(24 * time.Hour)
+	require.Len(t, b.events(t), 3)
 	b.exec(t, "UPDATE installation SET paused_at = NULL")
-	passes(59 * time.Minute)
-	require.Len(t, b.events(t), 3, "counted from when the installation was resumed")
+	passes(0)
+	require.Len(t, b.events(t), 3, "a pause does not count")
 	passes(time.Minute)
-	require.Len(t, b.events(t), 4)
+	require.Len(t, b.events(t), 4, "the time before it does")
 	require.Contains(t, message(t, b.told(t)[3]).Text, "Schedule nightly (task load) is overdue: no run has succeeded for 1h. The last success was at ")
 
 	// A longer time is over when a shorter one is said.
@@ -327,6 +330,163 @@ func TestNoSuccessForATime(t *testing.T) {
 	b.change(t, late, func(s *riverbeat.Schedule) { s.Alerts.NoSuccessFor = time.Hour })
 	b.look(t)
 	require.Equal(t, "late schedule.overdue", b.events(t)[4])
+}
+
+func TestDisabledAndEnabledItBeginsAnew(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.schedule(t, nil)
+	b.runs(t, s, "-")
+	b.look(t)
+	b.change(t, s, func(s *riverbeat.Schedule) { s.Enabled = false })
+	b.change(t, s, func(s *riverbeat.Schedule) { s.Enabled = true })
+	b.runs(t, s, "-")
+	b.look(t)
+	require.Equal(t, []string{"nightly schedule.failing", "nightly schedule.failing"}, b.events(t), "what was done about it has not helped")
+	b.change(t, s, func(s *riverbeat.Schedule) { s.Enabled = false })
+	b.change(t, s, func(s *riverbeat.Schedule) { s.Enabled = true })
+	b.runs(t, s, "+")
+	b.look(t)
+	require.Len(t, b.events(t), 3, "who was told that it fails is told that it does no more")
+}
+
+func TestWhatWasNotToldIsTold(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.schedule(t, func(s *riverbeat.Schedule) { s.Alerts.On = []riverbeat.AlertEvent{} })
+	b.runs(t, s, "--")
+	b.look(t)
+	require.Empty(t, b.events(t))
+	b.change(t, s, func(s *riverbeat.Schedule) { s.Alerts.On = nil })
+	b.look(t)
+	require.Equal(t, []string{"nightly schedule.failing"}, b.events(t))
+	require.Equal(t, "no such table", *message(t, b.told(t)[0]).Data.Run.Error)
+}
+
+func TestADefinitionThatHasNoAlertsAnyMore(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	_, err := b.catalog.CreateTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
+		TaskName: "load", Executor: riverbeat.Executor{Kind: "go"}, Queue: "default", Priority: 1, MaxAttempts: 1, Alerts: riverbeat.Alerts{URL: hook},
+	}, false)
+	require.NoError(t, err)
+	s := b.schedule(t, func(s *riverbeat.Schedule) { s.Alerts = riverbeat.Alerts{NoSuccessFor: time.Hour} })
+	_, err = b.catalog.ChangeTaskDefinition(t.Context(), "load", false, func(d *riverbeat.TaskDefinition) error {
+		d.Alerts = riverbeat.Alerts{}
+		return nil
+	})
+	require.NoError(t, err)
+	b.change(t, s, func(s *riverbeat.Schedule) { s.Enabled = false })
+	b.change(t, s, func(s *riverbeat.Schedule) { s.Enabled, s.Description = true, "it can be changed all the same" })
+	_, err = b.catalog.ChangeSchedule(t.Context(), s.ID, func(s *riverbeat.Schedule) error {
+		s.Alerts.NoSuccessFor = 2 * time.Hour
+		return nil
+	})
+	require.ErrorContains(t, err, "/alerts/url: is required")
+}
+
+func TestTheTaskOfAlertsIsNotForSchedules(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	_, err := b.catalog.CreateSchedule(t.Context(), &riverbeat.Schedule{
+		TaskName: riverbeat.AlertTask, CronExpression: "@daily", Timezone: "UTC", MaxWaiting: 1,
+		ExecutionPolicy: riverbeat.Allow, CatchUp: riverbeat.CatchUpLatest,
+		TaskParams: json.RawMessage(`{"url": "https://example.com", "message": {"stolen": {"$secret": "database"}}}`),
+	})
+	require.ErrorContains(t, err, "/task_name: is not for schedules")
+}
+
+func TestASuccessThatWaitsToBeTakenIn(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	other := b.schedule(t, func(s *riverbeat.Schedule) { s.Name, s.Alerts.AfterFailures = "other", 1000 })
+	s := b.schedule(t, func(s *riverbeat.Schedule) { s.Alerts.NoSuccessFor = time.Hour })
+	b.look(t)
+	b.exec(t, "INSERT INTO run_ends (schedule_id, run_id, succeeded, ended_at) SELECT $1, gen_random_uuid(), false, now() FROM generate_series(1, 1000)", other.ID)
+	b.runs(t, s, "+")
+	b.exec(t, "UPDATE alert_states SET since = since - interval '1 hour', due_at = due_at - interval '1 hour' WHERE schedule_id = $1", s.ID)
+	b.look(t)
+	b.look(t)
+	require.Equal(t, []string{"other schedule.failing"}, b.events(t))
+}
+
+func TestAClockThatWasAhead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.schedule(t, func(s *riverbeat.Schedule) { s.Alerts.NoSuccessFor = time.Hour })
+	b.look(t)
+	b.exec(t, "UPDATE alert_states SET since = since + interval '30 days', due_at = due_at + interval '30 days'")
+	b.look(t)
+	require.Equal(t, 1, b.count(t, "SELECT count(*) FROM alert_states WHERE due_at < now() + interval '61 minutes' AND since <= now()"))
+}
+
+func TestATaskWithManySchedules(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(t, `INSERT INTO schedules (name, task_name, cron_expression, timezone, enabled, description)
+		SELECT 's' || i, 'load', '0 0 1 1 *', 'UTC', true, '' FROM generate_series(1, 2500) AS i`)
+	own := b.schedule(t, nil)
+	define := func(a riverbeat.Alerts) {
+		_, _, err := b.catalog.PutTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
+			TaskName: "load", Executor: riverbeat.Executor{Kind: "go"}, Queue: "default", Priority: 1, MaxAttempts: 1, Alerts: a,
+		}, false, riverbeat.Expected{})
+		require.NoError(t, err)
+		for more := true; more; {
+			more, err = b.watcher().Look(t.Context())
+			require.NoError(t, err)
+		}
+		require.Zero(t, b.count(t, "SELECT count(*) FROM alert_tasks"))
+	}
+	define(riverbeat.Alerts{URL: hook})
+	require.Equal(t, 2501, b.count(t, "SELECT count(*) FROM alert_states WHERE due_at IS NULL"))
+	define(riverbeat.Alerts{URL: hook, NoSuccessFor: time.Hour})
+	require.Equal(t, 2501, b.count(t, "SELECT count(*) FROM alert_states WHERE due_at > now() + interval '50 minutes'"))
+	b.exec(t, "UPDATE alert_states SET since = since - interval '1 hour'")
+	define(riverbeat.Alerts{URL: hook, NoSuccessFor: time.Minute})
+	require.Equal(t, 2501, b.count(t, "SELECT count(*) FROM runs WHERE trigger = 'alert'"))
+	define(riverbeat.Alerts{})
+	require.Equal(t, 1, b.count(t, "SELECT count(*) FROM alert_states"))
+	require.Equal(t, 1, b.count(t, "SELECT count(*) FROM alert_states WHERE schedule_id = $1", own.ID))
+}
+
+// An edit of a definition and looks must not be in each other's way.
+func TestEditsWhileItLooks(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for i := range 30 {
+		b.schedule(t, func(s *riverbeat.Schedule) { s.Name = fmt.Sprint(i) })
+	}
+	before := b.count(t, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+	done := make(chan struct{})
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if _, err := b.watcher().Look(t.Context()); err != nil {
+				t.Errorf("look: %v", err)
+				return
+			}
+		}
+	})
+	for i := range 20 {
+		_, _, err := b.catalog.PutTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
+			TaskName: "load", Executor: riverbeat.Executor{Kind: "go"}, Queue: "default", Priority: 1, MaxAttempts: 1,
+			Alerts: riverbeat.Alerts{URL: hook, AfterFailures: i},
+		}, false, riverbeat.Expected{})
+		require.NoError(t, err)
+		page, _, err := b.catalog.ListSchedules(t.Context(), &postgres.ScheduleFilter{Sort: "name", Limit: 5})
+		require.NoError(t, err)
+		for _, s := range page {
+			b.change(t, s, func(s *riverbeat.Schedule) { s.Enabled = !s.Enabled })
+		}
+	}
+	close(done)
+	looking.Wait()
+	require.Equal(t, before, b.count(t, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"))
 }
 
 func TestADeletedScheduleIsForgotten(t *testing.T) {
@@ -436,7 +596,7 @@ func TestThousandsAtOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	s := b.schedule(t, func(s *riverbeat.Schedule) { s.Alerts.AfterFailures = 1000 })
-	b.exec(t, "INSERT INTO run_ends (schedule_id, run_id, succeeded, ended_at) SELECT $1, $2, false, now() FROM generate_series(1, 2500)", s.ID, uuid.New())
+	b.exec(t, "INSERT INTO run_ends (schedule_id, run_id, succeeded, ended_at) SELECT $1, gen_random_uuid(), false, now() FROM generate_series(1, 2500)", s.ID)
 	looks := 0
 	for more := true; more; looks++ {
 		var err error

@@ -63,7 +63,7 @@ func setup(t *testing.T) *bundle {
 	b.registry.Register(builtin.Tasks()...)
 	b.start = func(change ...func(*worker.Config)) *worker.Worker {
 		node := postgres.Node{
-			ID: uuid.New(), Version: "test", Tasks: b.registry.Names(), Queues: map[string]int{"default": 50},
+			ID: uuid.New(), Version: "test", Tasks: b.registry.Names(), Queues: map[string]int{"default": 50, riverbeat.AlertQueue: 5},
 		}
 		cfg := worker.Config{
 			DB: d.DB, Logger: logger, Grace: 5 * time.Second,

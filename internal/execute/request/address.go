@@ -22,6 +22,7 @@ import (
 type dialer struct {
 	guard    *ssrf.Guardian
 	resolver *net.Resolver
+	setting  string
 }
 
 func newTransport(cfg *Config) *http.Transport {
@@ -36,6 +37,7 @@ func newTransport(cfg *Config) *http.Transport {
 	d := &dialer{
 		guard:    ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...)),
 		resolver: cfg.Resolver,
+		setting:  cfg.Setting,
 	}
 	return &http.Transport{
 		Proxy:                  nil, // its address would be checked in place of where the request goes
@@ -79,5 +81,5 @@ func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	}
 	host, _, _ := net.SplitHostPort(address)
 	return nil, task.Final(fmt.Errorf(
-		"the address %s of %s is not a public one; the operator may allow it by RIVERBEAT_HTTP_NETWORKS", refused, host))
+		"the address %s of %s is not a public one; the operator may allow it by %s", refused, host, d.setting))
 }

@@ -23,7 +23,7 @@ import (
 
 // public is a node whose operator allows nothing beside public addresses.
 func public(resolver *net.Resolver) request.Config {
-	return request.Config{Version: "1.2.3", Now: time.Now, Resolver: resolver}
+	return request.Config{Setting: "RIVERBEAT_HTTP_NETWORKS", Version: "1.2.3", Now: time.Now, Resolver: resolver}
 }
 
 func TestAddressesThatAreNotPublic(t *testing.T) {

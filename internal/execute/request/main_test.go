@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 // loopback is where the servers of the tests are.
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 
-var config = request.Config{Networks: loopback, Version: "1.2.3", Now: time.Now}
+var config = request.Config{Networks: loopback, Setting: "RIVERBEAT_HTTP_NETWORKS", Version: "1.2.3", Now: time.Now}
 
 func text(literal string) riverbeat.Text { return riverbeat.Text{Literal: literal} }
 

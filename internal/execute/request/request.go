@@ -49,9 +49,12 @@ var withBody = []string{http.MethodPost, http.MethodPut, http.MethodPatch}
 // Config is what the operator says of requests.
 type Config struct {
 	Networks []netip.Prefix // where requests may go beside public addresses
-	Version  string         // of Riverbeat, for User-Agent
-	Now      func() time.Time
-	Resolver *net.Resolver // nil: the system's
+	Setting  string         // by which the operator says so, for errors
+	// StatusOnly is whether nothing of an answer is kept but its status.
+	StatusOnly bool
+	Version    string // of Riverbeat, for User-Agent
+	Now        func() time.Time
+	Resolver   *net.Resolver // nil: the system's
 }
 
 // Client makes requests. It is safe for concurrent use.
@@ -106,7 +109,7 @@ func (c *Client) Send(ctx context.Context, settings *riverbeat.Executor, run uui
 	var answer []byte
 	var broken error
 	// What stands behind 101 is a bare connection, and reading it does not end with ctx.
-	if response.StatusCode != http.StatusSwitchingProtocols {
+	if response.StatusCode != http.StatusSwitchingProtocols && !c.cfg.StatusOnly {
 		answer, broken = io.ReadAll(io.LimitReader(response.Body, int64(limit)+1))
 	}
 	whole := broken == nil && len(answer) <= limit

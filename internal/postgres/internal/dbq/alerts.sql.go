@@ -12,16 +12,50 @@ import (
 	"github.com/google/uuid"
 )
 
-const dueAlertStates = `-- name: DueAlertStates :many
-SELECT schedule_id
-FROM alert_states
-WHERE due_at <= statement_timestamp()
-ORDER BY due_at
-LIMIT $1
+const deleteAlertStates = `-- name: DeleteAlertStates :exec
+DELETE FROM alert_states WHERE schedule_id = ANY($1::uuid[])
 `
 
-func (q *Queries) DueAlertStates(ctx context.Context, db DBTX, maxItems int32) ([]uuid.UUID, error) {
-	rows, err := db.Query(ctx, dueAlertStates, maxItems)
+func (q *Queries) DeleteAlertStates(ctx context.Context, db DBTX, scheduleIds []uuid.UUID) error {
+	_, err := db.Exec(ctx, deleteAlertStates, scheduleIds)
+	return err
+}
+
+const deleteAlertTask = `-- name: DeleteAlertTask :exec
+DELETE FROM alert_tasks WHERE task_name = $1
+`
+
+func (q *Queries) DeleteAlertTask(ctx context.Context, db DBTX, taskName string) error {
+	_, err := db.Exec(ctx, deleteAlertTask, taskName)
+	return err
+}
+
+const dueAlertStates = `-- name: DueAlertStates :many
+(
+    SELECT schedule_id
+    FROM alert_states AS a
+    WHERE a.due_at <= statement_timestamp()
+    ORDER BY a.due_at
+    LIMIT $1
+)
+UNION ALL
+(
+    SELECT schedule_id
+    FROM alert_states AS b
+    WHERE b.due_at > statement_timestamp() + make_interval(secs => $2::float8)
+    ORDER BY b.due_at
+    LIMIT $1
+)
+`
+
+type DueAlertStatesParams struct {
+	MaxItems      int32   `db:"max_items"`
+	TooFarSeconds float64 `db:"too_far_seconds"`
+}
+
+// Also those that a clock which was ahead has put off.
+func (q *Queries) DueAlertStates(ctx context.Context, db DBTX, arg *DueAlertStatesParams) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, dueAlertStates, arg.MaxItems, arg.TooFarSeconds)
 	if err != nil {
 		return nil, err
 	}
@@ -40,20 +74,8 @@ func (q *Queries) DueAlertStates(ctx context.Context, db DBTX, maxItems int32) (
 	return items, nil
 }
 
-const lastResumedAt = `-- name: LastResumedAt :one
-SELECT resumed_at FROM pauses ORDER BY id DESC LIMIT 1
-`
-
-// Of the last pause: null while it lasts.
-func (q *Queries) LastResumedAt(ctx context.Context, db DBTX) (*time.Time, error) {
-	row := db.QueryRow(ctx, lastResumedAt)
-	var resumed_at *time.Time
-	err := row.Scan(&resumed_at)
-	return resumed_at, err
-}
-
 const lockAlertStates = `-- name: LockAlertStates :many
-SELECT schedule_id, failures, failing, overdue, last_success_at, since, due_at, seen
+SELECT schedule_id, failures, failed_run, failing, overdue, told, last_success_at, since, due_at, success_seen, failure_seen
 FROM alert_states
 WHERE schedule_id = ANY($1::uuid[])
 ORDER BY schedule_id
@@ -72,12 +94,72 @@ func (q *Queries) LockAlertStates(ctx context.Context, db DBTX, scheduleIds []uu
 		if err := rows.Scan(
 			&i.ScheduleID,
 			&i.Failures,
+			&i.FailedRun,
 			&i.Failing,
 			&i.Overdue,
+			&i.Told,
 			&i.LastSuccessAt,
 			&i.Since,
 			&i.DueAt,
-			&i.Seen,
+			&i.SuccessSeen,
+			&i.FailureSeen,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const lockAlertTask = `-- name: LockAlertTask :one
+SELECT task_name, created_at, schedule_id FROM alert_tasks ORDER BY task_name LIMIT 1 FOR UPDATE
+`
+
+func (q *Queries) LockAlertTask(ctx context.Context, db DBTX) (AlertTask, error) {
+	row := db.QueryRow(ctx, lockAlertTask)
+	var i AlertTask
+	err := row.Scan(&i.TaskName, &i.CreatedAt, &i.ScheduleID)
+	return i, err
+}
+
+const moveAlertTask = `-- name: MoveAlertTask :exec
+UPDATE alert_tasks SET created_at = $1, schedule_id = $2 WHERE task_name = $3
+`
+
+type MoveAlertTaskParams struct {
+	CreatedAt  time.Time `db:"created_at"`
+	ScheduleID uuid.UUID `db:"schedule_id"`
+	TaskName   string    `db:"task_name"`
+}
+
+func (q *Queries) MoveAlertTask(ctx context.Context, db DBTX, arg *MoveAlertTaskParams) error {
+	_, err := db.Exec(ctx, moveAlertTask, arg.CreatedAt, arg.ScheduleID, arg.TaskName)
+	return err
+}
+
+const pausesSince = `-- name: PausesSince :many
+SELECT id, paused_at, paused_by, reason, resumed_at, resumed_by FROM pauses WHERE resumed_at IS NULL OR resumed_at > $1 ORDER BY id
+`
+
+func (q *Queries) PausesSince(ctx context.Context, db DBTX, since *time.Time) ([]Pause, error) {
+	rows, err := db.Query(ctx, pausesSince, since)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Pause
+	for rows.Next() {
+		var i Pause
+		if err := rows.Scan(
+			&i.ID,
+			&i.PausedAt,
+			&i.PausedBy,
+			&i.Reason,
+			&i.ResumedAt,
+			&i.ResumedBy,
 		); err != nil {
 			return nil, err
 		}
@@ -111,6 +193,68 @@ func (q *Queries) TakeRunEnds(ctx context.Context, db DBTX, maxItems int32) ([]R
 			&i.Succeeded,
 			&i.EndedAt,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const watchSchedulesOf = `-- name: WatchSchedulesOf :many
+WITH page AS (
+    SELECT
+        s.id,
+        s.created_at,
+        s.alerts IS NOT NULL OR EXISTS (
+            SELECT FROM task_definitions AS d WHERE d.task_name = $1 AND d.alerts IS NOT NULL
+        ) AS watched
+    FROM schedules AS s
+    WHERE s.task_name = $1 AND (s.created_at, s.id) > ($2::timestamptz, $3::uuid)
+    ORDER BY s.created_at, s.id
+    LIMIT $4
+),
+dropped AS (
+    DELETE FROM alert_states AS a USING page WHERE a.schedule_id = page.id AND NOT page.watched
+),
+watched AS (
+    INSERT INTO alert_states (schedule_id)
+    SELECT id FROM page WHERE watched ORDER BY id
+    ON CONFLICT ON CONSTRAINT alert_states_pkey DO NOTHING
+)
+SELECT id, created_at FROM page ORDER BY created_at, id
+`
+
+type WatchSchedulesOfParams struct {
+	TaskName       string    `db:"task_name"`
+	AfterCreatedAt time.Time `db:"after_created_at"`
+	AfterID        uuid.UUID `db:"after_id"`
+	MaxItems       int32     `db:"max_items"`
+}
+
+type WatchSchedulesOfRow struct {
+	ID        uuid.UUID `db:"id"`
+	CreatedAt time.Time `db:"created_at"`
+}
+
+// The next schedules of a task, which are watched from now on, or no more.
+func (q *Queries) WatchSchedulesOf(ctx context.Context, db DBTX, arg *WatchSchedulesOfParams) ([]WatchSchedulesOfRow, error) {
+	rows, err := db.Query(ctx, watchSchedulesOf,
+		arg.TaskName,
+		arg.AfterCreatedAt,
+		arg.AfterID,
+		arg.MaxItems,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []WatchSchedulesOfRow
+	for rows.Next() {
+		var i WatchSchedulesOfRow
+		if err := rows.Scan(&i.ID, &i.CreatedAt); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

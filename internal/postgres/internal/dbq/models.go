@@ -65,15 +65,25 @@ func (ns NullRiverJobState) Value() (driver.Value, error) {
 type AlertState struct {
 	ScheduleID uuid.UUID `db:"schedule_id"`
 	// Runs that have failed in a row.
-	Failures      int32      `db:"failures"`
-	Failing       bool       `db:"failing"`
-	Overdue       bool       `db:"overdue"`
+	Failures  int32      `db:"failures"`
+	FailedRun *uuid.UUID `db:"failed_run"`
+	Failing   bool       `db:"failing"`
+	Overdue   bool       `db:"overdue"`
+	// Whether people have to be told of its recovery.
+	Told          bool       `db:"told"`
 	LastSuccessAt *time.Time `db:"last_success_at"`
 	// When the time without a success began: with the last one, or when it was first watched or enabled.
 	Since time.Time `db:"since"`
 	// When it has to be looked at, at the latest; null: never.
-	DueAt *time.Time `db:"due_at"`
-	Seen  int64      `db:"seen"`
+	DueAt       *time.Time `db:"due_at"`
+	SuccessSeen int64      `db:"success_seen"`
+	FailureSeen int64      `db:"failure_seen"`
+}
+
+type AlertTask struct {
+	TaskName   string    `db:"task_name"`
+	CreatedAt  time.Time `db:"created_at"`
+	ScheduleID uuid.UUID `db:"schedule_id"`
 }
 
 type ApiKey struct {
