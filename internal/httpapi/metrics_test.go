@@ -81,7 +81,7 @@ VALUES (gen_random_uuid(), '1', '["echo"]', '{"default": 1}', now() + interval '
 	var got map[string]map[string]float64
 	require.Eventually(t, func() bool {
 		got = c.scrape()
-		return len(got["riverbeat_check_status"]) == 19
+		return len(got["riverbeat_check_status"]) == 20
 	}, 30*time.Second, 10*time.Millisecond)
 
 	require.Equal(t, map[string]float64{"1.2.3": 1}, got["riverbeat_build_info"])
