@@ -51,6 +51,7 @@ CREATE TABLE alert_tasks (
 CREATE TABLE run_ends (
     id bigint GENERATED ALWAYS AS IDENTITY,
     schedule_id uuid NOT NULL,
+    task_name varchar(255) NOT NULL,
     run_id uuid NOT NULL,
     succeeded boolean NOT NULL,
     ended_at timestamptz NOT NULL,
@@ -64,8 +65,8 @@ CREATE FUNCTION note_run_end() RETURNS trigger LANGUAGE plpgsql
     SET enable_seqscan = off
 AS $$
 BEGIN
-    INSERT INTO run_ends (schedule_id, run_id, succeeded, ended_at)
-    SELECT schedule_id, NEW.id, NEW.state = 'succeeded', coalesce(NEW.finished_at, clock_timestamp())
+    INSERT INTO run_ends (schedule_id, task_name, run_id, succeeded, ended_at)
+    SELECT schedule_id, NEW.task_name, NEW.id, NEW.state = 'succeeded', coalesce(NEW.finished_at, clock_timestamp())
     FROM alert_states
     WHERE schedule_id = NEW.schedule_id;
     RETURN NULL;
@@ -125,6 +126,9 @@ BEGIN
         UPDATE alert_states
         SET failures = 0, failed_run = NULL, failing = false, overdue = false, since = statement_timestamp()
         WHERE schedule_id = NEW.id;
+    ELSIF OLD.starts_at > statement_timestamp() OR OLD.ends_at <= statement_timestamp() THEN
+        -- Until now it was not asked to succeed.
+        UPDATE alert_states SET since = statement_timestamp() WHERE schedule_id = NEW.id;
     END IF;
     RETURN NULL;
 END

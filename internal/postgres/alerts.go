@@ -1,12 +1,10 @@
 package postgres
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,18 +20,22 @@ func (tx *Tx) TryWatch(ctx context.Context) (bool, error) {
 	return tx.q.TryLockTx(ctx, tx.Tx, riverbeat.AdvisoryKey(tx.schema, "watch", ""))
 }
 
-// TakeRunEnds takes at most limit ends of runs that nobody has taken in, in their order.
-func (tx *Tx) TakeRunEnds(ctx context.Context, limit int) ([]riverbeat.RunEnd, error) {
-	rows, err := tx.q.TakeRunEnds(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
+// RunEnds reads at most limit ends of runs that nobody has taken in, in their order.
+func (tx *Tx) RunEnds(ctx context.Context, limit int) ([]riverbeat.RunEnd, error) {
+	rows, err := tx.q.RunEnds(ctx, tx.Tx, int32(limit)) //nolint:gosec // a batch
 	if err != nil {
 		return nil, err
 	}
-	ends := make([]riverbeat.RunEnd, len(rows))
-	for i, r := range rows {
-		ends[i] = riverbeat.RunEnd{ID: r.ID, ScheduleID: r.ScheduleID, RunID: r.RunID, Succeeded: r.Succeeded, At: r.EndedAt.UTC()}
-	}
-	slices.SortFunc(ends, func(a, b riverbeat.RunEnd) int { return cmp.Compare(a.ID, b.ID) })
-	return ends, nil
+	return column(rows, func(r dbq.RunEnd) riverbeat.RunEnd {
+		return riverbeat.RunEnd{
+			ID: r.ID, ScheduleID: r.ScheduleID, TaskName: r.TaskName, RunID: r.RunID, Succeeded: r.Succeeded, At: r.EndedAt.UTC(),
+		}
+	}), nil
+}
+
+// DeleteRunEnds deletes ends that were taken in.
+func (tx *Tx) DeleteRunEnds(ctx context.Context, ids []int64) error {
+	return tx.q.DeleteRunEnds(ctx, tx.Tx, ids)
 }
 
 // DueAlertStates reads of which schedules the state has to be looked at: at most limit that
@@ -45,8 +47,8 @@ func (tx *Tx) DueAlertStates(ctx context.Context, limit int) ([]uuid.UUID, error
 }
 
 // WatchNextSchedules goes on with a task whose definition has other alerts than before: the
-// next of its schedules, at most limit, get a state, or have one no more. It reads which
-// they were; there may be more unless they are none.
+// next of its schedules, at most limit, get a state if they are to be watched. It reads
+// which they were; there may be more unless they are none.
 func (tx *Tx) WatchNextSchedules(ctx context.Context, limit int) ([]uuid.UUID, error) {
 	t, err := tx.q.LockAlertTask(ctx, tx.Tx)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -75,14 +77,23 @@ func (tx *Tx) WatchNextSchedules(ctx context.Context, limit int) ([]uuid.UUID, e
 }
 
 // LockAlertStates reads, for a change, the states of those of the schedules that are
-// watched.
-func (tx *Tx) LockAlertStates(ctx context.Context, schedules []uuid.UUID) ([]*riverbeat.AlertState, error) {
+// watched. held are those that somebody else is changing, who is not waited for.
+func (tx *Tx) LockAlertStates(ctx context.Context, schedules []uuid.UUID) (states []*riverbeat.AlertState, held map[uuid.UUID]bool, err error) {
+	watched, err := tx.q.WatchedOf(ctx, tx.Tx, schedules)
+	if err != nil {
+		return nil, nil, err
+	}
 	rows, err := tx.q.LockAlertStates(ctx, tx.Tx, schedules)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	states := make([]*riverbeat.AlertState, len(rows))
+	held = make(map[uuid.UUID]bool, len(watched))
+	for _, id := range watched {
+		held[id] = true
+	}
+	states = make([]*riverbeat.AlertState, len(rows))
 	for i, r := range rows {
+		delete(held, r.ScheduleID)
 		states[i] = &riverbeat.AlertState{
 			ScheduleID: r.ScheduleID, Failures: int(r.Failures), FailedRun: r.FailedRun,
 			Failing: r.Failing, Overdue: r.Overdue, Told: r.Told,
@@ -90,7 +101,7 @@ func (tx *Tx) LockAlertStates(ctx context.Context, schedules []uuid.UUID) ([]*ri
 			SuccessSeen: r.SuccessSeen, FailureSeen: r.FailureSeen,
 		}
 	}
-	return states, nil
+	return states, held, nil
 }
 
 // SetAlertStates writes states that were locked.

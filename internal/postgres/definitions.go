@@ -249,6 +249,15 @@ func positive(n int) *int32 {
 	return &column
 }
 
+// nonzero is the column of an optional value, zero being none.
+func nonzero[T comparable](value T) *T {
+	var zero T
+	if value == zero {
+		return nil
+	}
+	return &value
+}
+
 func deref[T any](p *T) T {
 	var zero T
 	if p == nil {

@@ -18,9 +18,11 @@ import (
 )
 
 // InsertSchedule writes a new schedule and its clock: the mark, and
-// s.NextRunAt.
+// s.NextRunAt. One that has no ID gets one, and one without CreatedAt is made now.
 func (tx *Tx) InsertSchedule(ctx context.Context, s *riverbeat.Schedule, mark time.Time) (*riverbeat.Schedule, error) {
 	row, err := tx.q.InsertSchedule(ctx, tx.Tx, &dbq.InsertScheduleParams{
+		ID:                nonzero(s.ID),
+		CreatedAt:         nonzero(s.CreatedAt),
 		Name:              s.Name,
 		TaskName:          s.TaskName,
 		CronExpression:    s.CronExpression,

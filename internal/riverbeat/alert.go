@@ -138,6 +138,7 @@ type AlertState struct {
 type RunEnd struct {
 	ID         int64 // higher for later ends
 	ScheduleID uuid.UUID
+	TaskName   string // that of the run: its schedule may have another one now
 	RunID      uuid.UUID
 	Succeeded  bool
 	At         time.Time
@@ -193,6 +194,9 @@ func (s *AlertState) fails(a Alerts) AlertEvent {
 // clock that was wrong.
 const MaxUnwatched = 24 * time.Hour
 
+// lookInPause is how often a schedule is looked at while the installation is paused.
+const lookInPause = time.Minute
+
 // Watching is what a look at a schedule needs to know beside its state.
 type Watching struct {
 	Schedule    *Schedule
@@ -205,6 +209,10 @@ type Watching struct {
 	Behind bool
 }
 
+func (w *Watching) paused() bool {
+	return len(w.Pauses) > 0 && w.Pauses[len(w.Pauses)-1].ResumedAt == nil
+}
+
 // Look says what people are to be told by what is so now, and sets DueAt. Neither a pause,
 // nor the time before StartsAt or after EndsAt, nor a disabled schedule counts as a time
 // without a success.
@@ -213,6 +221,9 @@ func (s *AlertState) Look(w Watching) (events []AlertEvent) {
 		events = append(events, event)
 	}
 	if w.Behind {
+		if s.DueAt == nil {
+			s.DueAt = &w.Now
+		}
 		return events
 	}
 	if s.Since.After(w.Now) { // the clock was ahead
@@ -224,6 +235,9 @@ func (s *AlertState) Look(w Watching) (events []AlertEvent) {
 		return append(events, AlertOverdue)
 	}
 	latest := w.Now.Add(MaxUnwatched)
+	if soon := w.Now.Add(lookInPause); w.paused() && due.Before(soon) && !due.IsZero() {
+		due = soon // it moves on, as long as the pause lasts
+	}
 	switch {
 	case due.IsZero():
 		s.DueAt = nil
@@ -243,14 +257,14 @@ func (s *AlertState) due(w Watching) time.Time {
 	if s.Overdue || wait == 0 || !schedule.Enabled || !w.Alerts.Tells(AlertOverdue) {
 		return time.Time{}
 	}
+	if schedule.EndsAt != nil && !schedule.EndsAt.After(w.Now) {
+		return time.Time{} // it is not asked to succeed any more
+	}
 	begun := s.Since
 	if schedule.StartsAt != nil && schedule.StartsAt.After(begun) {
 		begun = *schedule.StartsAt
 	}
 	due := begun.Add(wait)
-	if schedule.EndsAt != nil && schedule.EndsAt.Before(due) {
-		return time.Time{} // it is not asked to succeed any more
-	}
 	for _, p := range w.Pauses {
 		from, until := p.PausedAt, w.Now
 		if p.ResumedAt != nil && p.ResumedAt.Before(until) {

@@ -83,16 +83,16 @@ func (w *Watcher) Look(ctx context.Context) (more bool, err error) {
 		if free, err := tx.TryWatch(ctx); err != nil || !free {
 			return err
 		}
-		ends, err := tx.TakeRunEnds(ctx, maxAtOnce)
+		ends, err := tx.RunEnds(ctx, maxAtOnce)
 		if err != nil {
-			return fmt.Errorf("take the ends of runs: %w", err)
+			return fmt.Errorf("read the ends of runs: %w", err)
 		}
 		concerned := map[uuid.UUID][]riverbeat.RunEnd{}
 		for _, end := range ends {
 			concerned[end.ScheduleID] = append(concerned[end.ScheduleID], end)
 		}
 		behind := len(ends) == maxAtOnce
-		if more = behind; !behind {
+		if !behind {
 			if more, err = alsoDue(ctx, tx, concerned); err != nil {
 				return err
 			}
@@ -100,7 +100,9 @@ func (w *Watcher) Look(ctx context.Context) (more bool, err error) {
 		if len(concerned) == 0 {
 			return nil
 		}
-		return w.take(ctx, tx, concerned, behind)
+		taken, err := w.take(ctx, tx, concerned, behind)
+		more = more || behind && taken > 0
+		return err
 	})
 	if postgres.IsOnHold(err) {
 		return false, nil
@@ -134,15 +136,25 @@ type change struct {
 }
 
 // take changes the states of schedules, by the ends of their runs and by the time. behind is
-// whether there are more ends.
-func (w *Watcher) take(ctx context.Context, tx *postgres.Tx, concerned map[uuid.UUID][]riverbeat.RunEnd, behind bool) error {
-	states, err := tx.LockAlertStates(ctx, slices.Collect(maps.Keys(concerned)))
+// whether there are more ends. It says how many ends were taken in: those of a schedule that
+// somebody is changing are left for the next look.
+func (w *Watcher) take(ctx context.Context, tx *postgres.Tx, concerned map[uuid.UUID][]riverbeat.RunEnd, behind bool) (taken int, err error) {
+	states, held, err := tx.LockAlertStates(ctx, slices.Collect(maps.Keys(concerned)))
 	if err != nil {
-		return fmt.Errorf("read the states of alerts: %w", err)
+		return 0, fmt.Errorf("read the states of alerts: %w", err)
 	}
+	// After that, so that it is what their edits have left.
 	watched, err := watched(ctx, tx, states)
 	if err != nil {
-		return err
+		return 0, err
+	}
+	var done []int64
+	for id, ends := range concerned {
+		for _, end := range ends {
+			if !held[id] {
+				done = append(done, end.ID)
+			}
+		}
 	}
 	var changes []change
 	var forgotten []uuid.UUID
@@ -154,6 +166,9 @@ func (w *Watcher) take(ctx context.Context, tx *postgres.Tx, concerned map[uuid.
 		}
 		watching.Behind = behind
 		for _, end := range concerned[state.ScheduleID] {
+			if end.TaskName != watching.Schedule.TaskName {
+				continue // of before it was given another one
+			}
 			if event := state.Ended(watching.Alerts, end); event != "" {
 				changes = append(changes, change{event, *watching, *state, &end.RunID})
 			}
@@ -166,13 +181,16 @@ func (w *Watcher) take(ctx context.Context, tx *postgres.Tx, concerned map[uuid.
 			changes = append(changes, c)
 		}
 	}
+	if err := tx.DeleteRunEnds(ctx, done); err != nil {
+		return 0, fmt.Errorf("take in the ends of runs: %w", err)
+	}
 	if err := tx.DeleteAlertStates(ctx, forgotten); err != nil {
-		return fmt.Errorf("forget the states of alerts: %w", err)
+		return 0, fmt.Errorf("forget the states of alerts: %w", err)
 	}
 	if err := tx.SetAlertStates(ctx, states); err != nil {
-		return fmt.Errorf("write the states of alerts: %w", err)
+		return 0, fmt.Errorf("write the states of alerts: %w", err)
 	}
-	return w.tell(ctx, tx, changes)
+	return len(done), w.tell(ctx, tx, changes)
 }
 
 // watched reads what is needed for a look at schedules. Those that are gone, or of which

@@ -402,7 +402,7 @@ func TestASuccessThatWaitsToBeTakenIn(t *testing.T) {
 	other := b.schedule(t, func(s *riverbeat.Schedule) { s.Name, s.Alerts.AfterFailures = "other", 1000 })
 	s := b.schedule(t, func(s *riverbeat.Schedule) { s.Alerts.NoSuccessFor = time.Hour })
 	b.look(t)
-	b.exec(t, "INSERT INTO run_ends (schedule_id, run_id, succeeded, ended_at) SELECT $1, gen_random_uuid(), false, now() FROM generate_series(1, 1000)", other.ID)
+	b.exec(t, "INSERT INTO run_ends (schedule_id, task_name, run_id, succeeded, ended_at) SELECT $1, 'load', gen_random_uuid(), false, now() FROM generate_series(1, 1000)", other.ID)
 	b.runs(t, s, "+")
 	b.exec(t, "UPDATE alert_states SET since = since - interval '1 hour', due_at = due_at - interval '1 hour' WHERE schedule_id = $1", s.ID)
 	b.look(t)
@@ -487,6 +487,63 @@ func TestEditsWhileItLooks(t *testing.T) {
 	close(done)
 	looking.Wait()
 	require.Equal(t, before, b.count(t, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"))
+}
+
+// Whoever changes a schedule for long holds up nobody else's alerts, and keeps his.
+func TestAnEditThatTakesLong(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	define := func(a riverbeat.Alerts) {
+		_, _, err := b.catalog.PutTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
+			TaskName: "load", Executor: riverbeat.Executor{Kind: "go"}, Queue: "default", Priority: 1, MaxAttempts: 1, Alerts: a,
+		}, false, riverbeat.Expected{})
+		require.NoError(t, err)
+	}
+	define(riverbeat.Alerts{URL: hook})
+	slow := b.schedule(t, func(s *riverbeat.Schedule) { s.Name, s.Alerts = "slow", riverbeat.Alerts{} })
+	other := b.schedule(t, func(s *riverbeat.Schedule) { s.Name = "other" })
+	b.look(t)
+	b.runs(t, slow, "-")
+	b.runs(t, other, "-")
+	define(riverbeat.Alerts{})
+	tx, err := b.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `UPDATE schedules SET alerts = '{"url": "https://example.com/mine"}' WHERE id = $1`, slow.ID)
+	require.NoError(t, err)
+	b.look(t)
+	require.Equal(t, []string{"other schedule.failing"}, b.events(t))
+	require.NoError(t, tx.Commit(t.Context()))
+	b.look(t)
+	require.Equal(t, []string{"other schedule.failing", "slow schedule.failing"}, b.events(t))
+}
+
+func TestRunsOfTheTaskOfBefore(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.schedule(t, nil)
+	run := b.runNow(t, s)
+	b.change(t, s, func(s *riverbeat.Schedule) { s.TaskName = "else" })
+	b.end(t, run, "discarded")
+	b.look(t)
+	require.Empty(t, b.events(t))
+	require.Zero(t, b.count(t, "SELECT count(*) FROM run_ends"))
+}
+
+func TestTimeOutsideOfItsEndsDoesNotCount(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ends, starts := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	for name, change := range map[string]func(s *riverbeat.Schedule){
+		"ended": func(s *riverbeat.Schedule) { s.EndsAt = &ends }, "starts": func(s *riverbeat.Schedule) { s.StartsAt = &starts },
+	} {
+		s := b.schedule(t, func(s *riverbeat.Schedule) { s.Name, s.Alerts.NoSuccessFor = name, time.Minute; change(s) })
+		b.exec(t, "UPDATE alert_states SET since = since - interval '2 hours' WHERE schedule_id = $1", s.ID)
+		b.look(t)
+		b.change(t, s, func(s *riverbeat.Schedule) { s.StartsAt, s.EndsAt = nil, nil })
+	}
+	b.look(t)
+	require.Empty(t, b.events(t))
+	require.Equal(t, 2, b.count(t, "SELECT count(*) FROM alert_states WHERE due_at > now()"))
 }
 
 func TestADeletedScheduleIsForgotten(t *testing.T) {
@@ -596,7 +653,7 @@ func TestThousandsAtOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	s := b.schedule(t, func(s *riverbeat.Schedule) { s.Alerts.AfterFailures = 1000 })
-	b.exec(t, "INSERT INTO run_ends (schedule_id, run_id, succeeded, ended_at) SELECT $1, gen_random_uuid(), false, now() FROM generate_series(1, 2500)", s.ID)
+	b.exec(t, "INSERT INTO run_ends (schedule_id, task_name, run_id, succeeded, ended_at) SELECT $1, 'load', gen_random_uuid(), false, now() FROM generate_series(1, 2500)", s.ID)
 	looks := 0
 	for more := true; more; looks++ {
 		var err error

@@ -1,7 +1,8 @@
--- name: TakeRunEnds :many
-DELETE FROM run_ends
-WHERE id IN (SELECT id FROM run_ends ORDER BY id LIMIT @max_items)
-RETURNING *;
+-- name: RunEnds :many
+SELECT * FROM run_ends ORDER BY id LIMIT @max_items;
+
+-- name: DeleteRunEnds :exec
+DELETE FROM run_ends WHERE id = ANY(@ids::bigint[]);
 
 -- Also those that a clock which was ahead has put off.
 -- name: DueAlertStates :many
@@ -21,12 +22,15 @@ UNION ALL
     LIMIT @max_items
 );
 
+-- name: WatchedOf :many
+SELECT schedule_id FROM alert_states WHERE schedule_id = ANY(@schedule_ids::uuid[]);
+
 -- name: LockAlertStates :many
 SELECT *
 FROM alert_states
 WHERE schedule_id = ANY(@schedule_ids::uuid[])
 ORDER BY schedule_id
-FOR UPDATE;
+FOR UPDATE SKIP LOCKED;
 
 -- name: DeleteAlertStates :exec
 DELETE FROM alert_states WHERE schedule_id = ANY(@schedule_ids::uuid[]);
@@ -40,7 +44,8 @@ UPDATE alert_tasks SET created_at = @created_at, schedule_id = @schedule_id WHER
 -- name: DeleteAlertTask :exec
 DELETE FROM alert_tasks WHERE task_name = @task_name;
 
--- The next schedules of a task, which are watched from now on, or no more.
+-- The next schedules of a task. Those that are to be watched are from now on; who looks at
+-- them finds out which are to be no more, for their states may be changing just now.
 -- name: WatchSchedulesOf :many
 WITH page AS (
     SELECT
@@ -53,9 +58,6 @@ WITH page AS (
     WHERE s.task_name = @task_name AND (s.created_at, s.id) > (@after_created_at::timestamptz, @after_id::uuid)
     ORDER BY s.created_at, s.id
     LIMIT @max_items
-),
-dropped AS (
-    DELETE FROM alert_states AS a USING page WHERE a.schedule_id = page.id AND NOT page.watched
 ),
 watched AS (
     INSERT INTO alert_states (schedule_id)

@@ -1,9 +1,11 @@
 -- name: InsertSchedule :one
 INSERT INTO schedules (
-    name, task_name, cron_expression, timezone, enabled, args, kwargs,
+    id, created_at, name, task_name, cron_expression, timezone, enabled, args, kwargs,
     description, category, tags, execution_policy, auto_generated_name,
     catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits, alerts
 ) VALUES (
+    coalesce(sqlc.narg('id')::uuid, gen_random_uuid()),
+    coalesce(sqlc.narg('created_at')::timestamptz, statement_timestamp()),
     @name, @task_name, @cron_expression, @timezone, @enabled, @args, @kwargs,
     @description, @category, @tags, @execution_policy, @auto_generated_name,
     @catch_up, @catch_up_window_s, @max_waiting, @starts_at, @ends_at, @managed_by, @limits, @alerts

@@ -30,6 +30,15 @@ func (q *Queries) DeleteAlertTask(ctx context.Context, db DBTX, taskName string)
 	return err
 }
 
+const deleteRunEnds = `-- name: DeleteRunEnds :exec
+DELETE FROM run_ends WHERE id = ANY($1::bigint[])
+`
+
+func (q *Queries) DeleteRunEnds(ctx context.Context, db DBTX, ids []int64) error {
+	_, err := db.Exec(ctx, deleteRunEnds, ids)
+	return err
+}
+
 const dueAlertStates = `-- name: DueAlertStates :many
 (
     SELECT schedule_id
@@ -79,7 +88,7 @@ SELECT schedule_id, failures, failed_run, failing, overdue, told, last_success_a
 FROM alert_states
 WHERE schedule_id = ANY($1::uuid[])
 ORDER BY schedule_id
-FOR UPDATE
+FOR UPDATE SKIP LOCKED
 `
 
 func (q *Queries) LockAlertStates(ctx context.Context, db DBTX, scheduleIds []uuid.UUID) ([]AlertState, error) {
@@ -171,14 +180,12 @@ func (q *Queries) PausesSince(ctx context.Context, db DBTX, since *time.Time) ([
 	return items, nil
 }
 
-const takeRunEnds = `-- name: TakeRunEnds :many
-DELETE FROM run_ends
-WHERE id IN (SELECT id FROM run_ends ORDER BY id LIMIT $1)
-RETURNING id, schedule_id, run_id, succeeded, ended_at
+const runEnds = `-- name: RunEnds :many
+SELECT id, schedule_id, task_name, run_id, succeeded, ended_at FROM run_ends ORDER BY id LIMIT $1
 `
 
-func (q *Queries) TakeRunEnds(ctx context.Context, db DBTX, maxItems int32) ([]RunEnd, error) {
-	rows, err := db.Query(ctx, takeRunEnds, maxItems)
+func (q *Queries) RunEnds(ctx context.Context, db DBTX, maxItems int32) ([]RunEnd, error) {
+	rows, err := db.Query(ctx, runEnds, maxItems)
 	if err != nil {
 		return nil, err
 	}
@@ -189,6 +196,7 @@ func (q *Queries) TakeRunEnds(ctx context.Context, db DBTX, maxItems int32) ([]R
 		if err := rows.Scan(
 			&i.ID,
 			&i.ScheduleID,
+			&i.TaskName,
 			&i.RunID,
 			&i.Succeeded,
 			&i.EndedAt,
@@ -216,9 +224,6 @@ WITH page AS (
     ORDER BY s.created_at, s.id
     LIMIT $4
 ),
-dropped AS (
-    DELETE FROM alert_states AS a USING page WHERE a.schedule_id = page.id AND NOT page.watched
-),
 watched AS (
     INSERT INTO alert_states (schedule_id)
     SELECT id FROM page WHERE watched ORDER BY id
@@ -239,7 +244,8 @@ type WatchSchedulesOfRow struct {
 	CreatedAt time.Time `db:"created_at"`
 }
 
-// The next schedules of a task, which are watched from now on, or no more.
+// The next schedules of a task. Those that are to be watched are from now on; who looks at
+// them finds out which are to be no more, for their states may be changing just now.
 func (q *Queries) WatchSchedulesOf(ctx context.Context, db DBTX, arg *WatchSchedulesOfParams) ([]WatchSchedulesOfRow, error) {
 	rows, err := db.Query(ctx, watchSchedulesOf,
 		arg.TaskName,
@@ -258,6 +264,30 @@ func (q *Queries) WatchSchedulesOf(ctx context.Context, db DBTX, arg *WatchSched
 			return nil, err
 		}
 		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const watchedOf = `-- name: WatchedOf :many
+SELECT schedule_id FROM alert_states WHERE schedule_id = ANY($1::uuid[])
+`
+
+func (q *Queries) WatchedOf(ctx context.Context, db DBTX, scheduleIds []uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, watchedOf, scheduleIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var schedule_id uuid.UUID
+		if err := rows.Scan(&schedule_id); err != nil {
+			return nil, err
+		}
+		items = append(items, schedule_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

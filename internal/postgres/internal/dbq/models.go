@@ -164,6 +164,13 @@ type IdempotencyKey struct {
 	Etag          string    `db:"etag"`
 }
 
+type ImportedSchedule struct {
+	ScheduleID uuid.UUID       `db:"schedule_id"`
+	Source     string          `db:"source"`
+	Line       json.RawMessage `db:"line"`
+	ImportedAt time.Time       `db:"imported_at"`
+}
+
 // One row: which cluster and database this is, and whether it is paused.
 type Installation struct {
 	ID               bool       `db:"id"`
@@ -480,6 +487,7 @@ type Run struct {
 type RunEnd struct {
 	ID         int64     `db:"id"`
 	ScheduleID uuid.UUID `db:"schedule_id"`
+	TaskName   string    `db:"task_name"`
 	RunID      uuid.UUID `db:"run_id"`
 	Succeeded  bool      `db:"succeeded"`
 	EndedAt    time.Time `db:"ended_at"`

@@ -73,18 +73,22 @@ func (q *Queries) InsertClock(ctx context.Context, db DBTX, arg *InsertClockPara
 
 const insertSchedule = `-- name: InsertSchedule :one
 INSERT INTO schedules (
-    name, task_name, cron_expression, timezone, enabled, args, kwargs,
+    id, created_at, name, task_name, cron_expression, timezone, enabled, args, kwargs,
     description, category, tags, execution_policy, auto_generated_name,
     catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits, alerts
 ) VALUES (
-    $1, $2, $3, $4, $5, $6, $7,
-    $8, $9, $10, $11, $12,
-    $13, $14, $15, $16, $17, $18, $19, $20
+    coalesce($1::uuid, gen_random_uuid()),
+    coalesce($2::timestamptz, statement_timestamp()),
+    $3, $4, $5, $6, $7, $8, $9,
+    $10, $11, $12, $13, $14,
+    $15, $16, $17, $18, $19, $20, $21, $22
 )
 RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits, alerts
 `
 
 type InsertScheduleParams struct {
+	ID                *uuid.UUID      `db:"id"`
+	CreatedAt         *time.Time      `db:"created_at"`
 	Name              string          `db:"name"`
 	TaskName          string          `db:"task_name"`
 	CronExpression    string          `db:"cron_expression"`
@@ -109,6 +113,8 @@ type InsertScheduleParams struct {
 
 func (q *Queries) InsertSchedule(ctx context.Context, db DBTX, arg *InsertScheduleParams) (Schedule, error) {
 	row := db.QueryRow(ctx, insertSchedule,
+		arg.ID,
+		arg.CreatedAt,
 		arg.Name,
 		arg.TaskName,
 		arg.CronExpression,

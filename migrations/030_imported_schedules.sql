@@ -1,0 +1,15 @@
+-- The schedules that were imported from another scheduler: where each stood there, and what
+-- it was when it was last taken over, so that an import that is run again writes only what
+-- has changed there. A row outlives its schedule: one that was deleted here is not imported
+-- again.
+CREATE TABLE imported_schedules (
+    schedule_id uuid NOT NULL,
+    source text NOT NULL,
+    line jsonb NOT NULL,
+    imported_at timestamptz NOT NULL DEFAULT statement_timestamp(),
+    CONSTRAINT imported_schedules_pkey PRIMARY KEY (schedule_id)
+);
+
+---- create above / drop below ----
+
+DROP TABLE imported_schedules;
