@@ -46,7 +46,7 @@ build: go ## Build bin/riverbeat
 
 # The race detector needs a C compiler.
 .PHONY: test
-test: go postgres compiler curl faketime celery ## Run every test, race detector on (PKG=./internal/tick, ARGS="-run TestX" for some)
+test: go postgres compiler curl faketime celery beat ## Run every test, race detector on (PKG=./internal/tick, ARGS="-run TestX" for some)
 	CGO_ENABLED=1 $(GO) test -race -count=1 $(ARGS) $(PKG)
 
 .PHONY: lint
@@ -107,7 +107,7 @@ clean: ## Remove what was built, tools included
 
 # What must be there first.
 
-.PHONY: go postgres compiler curl faketime celery
+.PHONY: go postgres compiler curl faketime celery beat
 go:
 	@$(GO) version >/dev/null 2>&1 || { echo "Go 1.26 or newer is needed: https://go.dev/dl/" >&2; exit 1; }
 
@@ -119,6 +119,9 @@ faketime:
 
 celery:
 	@deploy/install-deps.sh $@ || echo "without Celery the test of deploy/python with it is skipped" >&2
+
+beat:
+	@deploy/install-deps.sh $@ || echo "without django-celery-beat the tests of the import are skipped" >&2
 
 $(GOLANGCI_LINT): | go
 	$(call install,github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION),golangci-lint)

@@ -6,6 +6,7 @@
 #   deploy/install-deps.sh curl       curl, for the test that does what the README says
 #   deploy/install-deps.sh faketime   libfaketime, for the test of a database whose clock jumps
 #   deploy/install-deps.sh celery     Python and Celery, for the test of deploy/python
+#   deploy/install-deps.sh beat       django-celery-beat and psycopg2, for the tests of the import
 #
 # Nothing is asked and nothing is started: on Debian and Ubuntu the package would
 # make a cluster and run it; that is prevented, unless it is installed already.
@@ -49,9 +50,9 @@ have_faketime() {
 
 # The Python of the system's packages: another one that is first in PATH has not what they
 # install.
-have_celery() {
+have_python() {
 	for python in /usr/bin/python3 python3; do
-		if "$python" -c 'import celery' >/dev/null 2>&1; then return; fi
+		if "$python" -c "import $1" >/dev/null 2>&1; then return; fi
 	done
 	return 1
 }
@@ -62,7 +63,8 @@ have() {
 	compiler) have_compiler ;;
 	curl) command -v curl >/dev/null 2>&1 ;;
 	faketime) have_faketime ;;
-	celery) have_celery ;;
+	celery) have_python celery ;;
+	beat) have_python "celery, django_celery_beat, psycopg2" ;;
 	esac
 }
 
@@ -98,6 +100,7 @@ command_for() {
 	debian-curl) echo "apt-get install -y --no-install-recommends curl" ;;
 	debian-faketime) echo "apt-get install -y --no-install-recommends libfaketime" ;;
 	debian-celery) echo "apt-get install -y --no-install-recommends python3-celery" ;;
+	debian-beat) echo "apt-get install -y --no-install-recommends python3-django-celery-beat python3-psycopg2" ;;
 	fedora-postgres) echo "dnf install -y postgresql-server postgresql-contrib" ;;
 	fedora-compiler) echo "dnf install -y gcc glibc-devel" ;;
 	fedora-curl) echo "dnf install -y curl" ;;
@@ -172,6 +175,7 @@ install() {
 		curl) fail "please install curl" ;;
 		faketime) fail "no package of libfaketime is known here" ;;
 		celery) fail "please install Celery, as by: python3 -m pip install celery" ;;
+		beat) fail "please install django-celery-beat, as by: python3 -m pip install celery django-celery-beat psycopg2-binary" ;;
 		*) fail "please install a C compiler and the C library's headers" ;;
 		esac
 	fi
@@ -195,6 +199,7 @@ install() {
 	debian-curl) apt_install curl ;;
 	debian-faketime) apt_install libfaketime ;;
 	debian-celery) apt_install python3-celery ;;
+	debian-beat) apt_install python3-django-celery-beat python3-psycopg2 ;;
 	*)
 		# shellcheck disable=SC2086 # the words of our own table
 		as_root $line </dev/null
@@ -205,15 +210,15 @@ install() {
 if [ $# -eq 0 ]; then set -- postgres compiler curl; fi
 for thing in "$@"; do
 	case $thing in
-	postgres | compiler | curl | faketime | celery) ;;
-	*) fail "what is $thing? It installs postgres, compiler, curl, faketime and celery" ;;
+	postgres | compiler | curl | faketime | celery | beat) ;;
+	*) fail "what is $thing? It installs postgres, compiler, curl, faketime, celery and beat" ;;
 	esac
 	have "$thing" && continue
 	install "$thing"
 	have "$thing" && continue
 	case $thing in
 	postgres) fail "the newest Postgres of this system is $(postgres_major), and $MIN_POSTGRES or newer is needed: https://www.postgresql.org/download/" ;;
-	curl | faketime | celery) fail "$thing was installed but is not there" ;;
+	curl | faketime | celery | beat) fail "$thing was installed but is not there" ;;
 	*) fail "a C compiler was installed but cannot compile; set CC to another one" ;;
 	esac
 done

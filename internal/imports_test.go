@@ -31,7 +31,7 @@ const module = "riverbeat"
 var layers = [][]string{
 	{"cmd/riverbeat"},
 	{"cmd/command", "internal/bench"},
-	{"internal/httpapi", "internal/webui", "internal/worker", "riverui"},
+	{"internal/celery", "internal/httpapi", "internal/webui", "internal/worker", "riverui"},
 	{"internal/access", "internal/catalog", "internal/doctor", "internal/execute", "internal/history", "internal/installation", "internal/tick", "internal/watch"},
 	{"internal/ledger"},
 	{"internal/postgres", "internal/queue"},
@@ -83,7 +83,7 @@ var libraries = map[string][]string{
 	"github.com/gin-gonic/gin":                                 {"internal/httpapi", "internal/webui", "riverui"},
 	"github.com/google/uuid":                                   {anywhere},
 	"github.com/invopop/jsonschema":                            {"task", "internal/execute"},
-	"github.com/jackc/pgx/v5":                                  {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/localpg", "internal/pgtest", "internal/bench", "internal/faults", "riverui"},
+	"github.com/jackc/pgx/v5":                                  {"internal/postgres", "internal/celery", "internal/queue", "internal/worker", "internal/execute", "internal/localpg", "internal/pgtest", "internal/bench", "internal/faults", "riverui"},
 	"github.com/jackc/tern/v2":                                 {"internal/postgres"},
 	"github.com/kaptinlin/jsonschema":                          {"internal/riverbeat"},
 	"github.com/prometheus/client_golang":                      {"internal/httpapi"},

@@ -80,7 +80,7 @@ func newRoot(tasks []task.Task) *cobra.Command {
 	root.PersistentFlags().Var(&word{kind: "file"}, "config", "Settings, as KEY=value lines. (RIVERBEAT_CONFIG)")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return badCall(c, "%w", err) })
 	root.SetUsageFunc(usage)
-	group(root, newDev(tasks), newServe(tasks), newMigrate(), newKeys(), newResume(), newDoctorCommand(), newVersion())
+	group(root, newDev(tasks), newServe(tasks), newMigrate(), newKeys(), newImport(), newResume(), newDoctorCommand(), newVersion())
 	return root
 }
 

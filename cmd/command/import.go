@@ -1,0 +1,198 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"riverbeat/internal/catalog"
+	"riverbeat/internal/celery"
+	"riverbeat/internal/ledger"
+	"riverbeat/internal/postgres"
+	"riverbeat/internal/queue"
+	"riverbeat/internal/riverbeat"
+)
+
+func newImport() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "import",
+		Short: "Take over the schedules of another scheduler",
+	}
+	group(c, newImportCeleryBeat())
+	return c
+}
+
+func newImportCeleryBeat() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "celery-beat",
+		Short: "Take over the periodic tasks of Celery Beat",
+		Long: "Reads the periodic tasks of Celery Beat from its tables in a Postgres, writes\n" +
+			"them here as schedules, and prints what came, what is another matter here,\n" +
+			"what cannot come and why, and when both would next fire. Nothing is written\n" +
+			"there. The schedules are disabled, so Celery Beat can go on meanwhile.\n\n" +
+			"It may be run again and again: it writes what has changed there since.",
+		Args: noArgs,
+	}
+	from := &word{kind: "postgres:// URL"}
+	table := &word{value: celery.PlainTable, kind: "table"}
+	output := &word{value: "text", kind: "text or json"}
+	c.Flags().Var(from, "from", "The database with the tables of Celery Beat. Required.")
+	c.Flags().Var(table, "table", "The table with a row for each schedule, if need be with its schema.")
+	c.Flags().VarP(output, "output", "o", "How it is shown.")
+	django := c.Flags().Bool("django", false, "read the tables of django-celery-beat.")
+	dry := c.Flags().Bool("dry-run", false, "print, and write nothing.")
+	enable := c.Flags().Bool("enable", false, "enable those that are enabled there. Stop Celery Beat first, or both will fire.")
+	addSettings(c, "database-url", "schema", "timezone")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		switch {
+		case from.value == "":
+			return badCall(c, "--from is needed: the URL of the database with the tables of Celery Beat")
+		case output.value != "text" && output.value != "json":
+			return badCall(c, "--output: %q is neither text nor json", output.value)
+		case *django && c.Flags().Changed("table"):
+			return badCall(c, "--table and --django: the tables of django-celery-beat have names of their own")
+		}
+		cfg, logger, err := loadDatabaseConfig(c)
+		if err != nil {
+			return err
+		}
+		if err := needCurrentSchema(c.Context(), cfg); err != nil {
+			return err
+		}
+		entries, err := celery.Read(c.Context(), celery.Source{URL: from.value, Table: table.value, Django: *django, Zone: cfg.Timezone})
+		if err != nil {
+			return err
+		}
+		database := databaseConfig(cfg)
+		database.MaxConns = 2
+		pool, err := postgres.NewPool(c.Context(), database)
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		q, err := queue.New(pool, cfg.Schema, logger)
+		if err != nil {
+			return err
+		}
+		db := postgres.New(pool, cfg.Schema)
+		into := catalog.New(db, ledger.New(q))
+		ctx := postgres.WithActor(c.Context(), riverbeat.Actor{Name: riverbeat.ActorOfCLI + userName()})
+		var items []celery.Item
+		take := func(ctx context.Context) error {
+			var now time.Time
+			err := db.Read(ctx, func(tx *postgres.Tx) (err error) {
+				now, err = tx.Now(ctx)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			items, err = celery.Import(ctx, into, entries, now, *enable)
+			return err
+		}
+		if *dry {
+			err = db.DryRun(ctx, take)
+		} else {
+			err = take(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		return printImport(c.OutOrStdout(), items, output.value == "json", *dry)
+	}
+	return c
+}
+
+// printImport shows what became of entries.
+func printImport(w io.Writer, items []celery.Item, asJSON, dry bool) error {
+	if asJSON {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(map[string]any{"dry_run": dry, "items": append([]celery.Item{}, items...)})
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(t, "OUTCOME\tNAME\tTASK\tRECURRENCE\tNEXT THERE\tNEXT HERE")
+	counts := map[string]int{}
+	for _, item := range items {
+		counts[item.Outcome]++
+		recurrence := item.Cron
+		if item.Timezone != "" && item.Timezone != "UTC" {
+			recurrence += " (" + item.Timezone + ")"
+		}
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", item.Outcome, item.Name, item.TaskName, recurrence,
+			when(item.NextThere, "-"), when(item.NextHere, "-"))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	printRemarks(w, "What is another matter here", items, func(item *celery.Item) []string {
+		if item.Refused != "" {
+			return nil
+		}
+		return item.Differs
+	})
+	printRemarks(w, "What cannot come", items, func(item *celery.Item) []string {
+		if item.Refused == "" {
+			return nil
+		}
+		return []string{item.Refused}
+	})
+	var parts []string
+	for _, outcome := range []string{
+		string(catalog.ImportCreated), string(catalog.ImportChanged), string(catalog.ImportUnchanged), string(catalog.ImportDeleted), celery.Refused,
+	} {
+		if n := counts[outcome]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, outcome))
+		}
+	}
+	summary := "\n" + count(len(items), "periodic task")
+	if len(parts) > 0 {
+		summary += ": " + strings.Join(parts, ", ")
+	}
+	if dry {
+		summary += ". Nothing was written"
+	}
+	_, err := fmt.Fprintln(w, summary+".")
+	return err
+}
+
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// maxNamed is how many names stand behind a remark that many have.
+const maxNamed = 5
+
+// printRemarks prints what there is to say of items: the same of several only once.
+func printRemarks(w io.Writer, title string, items []celery.Item, of func(*celery.Item) []string) {
+	named := map[string][]string{}
+	var remarks []string // in the order in which they come
+	for k := range items {
+		for _, remark := range of(&items[k]) {
+			if named[remark] == nil {
+				remarks = append(remarks, remark)
+			}
+			named[remark] = append(named[remark], items[k].Name)
+		}
+	}
+	if len(remarks) > 0 {
+		_, _ = fmt.Fprintf(w, "\n%s:\n", title)
+	}
+	for _, remark := range remarks {
+		names := named[remark]
+		more := ""
+		if len(names) > maxNamed {
+			more = fmt.Sprintf(" and %d more", len(names)-maxNamed)
+		}
+		_, _ = fmt.Fprintf(w, "  %s%s:\n      %s\n", strings.Join(names[:min(len(names), maxNamed)], ", "), more, remark)
+	}
+}

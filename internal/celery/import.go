@@ -1,0 +1,55 @@
+package celery
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"riverbeat/internal/catalog"
+	"riverbeat/internal/riverbeat"
+)
+
+// Item is what became of an entry that was to be imported.
+type Item struct {
+	ID        string     `json:"id"` // of its schedule
+	Name      string     `json:"name"`
+	TaskName  string     `json:"task_name"`
+	Cron      string     `json:"cron_expression,omitempty"`
+	Timezone  string     `json:"timezone,omitempty"`
+	NextThere *time.Time `json:"next_there"` // when both would next fire
+	NextHere  *time.Time `json:"next_here"`
+	Outcome   string     `json:"outcome"` // one of catalog.Imported, or Refused
+	Differs   []string   `json:"differs,omitempty"`
+	Refused   string     `json:"refused,omitempty"` // why it cannot come
+}
+
+// Refused is the outcome of what cannot come.
+const Refused = "refused"
+
+// Import writes entries as schedules, as of now, each in a transaction of its own. It says
+// what became of each, also beside an error, which ends it. With enable, those that are
+// enabled there and fire at the same times here are enabled.
+func Import(ctx context.Context, c *catalog.Catalog, entries []*Entry, now time.Time, enable bool) (items []Item, err error) {
+	for _, e := range entries {
+		t := Translate(e, now)
+		item := Item{
+			ID: e.ID().String(), Name: e.Name, TaskName: e.Task, Outcome: Refused,
+			NextThere: t.NextThere, NextHere: t.NextHere, Differs: t.Differs, Refused: t.Refused,
+		}
+		if s := t.Schedule; s != nil {
+			item.Cron, item.Timezone = s.CronExpression, s.Timezone
+			s.Enabled = e.Enabled && !t.OtherTicks
+			became, err := c.Import(ctx, catalog.Import{Schedule: s, Source: e.Source, Line: e.Row, Enable: enable})
+			switch kind := riverbeat.KindOf(err); {
+			case err == nil:
+				item.Outcome = string(became)
+			case kind == riverbeat.Invalid, kind == riverbeat.Conflict:
+				item.Refused, item.NextHere = riverbeat.Explain(err), nil
+			default:
+				return items, fmt.Errorf("import %q, the %dth of %d: %w", e.Name, len(items)+1, len(entries), err)
+			}
+		}
+		items = append(items, item)
+	}
+	return items, nil
+}
