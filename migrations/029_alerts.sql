@@ -58,7 +58,134 @@ CREATE TABLE run_ends (
     CONSTRAINT run_ends_pkey PRIMARY KEY (id)
 );
 
--- By a trigger of the runs, so that no way in which one ends is forgotten.
+-- Where the end of a job is carried into its run, which is how all runs end that had one
+-- (011): that of a watched schedule is noted.
+CREATE OR REPLACE FUNCTION record_jobs() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+    SET plan_cache_mode = force_generic_plan
+    SET enable_seqscan = off
+    SET enable_hashjoin = off
+    SET enable_mergejoin = off
+    SET jit = off
+AS $$
+DECLARE
+    freed text[];
+BEGIN
+    -- The fetch of jobs is no news, and most statements are.
+    IF NOT EXISTS (SELECT FROM new_jobs WHERE state <> 'running')
+        AND NOT EXISTS (SELECT FROM old_jobs WHERE state = 'running')
+    THEN
+        RETURN NULL;
+    END IF;
+
+    WITH jobs AS MATERIALIZED (
+        SELECT
+            n.*,
+            run_id_of(n.args) AS run_id,
+            o.state AS old_state,
+            o.attempt AS old_attempt,
+            o.max_attempts AS old_max_attempts,
+            o.finalized_at AS old_finalized_at,
+            o.errors AS old_errors,
+            o.metadata AS old_metadata
+        FROM old_jobs AS o
+        FULL JOIN new_jobs AS n ON n.id = o.id
+    ),
+    changes AS MATERIALIZED (
+        SELECT
+            id,
+            run_id,
+            run_time_of(run_id) AS run_time,
+            args ->> 'lock_key' AS lock_key,
+            state,
+            attempt - old_attempt AS more_attempts,
+            max_attempts - old_max_attempts AS more_max_attempts,
+            attempt > 0 AND old_finalized_at IS NULL AS tried,
+            finalized_at IS NOT NULL AS ended,
+            old_finalized_at IS NULL AND finalized_at IS NOT NULL AS freed,
+            finalized_at,
+            old_finalized_at IS NOT NULL AND finalized_at IS NULL AS again, -- River's retry of a job that has ended
+            state = 'running' AND metadata ? 'cancel_attempted_at' AS cancelling,
+            -- What the attempt reported counts only while the job was running: a
+            -- zombie's late report changes nothing.
+            CASE WHEN old_state = 'running' THEN metadata END AS reported,
+            CASE
+                WHEN old_state = 'running' AND cardinality(errors) > coalesce(cardinality(old_errors), 0)
+                THEN left(errors[cardinality(errors)] ->> 'error', 16384)
+            END AS failure
+        FROM jobs
+        WHERE kind = 'run'
+            AND run_id IS NOT NULL
+            AND (state <> 'running' OR old_state = 'running')
+            AND (
+                state <> old_state
+                OR attempt <> old_attempt
+                OR (old_state = 'running' AND metadata <> old_metadata)
+            )
+    ),
+    outcomes AS (
+        SELECT
+            *,
+            CASE state
+                WHEN 'running' THEN 'running'
+                WHEN 'completed' THEN 'succeeded'
+                WHEN 'discarded' THEN 'failed'
+                WHEN 'cancelled' THEN
+                    CASE WHEN reported -> 'riverbeat' ->> 'state' = 'failed' THEN 'failed' ELSE 'cancelled' END
+                WHEN 'retryable' THEN 'retrying'
+                ELSE CASE WHEN tried THEN 'retrying' ELSE 'queued' END
+            END AS run_state,
+            CASE
+                WHEN state <> 'running' -- else it is what the attempt before said
+                THEN left(reported -> 'riverbeat' ->> 'reason', 30)
+            END AS reason
+        FROM changes
+    ),
+    recorded AS (
+        UPDATE runs
+        SET state = o.run_state,
+            reason = CASE WHEN o.run_state = 'cancelled' THEN coalesce(o.reason, 'cancelled_by_user') ELSE o.reason END,
+            -- A snooze takes the attempt back, if it had begun.
+            attempt = CASE WHEN runs.state = 'running' THEN runs.attempt + o.more_attempts ELSE runs.attempt END,
+            max_attempts = runs.max_attempts + o.more_max_attempts,
+            started_at = CASE WHEN o.again THEN NULL ELSE runs.started_at END,
+            finished_at = CASE WHEN o.ended THEN coalesce(runs.finished_at, clock_timestamp()) END,
+            lives = CASE WHEN o.again THEN 0 ELSE runs.lives END,
+            cancel_requested_at = CASE
+                WHEN o.again THEN NULL
+                WHEN o.cancelling THEN coalesce(runs.cancel_requested_at, clock_timestamp())
+                ELSE runs.cancel_requested_at
+            END,
+            result = coalesce(o.reported -> 'output', runs.result),
+            logs = coalesce(o.reported -> 'river:log', runs.logs),
+            error = CASE WHEN o.state = 'completed' THEN NULL ELSE coalesce(o.failure, runs.error) END
+        FROM outcomes AS o
+        WHERE runs.scheduled_for = o.run_time AND runs.id = o.run_id AND runs.job_id = o.id
+        RETURNING
+            runs.id, runs.schedule_id, runs.task_name, runs.trigger, runs.state, runs.finished_at,
+            o.freed, o.finalized_at
+    ),
+    noted AS (
+        INSERT INTO run_ends (schedule_id, task_name, run_id, succeeded, ended_at)
+        SELECT r.schedule_id, r.task_name, r.id, r.state = 'succeeded', r.finished_at
+        FROM recorded AS r
+        JOIN alert_states AS a ON a.schedule_id = r.schedule_id
+        -- The runs of a backfill are of other days: they tell nothing of how it fares.
+        WHERE r.freed AND r.state IN ('succeeded', 'failed') AND r.trigger IN ('schedule', 'catch_up', 'manual')
+        ORDER BY r.finalized_at, r.finished_at
+    )
+    SELECT array_agg(DISTINCT lock_key) INTO freed
+    FROM changes
+    WHERE changes.freed AND lock_key IS NOT NULL;
+
+    IF freed IS NOT NULL THEN
+        PERFORM announce_freed(freed);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- A run that has failed never had a job: its parameters were invalid.
 CREATE FUNCTION note_run_end() RETURNS trigger LANGUAGE plpgsql
     SET search_path FROM CURRENT
     SET plan_cache_mode = force_generic_plan
@@ -66,25 +193,16 @@ CREATE FUNCTION note_run_end() RETURNS trigger LANGUAGE plpgsql
 AS $$
 BEGIN
     INSERT INTO run_ends (schedule_id, task_name, run_id, succeeded, ended_at)
-    SELECT schedule_id, NEW.task_name, NEW.id, NEW.state = 'succeeded', coalesce(NEW.finished_at, clock_timestamp())
+    SELECT schedule_id, NEW.task_name, NEW.id, false, coalesce(NEW.finished_at, clock_timestamp())
     FROM alert_states
     WHERE schedule_id = NEW.schedule_id;
     RETURN NULL;
 END
 $$;
--- The runs of a backfill are of other days: they tell nothing of how the schedule fares.
 CREATE TRIGGER riverbeat_note_failed
     AFTER INSERT ON runs
     FOR EACH ROW
     WHEN (NEW.state = 'failed' AND NEW.trigger IN ('schedule', 'catch_up', 'manual'))
-    EXECUTE FUNCTION note_run_end();
-CREATE TRIGGER riverbeat_note_end
-    AFTER UPDATE OF state ON runs
-    FOR EACH ROW
-    WHEN (
-        NEW.state IN ('succeeded', 'failed') AND NEW.state <> OLD.state
-        AND NEW.trigger IN ('schedule', 'catch_up', 'manual')
-    )
     EXECUTE FUNCTION note_run_end();
 
 -- What is watched follows what schedules and definitions say. When a state must be looked
@@ -450,9 +568,121 @@ DROP TRIGGER schedules_watch_update ON schedules;
 DROP FUNCTION watch_schedule();
 DROP TRIGGER schedules_watch_insert ON schedules;
 DROP FUNCTION watch_new_schedules();
-DROP TRIGGER riverbeat_note_end ON runs;
 DROP TRIGGER riverbeat_note_failed ON runs;
 DROP FUNCTION note_run_end();
+
+CREATE OR REPLACE FUNCTION record_jobs() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT
+    SET plan_cache_mode = force_generic_plan
+    SET enable_seqscan = off
+    SET enable_hashjoin = off
+    SET enable_mergejoin = off
+    SET jit = off
+AS $$
+DECLARE
+    freed text[];
+BEGIN
+    -- The fetch of jobs is no news, and most statements are.
+    IF NOT EXISTS (SELECT FROM new_jobs WHERE state <> 'running')
+        AND NOT EXISTS (SELECT FROM old_jobs WHERE state = 'running')
+    THEN
+        RETURN NULL;
+    END IF;
+
+    WITH jobs AS MATERIALIZED (
+        SELECT
+            n.*,
+            run_id_of(n.args) AS run_id,
+            o.state AS old_state,
+            o.attempt AS old_attempt,
+            o.max_attempts AS old_max_attempts,
+            o.finalized_at AS old_finalized_at,
+            o.errors AS old_errors,
+            o.metadata AS old_metadata
+        FROM old_jobs AS o
+        FULL JOIN new_jobs AS n ON n.id = o.id
+    ),
+    changes AS MATERIALIZED (
+        SELECT
+            id,
+            run_id,
+            run_time_of(run_id) AS run_time,
+            args ->> 'lock_key' AS lock_key,
+            state,
+            attempt - old_attempt AS more_attempts,
+            max_attempts - old_max_attempts AS more_max_attempts,
+            attempt > 0 AND old_finalized_at IS NULL AS tried,
+            finalized_at IS NOT NULL AS ended,
+            old_finalized_at IS NULL AND finalized_at IS NOT NULL AS freed,
+            old_finalized_at IS NOT NULL AND finalized_at IS NULL AS again, -- River's retry of a job that has ended
+            state = 'running' AND metadata ? 'cancel_attempted_at' AS cancelling,
+            -- What the attempt reported counts only while the job was running: a
+            -- zombie's late report changes nothing.
+            CASE WHEN old_state = 'running' THEN metadata END AS reported,
+            CASE
+                WHEN old_state = 'running' AND cardinality(errors) > coalesce(cardinality(old_errors), 0)
+                THEN left(errors[cardinality(errors)] ->> 'error', 16384)
+            END AS failure
+        FROM jobs
+        WHERE kind = 'run'
+            AND run_id IS NOT NULL
+            AND (state <> 'running' OR old_state = 'running')
+            AND (
+                state <> old_state
+                OR attempt <> old_attempt
+                OR (old_state = 'running' AND metadata <> old_metadata)
+            )
+    ),
+    outcomes AS (
+        SELECT
+            *,
+            CASE state
+                WHEN 'running' THEN 'running'
+                WHEN 'completed' THEN 'succeeded'
+                WHEN 'discarded' THEN 'failed'
+                WHEN 'cancelled' THEN
+                    CASE WHEN reported -> 'riverbeat' ->> 'state' = 'failed' THEN 'failed' ELSE 'cancelled' END
+                WHEN 'retryable' THEN 'retrying'
+                ELSE CASE WHEN tried THEN 'retrying' ELSE 'queued' END
+            END AS run_state,
+            CASE
+                WHEN state <> 'running' -- else it is what the attempt before said
+                THEN left(reported -> 'riverbeat' ->> 'reason', 30)
+            END AS reason
+        FROM changes
+    ),
+    recorded AS (
+        UPDATE runs
+        SET state = o.run_state,
+            reason = CASE WHEN o.run_state = 'cancelled' THEN coalesce(o.reason, 'cancelled_by_user') ELSE o.reason END,
+            -- A snooze takes the attempt back, if it had begun.
+            attempt = CASE WHEN runs.state = 'running' THEN runs.attempt + o.more_attempts ELSE runs.attempt END,
+            max_attempts = runs.max_attempts + o.more_max_attempts,
+            started_at = CASE WHEN o.again THEN NULL ELSE runs.started_at END,
+            finished_at = CASE WHEN o.ended THEN coalesce(runs.finished_at, clock_timestamp()) END,
+            lives = CASE WHEN o.again THEN 0 ELSE runs.lives END,
+            cancel_requested_at = CASE
+                WHEN o.again THEN NULL
+                WHEN o.cancelling THEN coalesce(runs.cancel_requested_at, clock_timestamp())
+                ELSE runs.cancel_requested_at
+            END,
+            result = coalesce(o.reported -> 'output', runs.result),
+            logs = coalesce(o.reported -> 'river:log', runs.logs),
+            error = CASE WHEN o.state = 'completed' THEN NULL ELSE coalesce(o.failure, runs.error) END
+        FROM outcomes AS o
+        WHERE runs.scheduled_for = o.run_time AND runs.id = o.run_id AND runs.job_id = o.id
+    )
+    SELECT array_agg(DISTINCT lock_key) INTO freed
+    FROM changes
+    WHERE changes.freed AND lock_key IS NOT NULL;
+
+    IF freed IS NOT NULL THEN
+        PERFORM announce_freed(freed);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
 DROP TABLE run_ends;
 DROP TABLE alert_tasks;
 DROP TABLE alert_states;

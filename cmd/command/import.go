@@ -3,8 +3,10 @@ package command
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"path"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -48,6 +50,12 @@ func newImportCeleryBeat() *cobra.Command {
 	django := c.Flags().Bool("django", false, "read the tables of django-celery-beat.")
 	dry := c.Flags().Bool("dry-run", false, "print, and write nothing.")
 	enable := c.Flags().Bool("enable", false, "enable those that are enabled there. Stop Celery Beat first, or both will fire.")
+	cutover := c.Flags().Bool("cutover", false, "hand over what was imported: disable it there and enable it here, between two ticks, while Celery Beat runs.")
+	task, name := &word{kind: "name"}, &word{kind: "pattern"}
+	c.Flags().Var(task, "task", "With --cutover: only the schedules of this task.")
+	c.Flags().Var(name, "name", "With --cutover: only the schedules with such a name; * stands for anything.")
+	settle := &word{value: riverbeat.FormatDuration(celery.DefaultSettle), kind: "duration"}
+	c.Flags().Var(settle, "settle", "With --cutover: how long Celery Beat may take to hear of a change.")
 	addSettings(c, "database-url", "schema", "timezone")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		switch {
@@ -57,6 +65,17 @@ func newImportCeleryBeat() *cobra.Command {
 			return badCall(c, "--output: %q is neither text nor json", output.value)
 		case *django && c.Flags().Changed("table"):
 			return badCall(c, "--table and --django: the tables of django-celery-beat have names of their own")
+		case *cutover && (*dry || *enable):
+			return badCall(c, "--cutover goes with neither --dry-run nor --enable")
+		case !*cutover && (task.value != "" || name.value != "" || c.Flags().Changed("settle")):
+			return badCall(c, "--task, --name and --settle go with --cutover")
+		}
+		settling, err := time.ParseDuration(settle.value)
+		if err != nil || settling < time.Second {
+			return badCall(c, "--settle: %q is no duration of a second or more", settle.value)
+		}
+		if _, err := path.Match(name.value, ""); err != nil {
+			return badCall(c, "--name: %q is no pattern", name.value)
 		}
 		cfg, logger, err := loadDatabaseConfig(c)
 		if err != nil {
@@ -65,10 +84,7 @@ func newImportCeleryBeat() *cobra.Command {
 		if err := needCurrentSchema(c.Context(), cfg); err != nil {
 			return err
 		}
-		entries, err := celery.Read(c.Context(), celery.Source{URL: from.value, Table: table.value, Django: *django, Zone: cfg.Timezone})
-		if err != nil {
-			return err
-		}
+		source := celery.Source{URL: from.value, Table: table.value, Django: *django, Zone: cfg.Timezone}
 		database := databaseConfig(cfg)
 		database.MaxConns = 2
 		pool, err := postgres.NewPool(c.Context(), database)
@@ -83,30 +99,47 @@ func newImportCeleryBeat() *cobra.Command {
 		db := postgres.New(pool, cfg.Schema)
 		into := catalog.New(db, ledger.New(q))
 		ctx := postgres.WithActor(c.Context(), riverbeat.Actor{Name: riverbeat.ActorOfCLI + userName()})
-		var items []celery.Item
-		take := func(ctx context.Context) error {
-			var now time.Time
-			err := db.Read(ctx, func(tx *postgres.Tx) (err error) {
+		now := func(ctx context.Context) (now time.Time, err error) {
+			err = db.Read(ctx, func(tx *postgres.Tx) (err error) {
 				now, err = tx.Now(ctx)
 				return err
 			})
-			if err != nil {
-				return err
-			}
-			items, err = celery.Import(ctx, into, entries, now, *enable)
+			return now, err
+		}
+		var items []celery.Item
+		do := func(ctx context.Context) (err error) {
+			items, err = importFrom(ctx, source, into, now, *enable)
 			return err
 		}
-		if *dry {
-			err = db.DryRun(ctx, take)
-		} else {
-			err = take(ctx)
+		switch {
+		case *cutover:
+			handover := celery.Cutover{Source: source, Catalog: into, Now: now, Task: task.value, Name: name.value, Settle: settling}
+			items, err = handover.Run(ctx)
+		case *dry:
+			err = db.DryRun(ctx, do)
+		default:
+			err = do(ctx)
 		}
-		if err != nil {
+		if err != nil && len(items) == 0 {
 			return err
 		}
-		return printImport(c.OutOrStdout(), items, output.value == "json", *dry)
+		// What was done is told, also if not all was.
+		return errors.Join(printImport(c.OutOrStdout(), items, output.value == "json", *dry), err)
 	}
 	return c
+}
+
+// importFrom reads all entries and imports them.
+func importFrom(ctx context.Context, source celery.Source, into *catalog.Catalog, now func(context.Context) (time.Time, error), enable bool) ([]celery.Item, error) {
+	entries, err := celery.Read(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	at, err := now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return celery.Import(ctx, into, entries, at, enable)
 }
 
 // printImport shows what became of entries.
@@ -145,7 +178,7 @@ func printImport(w io.Writer, items []celery.Item, asJSON, dry bool) error {
 	})
 	var parts []string
 	for _, outcome := range []string{
-		string(catalog.ImportCreated), string(catalog.ImportChanged), string(catalog.ImportUnchanged), string(catalog.ImportDeleted), celery.Refused,
+		string(catalog.ImportCreated), string(catalog.ImportChanged), string(catalog.ImportUnchanged), string(catalog.ImportDeleted), string(catalog.ImportOurs), celery.CutOver, celery.CutBefore, celery.Refused,
 	} {
 		if n := counts[outcome]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, outcome))

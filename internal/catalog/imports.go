@@ -3,6 +3,9 @@ package catalog
 import (
 	"context"
 	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
 
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
@@ -15,8 +18,8 @@ type Import struct {
 	// Line is what it was there: a JSON object. It is written again only when that has
 	// changed.
 	Line json.RawMessage
-	// Enable says that it is to be as Schedule.Enabled has it; else it comes disabled, and
-	// if it has come before it stays as it is.
+	// Enable says that it is to be enabled if Schedule.Enabled has it so; else it comes
+	// disabled, and if it has come before it stays as it is.
 	Enable bool
 }
 
@@ -29,6 +32,7 @@ const (
 	ImportChanged   Imported = "changed"   // it has changed there, and so it has here
 	ImportUnchanged Imported = "unchanged" // nothing was written
 	ImportDeleted   Imported = "deleted"   // somebody has deleted it here: nothing was written
+	ImportOurs      Imported = "ours"      // it was handed over: nothing was written
 )
 
 // Import takes over a schedule from elsewhere, in one transaction. What people have changed
@@ -48,7 +52,7 @@ func (c *Catalog) importIn(ctx context.Context, tx *postgres.Tx, in *Import) (Im
 	if err != nil {
 		return "", err
 	}
-	_, err = tx.Schedule(ctx, s.ID)
+	stored, err := tx.Schedule(ctx, s.ID)
 	exists := err == nil
 	switch {
 	case err != nil && riverbeat.KindOf(err) != riverbeat.NotFound:
@@ -63,17 +67,27 @@ func (c *Catalog) importIn(ctx context.Context, tx *postgres.Tx, in *Import) (Im
 			return "", err
 		}
 		return ImportCreated, tx.SetImportedLine(ctx, s.ID, in.Source, in.Line)
-	case sameJSON(line, in.Line):
-		return ImportUnchanged, nil
+	}
+	if cut, err := tx.Cut(ctx, s.ID); err != nil || cut.Over {
+		return ImportOurs, err
+	}
+	enable := s.Enabled && !stored.Enabled
+	if sameJSON(line, in.Line) {
+		if !enable {
+			return ImportUnchanged, nil
+		}
+		_, err = c.change(ctx, tx, s.ID, func(now *riverbeat.Schedule) error {
+			now.Enabled = true
+			return nil
+		})
+		return ImportChanged, err
 	}
 	_, err = c.change(ctx, tx, s.ID, func(now *riverbeat.Schedule) error {
 		was := *now
 		*now = s
 		now.Version, now.LastError, now.CreatedAt, now.UpdatedAt = was.Version, was.LastError, was.CreatedAt, was.UpdatedAt
 		now.Limits, now.Alerts, now.ManagedBy = was.Limits, was.Alerts, was.ManagedBy // which are not there
-		if !in.Enable {
-			now.Enabled = was.Enabled
-		}
+		now.Enabled = was.Enabled || enable
 		if now.Category == "" {
 			now.Category = was.Category
 		}
@@ -83,4 +97,68 @@ func (c *Catalog) importIn(ctx context.Context, tx *postgres.Tx, in *Import) (Im
 		return "", err
 	}
 	return ImportChanged, tx.SetImportedLine(ctx, s.ID, in.Source, in.Line)
+}
+
+// Cut reads how far the handover of an imported schedule has come; nil if it was not
+// imported.
+func (c *Catalog) Cut(ctx context.Context, id uuid.UUID) (cut *postgres.Cut, err error) {
+	err = c.db.InTx(ctx, func(tx *postgres.Tx) error {
+		cut, err = tx.Cut(ctx, id)
+		return err
+	})
+	return cut, err
+}
+
+// BeginCut notes that schedules are about to be handed over: the ticks after at will be
+// ours, if the other scheduler is told so next. It may be noted again with another time.
+func (c *Catalog) BeginCut(ctx context.Context, ids []uuid.UUID, at time.Time) error {
+	return c.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.BeginCut(ctx, ids, at) })
+}
+
+// CutOver enables an imported schedule from the time on that BeginCut has noted: the ticks
+// after it are decided here, also those that are past by now. What is handed over already
+// stays as it is.
+func (c *Catalog) CutOver(ctx context.Context, id uuid.UUID) error {
+	return c.partitions.InTx(ctx, func(tx *postgres.Tx) error {
+		// The clock first, as everybody.
+		s, clock, err := tx.LockSchedule(ctx, id)
+		if err != nil {
+			return err
+		}
+		cut, err := tx.Cut(ctx, id)
+		switch {
+		case err != nil:
+			return err
+		case cut == nil || cut.At == nil:
+			return riverbeat.Errorf(riverbeat.Conflict, "cut_not_begun", "The schedule %s is not being handed over.", id)
+		case cut.Over:
+			return nil
+		}
+		if !s.Enabled {
+			if err := c.enableFrom(ctx, tx, s, later(clock.Mark, *cut.At)); err != nil {
+				return err
+			}
+		}
+		return tx.EndCut(ctx, id)
+	})
+}
+
+// enableFrom enables a schedule, which is locked, for the ticks after mark.
+func (c *Catalog) enableFrom(ctx context.Context, tx *postgres.Tx, s *riverbeat.Schedule, mark time.Time) error {
+	if err := tx.SettleAt(ctx, mark); err != nil {
+		return err
+	}
+	definition, err := c.definitionOf(ctx, tx, s.TaskName)
+	if err != nil {
+		return err
+	}
+	s.Enabled = true
+	recurrence, err := c.check(s, definition)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.UpdateSchedule(ctx, s); err != nil {
+		return err
+	}
+	return tx.SetClocks(ctx, map[uuid.UUID]riverbeat.Plan{s.ID: {Mark: mark, Next: s.NextTick(recurrence, mark)}})
 }

@@ -46,7 +46,8 @@ type Entry struct {
 	OneOff        bool
 	LastRunAt     *time.Time
 	Runs          int
-	CreatedAt     time.Time // zero: unknown
+	CreatedAt     time.Time  // zero: unknown
+	ChangedAt     *time.Time // by people, or by Beat when it fired; nil: unknown
 	// Routing is what a task was told about queues and the like, as name=value.
 	Routing []string
 

@@ -40,16 +40,22 @@ func Import(ctx context.Context, c *catalog.Catalog, entries []*Entry, now time.
 			item.Cron, item.Timezone = s.CronExpression, s.Timezone
 			s.Enabled = e.Enabled && !t.OtherTicks
 			became, err := c.Import(ctx, catalog.Import{Schedule: s, Source: e.Source, Line: e.Row, Enable: enable})
-			switch kind := riverbeat.KindOf(err); {
-			case err == nil:
-				item.Outcome = string(became)
-			case kind == riverbeat.Invalid, kind == riverbeat.Conflict:
+			switch {
+			case cannotCome(err):
 				item.Refused, item.NextHere = riverbeat.Explain(err), nil
+			case err != nil:
+				return items, fmt.Errorf("import %q, after %d of %d: %w", e.Name, len(items), len(entries), err)
 			default:
-				return items, fmt.Errorf("import %q, the %dth of %d: %w", e.Name, len(items)+1, len(entries), err)
+				item.Outcome = string(became)
 			}
 		}
 		items = append(items, item)
 	}
 	return items, nil
+}
+
+// cannotCome tells whether an error of Import is the fault of the schedule.
+func cannotCome(err error) bool {
+	kind := riverbeat.KindOf(err)
+	return err != nil && (kind == riverbeat.Invalid || kind == riverbeat.Conflict)
 }

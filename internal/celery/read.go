@@ -1,6 +1,7 @@
 package celery
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,9 +37,9 @@ const readTimeout = time.Minute
 func Read(ctx context.Context, from Source) ([]*Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, from.URL)
+	conn, err := connect(ctx, from.URL)
 	if err != nil {
-		return nil, riverbeat.Errorf(riverbeat.Unavailable, "source_unavailable", "The database of Celery Beat cannot be reached: %s.", withoutURL(err))
+		return nil, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
@@ -55,6 +56,19 @@ func Read(ctx context.Context, from Source) ([]*Entry, error) {
 		read = readDjango
 	}
 	return read(ctx, tx, &from)
+}
+
+func connect(ctx context.Context, url string) (*pgx.Conn, error) {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return nil, riverbeat.Errorf(riverbeat.Unavailable, "source_unavailable", "The database of Celery Beat cannot be reached: %s.", withoutURL(err))
+	}
+	return conn, nil
+}
+
+// table is the plain one.
+func (s *Source) table() pgx.Identifier {
+	return pgx.Identifier(strings.Split(cmp.Or(s.Table, PlainTable), "."))
 }
 
 // unreadable is why tables cannot be read: most often because they are not there.
@@ -180,12 +194,8 @@ func (r *reader) common(taskColumn string) {
 var volatile = []string{"last_run_at", "next_run_at", "total_run_count", "date_changed", "updated_at"}
 
 func readPlain(ctx context.Context, tx pgx.Tx, from *Source) ([]*Entry, error) {
-	table := from.Table
-	if table == "" {
-		table = PlainTable
-	}
-	name := pgx.Identifier(strings.Split(table, "."))
-	rows, err := query[row](ctx, tx, "SELECT to_jsonb(t) FROM "+name.Sanitize()+" AS t ORDER BY t.id")
+	table := strings.Join(from.table(), ".")
+	rows, err := query[row](ctx, tx, "SELECT to_jsonb(t) FROM "+from.table().Sanitize()+" AS t ORDER BY t.id")
 	if err != nil {
 		return nil, unreadable(err, "There is no table "+table+" with a column id in that database.")
 	}
@@ -202,6 +212,7 @@ func readPlain(ctx context.Context, tx pgx.Tx, from *Source) ([]*Entry, error) {
 		if err := json.Unmarshal(r.json("tags", "[]"), &e.Tags); err != nil {
 			r.faulty("tags are no list of texts")
 		}
+		e.ChangedAt = r.time("updated_at")
 		if at := r.time("created_at"); at != nil {
 			e.CreatedAt = *at
 		}
@@ -270,6 +281,7 @@ ORDER BY p.id`
 func (r *reader) django(d *djangoRow, zone string) {
 	e := r.entry
 	e.Expires, e.ExpireSeconds = r.time("expires"), r.number("expire_seconds")
+	e.ChangedAt = r.time("date_changed")
 	e.StartTime, e.OneOff, e.Runs = r.time("start_time"), r.boolean("one_off", false), r.number("total_run_count")
 	for _, column := range []string{"queue", "priority", "exchange", "routing_key", "headers"} {
 		if text := r.text(column); text != "" && text != "{}" {

@@ -295,8 +295,8 @@ func TestChecks(t *testing.T) {
 			harm: func(b *bundle) {
 				b.exec("DO $$ BEGIN EXECUTE format('ALTER TABLE %I DISABLE TRIGGER USER', 'runs_p' || to_char(runs_week(now()) AT TIME ZONE 'UTC', 'YYYYMMDD')); END $$")
 			},
-			status: doctor.Fail, count: 5, detail: "is not written into their runs", shows: "riverbeat_note_end on runs_p",
-			repaired: "Enabled 5 triggers.",
+			status: doctor.Fail, count: 4, detail: "is not written into their runs", shows: "riverbeat_note_failed on runs_p",
+			repaired: "Enabled 4 triggers.",
 		},
 		{
 			name: "trigger gone", check: "history_trigger",

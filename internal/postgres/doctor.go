@@ -109,7 +109,7 @@ WITH wanted AS (
     FROM unnest('{riverbeat_record_update, riverbeat_record_delete, riverbeat_record_truncate, riverbeat_refuse_report}'::text[]) AS name
     UNION ALL
     SELECT name, "table"
-    FROM unnest('{riverbeat_record_line_insert, riverbeat_record_line_update, riverbeat_record_line_delete, riverbeat_note_end, riverbeat_note_failed}'::text[]) AS name
+    FROM unnest('{riverbeat_record_line_insert, riverbeat_record_line_update, riverbeat_record_line_delete, riverbeat_note_failed}'::text[]) AS name
     CROSS JOIN (
         SELECT 'runs'::regclass
         UNION ALL

@@ -6,3 +6,12 @@ INSERT INTO imported_schedules (schedule_id, source, line)
 VALUES (@schedule_id, @source, @line)
 ON CONFLICT ON CONSTRAINT imported_schedules_pkey DO UPDATE
 SET source = excluded.source, line = excluded.line, imported_at = excluded.imported_at;
+
+-- name: GetCut :one
+SELECT cut_at, cut_over_at FROM imported_schedules WHERE schedule_id = @schedule_id FOR UPDATE;
+
+-- name: BeginCut :exec
+UPDATE imported_schedules SET cut_at = @cut_at WHERE schedule_id = ANY(@schedule_ids::uuid[]) AND cut_over_at IS NULL;
+
+-- name: EndCut :exec
+UPDATE imported_schedules SET cut_over_at = statement_timestamp() WHERE schedule_id = @schedule_id;

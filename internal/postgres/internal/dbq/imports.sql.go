@@ -8,9 +8,49 @@ package dbq
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	"github.com/google/uuid"
 )
+
+const beginCut = `-- name: BeginCut :exec
+UPDATE imported_schedules SET cut_at = $1 WHERE schedule_id = ANY($2::uuid[]) AND cut_over_at IS NULL
+`
+
+type BeginCutParams struct {
+	CutAt       *time.Time  `db:"cut_at"`
+	ScheduleIds []uuid.UUID `db:"schedule_ids"`
+}
+
+func (q *Queries) BeginCut(ctx context.Context, db DBTX, arg *BeginCutParams) error {
+	_, err := db.Exec(ctx, beginCut, arg.CutAt, arg.ScheduleIds)
+	return err
+}
+
+const endCut = `-- name: EndCut :exec
+UPDATE imported_schedules SET cut_over_at = statement_timestamp() WHERE schedule_id = $1
+`
+
+func (q *Queries) EndCut(ctx context.Context, db DBTX, scheduleID uuid.UUID) error {
+	_, err := db.Exec(ctx, endCut, scheduleID)
+	return err
+}
+
+const getCut = `-- name: GetCut :one
+SELECT cut_at, cut_over_at FROM imported_schedules WHERE schedule_id = $1 FOR UPDATE
+`
+
+type GetCutRow struct {
+	CutAt     *time.Time `db:"cut_at"`
+	CutOverAt *time.Time `db:"cut_over_at"`
+}
+
+func (q *Queries) GetCut(ctx context.Context, db DBTX, scheduleID uuid.UUID) (GetCutRow, error) {
+	row := db.QueryRow(ctx, getCut, scheduleID)
+	var i GetCutRow
+	err := row.Scan(&i.CutAt, &i.CutOverAt)
+	return i, err
+}
 
 const getImportedLine = `-- name: GetImportedLine :one
 SELECT line FROM imported_schedules WHERE schedule_id = $1 FOR UPDATE

@@ -169,6 +169,8 @@ type ImportedSchedule struct {
 	Source     string          `db:"source"`
 	Line       json.RawMessage `db:"line"`
 	ImportedAt time.Time       `db:"imported_at"`
+	CutAt      *time.Time      `db:"cut_at"`
+	CutOverAt  *time.Time      `db:"cut_over_at"`
 }
 
 // One row: which cluster and database this is, and whether it is paused.
