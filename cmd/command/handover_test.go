@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -154,7 +153,7 @@ PeriodicTask.objects.create(name="often", task="fail", interval=IntervalSchedule
 	said := call("--cutover", "--name", "f*", "--settle", "10s")
 	require.Contains(t, said, "1 periodic task: 1 cut over.")
 	require.Contains(t, call("--cutover", "--name", "f*"), "1 cut over already")
-	require.Regexp(t, regexp.MustCompile(`refused +often`), call("--cutover", "--task", "fail"))
+	require.Regexp(t, `refused +often`, call("--cutover", "--task", "fail"))
 	conn, err := pgx.Connect(t.Context(), database)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(t.Context()) }()
