@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"riverbeat/internal/postgres/internal/dbq"
@@ -114,6 +117,24 @@ func (tx *Tx) TaskDefinitions(ctx context.Context, taskNames []string) (map[stri
 		}
 	}
 	return byName, nil
+}
+
+// SchedulesWithDefinitions reads those of the given schedules that exist, without next and
+// last run, and those definitions of their tasks that exist, by their names.
+func (tx *Tx) SchedulesWithDefinitions(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]*riverbeat.Schedule, map[string]*riverbeat.TaskDefinition, error) {
+	schedules, err := tx.Schedules(ctx, ids)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read schedules: %w", err)
+	}
+	names := map[string]bool{}
+	for _, s := range schedules {
+		names[s.TaskName] = true
+	}
+	definitions, err := tx.TaskDefinitions(ctx, slices.Collect(maps.Keys(names)))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read definitions: %w", err)
+	}
+	return schedules, definitions, nil
 }
 
 // ListTaskDefinitions reads at most limit definitions by name, those after

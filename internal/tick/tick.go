@@ -11,8 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -311,17 +309,9 @@ func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Cl
 	for i, c := range clocks {
 		ids[i] = c.ScheduleID
 	}
-	schedules, err := tx.Schedules(ctx, ids)
+	schedules, definitions, err := tx.SchedulesWithDefinitions(ctx, ids)
 	if err != nil {
-		return nil, fmt.Errorf("read schedules: %w", err)
-	}
-	names := map[string]bool{}
-	for _, s := range schedules {
-		names[s.TaskName] = true
-	}
-	definitions, err := tx.TaskDefinitions(ctx, slices.Collect(maps.Keys(names)))
-	if err != nil {
-		return nil, fmt.Errorf("read definitions: %w", err)
+		return nil, err
 	}
 	var decisions []decision
 	for _, clock := range clocks {

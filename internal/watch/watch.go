@@ -206,17 +206,9 @@ func watched(ctx context.Context, tx *postgres.Tx, states []*riverbeat.AlertStat
 			since = state.Since
 		}
 	}
-	schedules, err := tx.Schedules(ctx, ids)
+	schedules, definitions, err := tx.SchedulesWithDefinitions(ctx, ids)
 	if err != nil {
-		return nil, fmt.Errorf("read schedules: %w", err)
-	}
-	names := map[string]bool{}
-	for _, s := range schedules {
-		names[s.TaskName] = true
-	}
-	definitions, err := tx.TaskDefinitions(ctx, slices.Collect(maps.Keys(names)))
-	if err != nil {
-		return nil, fmt.Errorf("read definitions: %w", err)
+		return nil, err
 	}
 	installation, err := tx.Installation(ctx)
 	if err != nil {

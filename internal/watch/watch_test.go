@@ -68,6 +68,15 @@ func (b *bundle) change(t *testing.T, s *riverbeat.Schedule, change func(*riverb
 	require.NoError(t, err)
 }
 
+// define gives the task load a definition that has alerts.
+func (b *bundle) define(t *testing.T, a riverbeat.Alerts) {
+	t.Helper()
+	_, _, err := b.catalog.PutTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
+		TaskName: "load", Executor: riverbeat.Executor{Kind: "go"}, Queue: "default", Priority: 1, MaxAttempts: 1, Alerts: a,
+	}, false, riverbeat.Expected{})
+	require.NoError(t, err)
+}
+
 func (b *bundle) exec(t *testing.T, statement string, args ...any) {
 	t.Helper()
 	_, err := b.Pool.Exec(t.Context(), statement, args...)
@@ -239,12 +248,7 @@ func TestAlertsOfATask(t *testing.T) {
 		s.Name, s.Alerts = "silent", riverbeat.Alerts{On: []riverbeat.AlertEvent{}}
 	})
 	b.look(t)
-	d, err := b.catalog.CreateTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
-		TaskName: "load", ParameterSchema: json.RawMessage("{}"), Executor: riverbeat.Executor{Kind: "go"},
-		Queue: "default", Priority: 1, MaxAttempts: 1, Alerts: riverbeat.Alerts{URL: hook},
-	}, false)
-	require.NoError(t, err)
-	require.Equal(t, hook, d.Alerts.URL)
+	b.define(t, riverbeat.Alerts{URL: hook})
 	b.look(t)
 	after := b.schedule(t, func(s *riverbeat.Schedule) { s.Name, s.Alerts = "after", riverbeat.Alerts{AfterFailures: 2} })
 	other := b.schedule(t, func(s *riverbeat.Schedule) { s.Name, s.TaskName, s.Alerts = "other", "else", riverbeat.Alerts{} })
@@ -264,11 +268,7 @@ func TestAlertsOfATask(t *testing.T) {
 	b.look(t)
 	require.Len(t, b.events(t), 3)
 
-	_, err = b.catalog.ChangeTaskDefinition(t.Context(), "load", false, func(d *riverbeat.TaskDefinition) error {
-		d.Alerts = riverbeat.Alerts{}
-		return nil
-	})
-	require.NoError(t, err)
+	b.define(t, riverbeat.Alerts{})
 	b.look(t)
 	require.Equal(t, 2, b.count(t, "SELECT count(*) FROM alert_states"), "those that say something themselves")
 	b.runs(t, before, "+")
@@ -366,19 +366,12 @@ func TestWhatWasNotToldIsTold(t *testing.T) {
 func TestADefinitionThatHasNoAlertsAnyMore(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	_, err := b.catalog.CreateTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
-		TaskName: "load", Executor: riverbeat.Executor{Kind: "go"}, Queue: "default", Priority: 1, MaxAttempts: 1, Alerts: riverbeat.Alerts{URL: hook},
-	}, false)
-	require.NoError(t, err)
+	b.define(t, riverbeat.Alerts{URL: hook})
 	s := b.schedule(t, func(s *riverbeat.Schedule) { s.Alerts = riverbeat.Alerts{NoSuccessFor: time.Hour} })
-	_, err = b.catalog.ChangeTaskDefinition(t.Context(), "load", false, func(d *riverbeat.TaskDefinition) error {
-		d.Alerts = riverbeat.Alerts{}
-		return nil
-	})
-	require.NoError(t, err)
+	b.define(t, riverbeat.Alerts{})
 	b.change(t, s, func(s *riverbeat.Schedule) { s.Enabled = false })
 	b.change(t, s, func(s *riverbeat.Schedule) { s.Enabled, s.Description = true, "it can be changed all the same" })
-	_, err = b.catalog.ChangeSchedule(t.Context(), s.ID, func(s *riverbeat.Schedule) error {
+	_, err := b.catalog.ChangeSchedule(t.Context(), s.ID, func(s *riverbeat.Schedule) error {
 		s.Alerts.NoSuccessFor = 2 * time.Hour
 		return nil
 	})
@@ -427,11 +420,9 @@ func TestATaskWithManySchedules(t *testing.T) {
 		SELECT 's' || i, 'load', '0 0 1 1 *', 'UTC', true, '' FROM generate_series(1, 2500) AS i`)
 	own := b.schedule(t, nil)
 	define := func(a riverbeat.Alerts) {
-		_, _, err := b.catalog.PutTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
-			TaskName: "load", Executor: riverbeat.Executor{Kind: "go"}, Queue: "default", Priority: 1, MaxAttempts: 1, Alerts: a,
-		}, false, riverbeat.Expected{})
-		require.NoError(t, err)
+		b.define(t, a)
 		for more := true; more; {
+			var err error
 			more, err = b.watcher().Look(t.Context())
 			require.NoError(t, err)
 		}
@@ -473,11 +464,7 @@ func TestEditsWhileItLooks(t *testing.T) {
 		}
 	})
 	for i := range 20 {
-		_, _, err := b.catalog.PutTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
-			TaskName: "load", Executor: riverbeat.Executor{Kind: "go"}, Queue: "default", Priority: 1, MaxAttempts: 1,
-			Alerts: riverbeat.Alerts{URL: hook, AfterFailures: i},
-		}, false, riverbeat.Expected{})
-		require.NoError(t, err)
+		b.define(t, riverbeat.Alerts{URL: hook, AfterFailures: i})
 		page, _, err := b.catalog.ListSchedules(t.Context(), &postgres.ScheduleFilter{Sort: "name", Limit: 5})
 		require.NoError(t, err)
 		for _, s := range page {
@@ -493,19 +480,13 @@ func TestEditsWhileItLooks(t *testing.T) {
 func TestAnEditThatTakesLong(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	define := func(a riverbeat.Alerts) {
-		_, _, err := b.catalog.PutTaskDefinition(t.Context(), &riverbeat.TaskDefinition{
-			TaskName: "load", Executor: riverbeat.Executor{Kind: "go"}, Queue: "default", Priority: 1, MaxAttempts: 1, Alerts: a,
-		}, false, riverbeat.Expected{})
-		require.NoError(t, err)
-	}
-	define(riverbeat.Alerts{URL: hook})
+	b.define(t, riverbeat.Alerts{URL: hook})
 	slow := b.schedule(t, func(s *riverbeat.Schedule) { s.Name, s.Alerts = "slow", riverbeat.Alerts{} })
 	other := b.schedule(t, func(s *riverbeat.Schedule) { s.Name = "other" })
 	b.look(t)
 	b.runs(t, slow, "-")
 	b.runs(t, other, "-")
-	define(riverbeat.Alerts{})
+	b.define(t, riverbeat.Alerts{})
 	tx, err := b.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), `UPDATE schedules SET alerts = '{"url": "https://example.com/mine"}' WHERE id = $1`, slow.ID)

@@ -1,19 +1,7 @@
-"""A Celery application whose Beat is that of django-celery-beat; its environment is as in beat.py, and
-BEAT_BROKER."""
+"""A Celery application whose Beat is that of django-celery-beat, and whose broker is BEAT_BROKER."""
 import os
 
-import django
+import beat_settings  # noqa: F401
 from celery import Celery
-from django.conf import settings
 
-settings.configure(
-    DATABASES={"default": {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": os.environ["BEAT_NAME"], "HOST": os.environ["BEAT_HOST"],
-        "PORT": os.environ["BEAT_PORT"], "USER": os.environ["BEAT_USER"],
-    }},
-    INSTALLED_APPS=["django_celery_beat"], USE_TZ=True, TIME_ZONE="UTC",
-    DEFAULT_AUTO_FIELD="django.db.models.AutoField",
-)
-django.setup()
 app = Celery("shop", broker=os.environ["BEAT_BROKER"])
