@@ -7,9 +7,11 @@ CREATE TABLE imported_schedules (
     source text NOT NULL,
     line jsonb NOT NULL,
     imported_at timestamptz NOT NULL DEFAULT statement_timestamp(),
-    -- The handover: the ticks up to cut_at are the other scheduler's, those after it ours.
+    -- The handover: the ticks up to cut_at are the other scheduler's, those after it ours,
+    -- if the transaction cut_xid of its database has committed, which disables it there.
     -- Until cut_over_at it is under way.
     cut_at timestamptz,
+    cut_xid text,
     cut_over_at timestamptz,
     CONSTRAINT imported_schedules_pkey PRIMARY KEY (schedule_id)
 );

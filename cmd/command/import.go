@@ -10,6 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -36,8 +37,9 @@ func newImportCeleryBeat() *cobra.Command {
 		Short: "Take over the periodic tasks of Celery Beat",
 		Long: "Reads the periodic tasks of Celery Beat from its tables in a Postgres, writes\n" +
 			"them here as schedules, and prints what came, what is another matter here,\n" +
-			"what cannot come and why, and when both would next fire. Nothing is written\n" +
-			"there. The schedules are disabled, so Celery Beat can go on meanwhile.\n\n" +
+			"what cannot come and why, and when both would next fire. The schedules are\n" +
+			"disabled, unless told otherwise, so Celery Beat can go on meanwhile; only\n" +
+			"--cutover writes there.\n\n" +
 			"It may be run again and again: it writes what has changed there since.",
 		Args: noArgs,
 	}
@@ -50,7 +52,7 @@ func newImportCeleryBeat() *cobra.Command {
 	django := c.Flags().Bool("django", false, "read the tables of django-celery-beat.")
 	dry := c.Flags().Bool("dry-run", false, "print, and write nothing.")
 	enable := c.Flags().Bool("enable", false, "enable those that are enabled there. Stop Celery Beat first, or both will fire.")
-	cutover := c.Flags().Bool("cutover", false, "hand over what was imported: disable it there and enable it here, between two ticks, while Celery Beat runs.")
+	cutover := c.Flags().Bool("cutover", false, "import, and hand over: disable there and enable here, between two ticks, while Celery Beat runs.")
 	task, name := &word{kind: "name"}, &word{kind: "pattern"}
 	c.Flags().Var(task, "task", "With --cutover: only the schedules of this task.")
 	c.Flags().Var(name, "name", "With --cutover: only the schedules with such a name; * stands for anything.")
@@ -158,7 +160,7 @@ func printImport(w io.Writer, items []celery.Item, asJSON, dry bool) error {
 		if item.Timezone != "" && item.Timezone != "UTC" {
 			recurrence += " (" + item.Timezone + ")"
 		}
-		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", item.Outcome, item.Name, item.TaskName, recurrence,
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", item.Outcome, cell(item.Name), cell(item.TaskName), cell(recurrence),
 			when(item.NextThere, "-"), when(item.NextHere, "-"))
 	}
 	if err := t.Flush(); err != nil {
@@ -195,6 +197,28 @@ func printImport(w io.Writer, items []celery.Item, asJSON, dry bool) error {
 	return err
 }
 
+// maxCell is how much of a text stands in a table, in characters.
+const maxCell = 60
+
+// cell is a text for a table, which may be anything.
+func cell(text string) string {
+	runes := []rune(printable(text))
+	if len(runes) > maxCell {
+		return string(runes[:maxCell-1]) + "…"
+	}
+	return string(runes)
+}
+
+// printable is a text that does nothing to a terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '\ufffd'
+		}
+		return r
+	}, text)
+}
+
 func count(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing
@@ -214,7 +238,7 @@ func printRemarks(w io.Writer, title string, items []celery.Item, of func(*celer
 			if named[remark] == nil {
 				remarks = append(remarks, remark)
 			}
-			named[remark] = append(named[remark], items[k].Name)
+			named[remark] = append(named[remark], cell(items[k].Name))
 		}
 	}
 	if len(remarks) > 0 {
@@ -226,6 +250,6 @@ func printRemarks(w io.Writer, title string, items []celery.Item, of func(*celer
 		if len(names) > maxNamed {
 			more = fmt.Sprintf(" and %d more", len(names)-maxNamed)
 		}
-		_, _ = fmt.Fprintf(w, "  %s%s:\n      %s\n", strings.Join(names[:min(len(names), maxNamed)], ", "), more, remark)
+		_, _ = fmt.Fprintf(w, "  %s%s:\n      %s\n", strings.Join(names[:min(len(names), maxNamed)], ", "), more, printable(remark))
 	}
 }

@@ -114,7 +114,7 @@ INSERT INTO public.celery_beat_schedules (name, task_name, cron_expression) VALU
 
 	// Again: only what has changed there is written. What people have changed here stays.
 	d.exec(d.here, "UPDATE schedules SET description = 'ours', enabled = true WHERE name IN ('job 7', 'job 8')")
-	d.exec(d.there, "UPDATE public.celery_beat_schedules SET updated_at = now()")
+	d.exec(d.there, "ALTER TABLE public.celery_beat_schedules ADD run_count int; UPDATE public.celery_beat_schedules SET updated_at = now(), run_count = 7")
 	d.exec(d.there, "UPDATE public.celery_beat_schedules SET cron_expression = '1 2 3 * *' WHERE name = 'job 8'")
 	d.exec(d.here, "DELETE FROM schedules WHERE name = 'job 9'")
 	before := d.count("SELECT sum(version) FROM schedules")
@@ -124,6 +124,11 @@ INSERT INTO public.celery_beat_schedules (name, task_name, cron_expression) VALU
 	require.Equal(t, 1, d.count("SELECT count(*) FROM schedules WHERE name = 'job 7' AND description = 'ours' AND enabled"))
 	require.Equal(t, 1, d.count("SELECT count(*) FROM schedules WHERE name = 'job 8' AND cron_expression = '1 2 3 * *' AND enabled"))
 	require.Equal(t, 1, d.count("SELECT count(*) FROM schedule_clocks AS c JOIN schedules AS s ON s.id = c.schedule_id WHERE s.name = 'job 8' AND c.next_run_at > now()"))
+
+	// What a crontab means goes by the zone, too.
+	outcomes, _ = d.imported(append(from, "--timezone", "Asia/Tokyo")...)
+	require.Equal(t, map[string]int{"changed": 998, "deleted": 1, "refused": 1}, outcomes)
+	require.Equal(t, 998, d.count("SELECT count(*) FROM schedules WHERE timezone = 'Asia/Tokyo'"))
 
 	// Enabled, all but what would fire at other times.
 	d.exec(d.here, "DELETE FROM imported_schedules; DELETE FROM schedules")
@@ -141,6 +146,7 @@ INSERT INTO public.celery_beat_schedules (id, name, task_name, cron_expression, 
     ('7d4c1b1e-6d0a-4c55-9b1c-2b6b8d6a1a02', 'friday the 13th', 'load', '0 0 13 * fri', true),
     ('7d4c1b1e-6d0a-4c55-9b1c-2b6b8d6a1a03', 'broken', 'load', 'whenever', true),
     ('7d4c1b1e-6d0a-4c55-9b1c-2b6b8d6a1a04', 'off', 'load', '*/5 * * * *', false);`)
+	d.exec(d.there, "INSERT INTO public.celery_beat_schedules (id, name, task_name, cron_expression) VALUES ('7d4c1b1e-6d0a-4c55-9b1c-2b6b8d6a1a05', e'ev\x1b]0;x\x07il\nrow\ttab' || repeat('x', 200), 'load', '0 0 * * *')")
 	code, out, stderr := d.call("--table", "public.celery_beat_schedules", "--timezone", "Asia/Tokyo", "--dry-run")
 	require.Zero(t, code, stderr)
 	golden(t, "import.txt", moments.ReplaceAllString(out, "TIME                "))

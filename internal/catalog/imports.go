@@ -18,6 +18,9 @@ type Import struct {
 	// Line is what it was there: a JSON object. It is written again only when that has
 	// changed.
 	Line json.RawMessage
+	// Apply writes over a schedule that has come before what it has there; what it has no
+	// word for there stays.
+	Apply func(to *riverbeat.Schedule)
 	// Enable says that it is to be enabled if Schedule.Enabled has it so; else it comes
 	// disabled, and if it has come before it stays as it is.
 	Enable bool
@@ -48,7 +51,7 @@ func (c *Catalog) Import(ctx context.Context, in Import) (became Imported, err e
 func (c *Catalog) importIn(ctx context.Context, tx *postgres.Tx, in *Import) (Imported, error) {
 	s := *in.Schedule
 	s.Enabled = s.Enabled && in.Enable
-	line, err := tx.ImportedLine(ctx, s.ID)
+	line, source, err := tx.ImportedLine(ctx, s.ID)
 	if err != nil {
 		return "", err
 	}
@@ -60,6 +63,9 @@ func (c *Catalog) importIn(ctx context.Context, tx *postgres.Tx, in *Import) (Im
 	case exists && line == nil:
 		return "", riverbeat.Errorf(riverbeat.Conflict, "schedule_not_imported",
 			"There is a schedule %s already, and it was not imported.", s.ID)
+	case line != nil && source != in.Source:
+		return "", riverbeat.Errorf(riverbeat.Conflict, "schedule_from_elsewhere",
+			"The schedule %s was imported from %s, where it has the same id.", s.ID, source)
 	case !exists && line != nil:
 		return ImportDeleted, nil
 	case !exists:
@@ -83,14 +89,8 @@ func (c *Catalog) importIn(ctx context.Context, tx *postgres.Tx, in *Import) (Im
 		return ImportChanged, err
 	}
 	_, err = c.change(ctx, tx, s.ID, func(now *riverbeat.Schedule) error {
-		was := *now
-		*now = s
-		now.Version, now.LastError, now.CreatedAt, now.UpdatedAt = was.Version, was.LastError, was.CreatedAt, was.UpdatedAt
-		now.Limits, now.Alerts, now.ManagedBy = was.Limits, was.Alerts, was.ManagedBy // which are not there
-		now.Enabled = was.Enabled || enable
-		if now.Category == "" {
-			now.Category = was.Category
-		}
+		in.Apply(now)
+		now.Enabled = now.Enabled || enable
 		return nil
 	})
 	if err != nil {
@@ -109,10 +109,10 @@ func (c *Catalog) Cut(ctx context.Context, id uuid.UUID) (cut *postgres.Cut, err
 	return cut, err
 }
 
-// BeginCut notes that schedules are about to be handed over: the ticks after at will be
-// ours, if the other scheduler is told so next. It may be noted again with another time.
-func (c *Catalog) BeginCut(ctx context.Context, ids []uuid.UUID, at time.Time) error {
-	return c.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.BeginCut(ctx, ids, at) })
+// BeginCut notes that schedules are about to be handed over: the ticks after at are ours if
+// the transaction xid of the other scheduler's database commits. It may be noted again.
+func (c *Catalog) BeginCut(ctx context.Context, ids []uuid.UUID, at time.Time, xid string) error {
+	return c.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.BeginCut(ctx, ids, at, xid) })
 }
 
 // CutOver enables an imported schedule from the time on that BeginCut has noted: the ticks
@@ -134,8 +134,12 @@ func (c *Catalog) CutOver(ctx context.Context, id uuid.UUID) error {
 		case cut.Over:
 			return nil
 		}
+		mark := *cut.At
+		if s.LastRunAt != nil && s.LastRunAt.After(mark) {
+			mark = later(clock.Mark, mark) // it has ticked here since
+		}
 		if !s.Enabled {
-			if err := c.enableFrom(ctx, tx, s, later(clock.Mark, *cut.At)); err != nil {
+			if err := c.enableFrom(ctx, tx, s, mark); err != nil {
 				return err
 			}
 		}

@@ -1,16 +1,20 @@
 package celery
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"riverbeat/internal/catalog"
+	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
 )
 
@@ -23,17 +27,17 @@ const (
 	late = 3 * time.Second
 	// writeWithin bounds the change there, of which nobody may hear too late.
 	writeWithin = 3 * time.Second
-	// heard is how long after that Beat may still write down what it fired before it heard
-	// of a change. What is disabled later was disabled by somebody else.
-	heard = time.Minute
+	// again is how often it is looked whether a handover can go on.
+	again = time.Second
 )
 
 // Cutover hands schedules over from a running Celery Beat: it disables them there and
 // enables them here, between two of their ticks, so that each tick is fired on one side.
 //
-// Noted here first is the time after which the ticks are ours; then Beat is told; then they
-// are enabled here, for the ticks after that time. Whoever dies in between, or is stopped,
-// runs it again.
+// They are disabled there in one transaction. Before that commits, it is noted here, with
+// the time after which the ticks are ours; so whoever comes later can tell whether it has
+// happened. After that Beat has time to hear of it, and then they are enabled here, for the
+// ticks after that time. Whoever dies in between, or is stopped, runs it again.
 type Cutover struct {
 	Source  Source
 	Catalog *catalog.Catalog
@@ -42,7 +46,7 @@ type Cutover struct {
 	// Task and Name pick the schedules, by the name of their task, and by a pattern of
 	// theirs (path.Match); "" picks all.
 	Task, Name string
-	Settle     time.Duration // at least how long Beat may go on after it was told
+	Settle     time.Duration // how long Beat may go on after it was told
 }
 
 // The outcomes of a handover, beside Refused.
@@ -58,49 +62,53 @@ func (c *Cutover) Run(ctx context.Context) (items []Item, err error) {
 	if err != nil {
 		return nil, err
 	}
-	now, err := c.Now(ctx)
+	conn, err := connect(ctx, c.Source.URL)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	entries = slices.DeleteFunc(entries, func(e *Entry) bool { return !c.picks(e) })
 	var waiting []*Translation
-	for _, e := range entries {
-		if !c.picks(e) {
-			continue
-		}
-		t := Translate(e, now)
-		outcome, refused, err := c.look(ctx, t)
-		if err != nil {
-			return items, fmt.Errorf("hand over %q: %w", e.Name, err)
-		}
-		if outcome == "" {
-			waiting = append(waiting, t)
-			continue
-		}
-		items = append(items, item(t, outcome, refused))
-	}
-	for len(waiting) > 0 {
-		done, wait, err := c.cut(ctx, waiting)
-		for _, t := range done {
-			items = append(items, item(t, CutOver, ""))
-		}
+	for {
+		now, err := c.Now(ctx)
 		if err != nil {
 			return items, err
 		}
-		waiting = slices.DeleteFunc(waiting, func(t *Translation) bool { return slices.Contains(done, t) })
-		if len(done) == 0 {
-			select {
-			case <-ctx.Done():
-				return items, context.Cause(ctx)
-			case <-time.After(wait):
+		for _, e := range entries { // those that were read just now
+			t := Translate(e, now)
+			outcome, refused, err := c.look(ctx, conn, t)
+			if err != nil {
+				return items, fmt.Errorf("hand over %q: %w", e.Name, err)
 			}
+			if outcome == "" {
+				waiting = append(waiting, t)
+				continue
+			}
+			items = append(items, item(t, outcome, refused))
+		}
+		if len(waiting) == 0 {
+			return items, nil
+		}
+		cut, err := c.cut(ctx, conn, waiting)
+		if err != nil {
+			return items, err
+		}
+		items, entries = append(items, cut.items...), cut.changed
+		waiting = slices.DeleteFunc(waiting, func(t *Translation) bool { return cut.gone[t.Key] })
+		if len(cut.gone) > 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return items, context.Cause(ctx)
+		case <-time.After(again):
 		}
 	}
-	return items, nil
 }
 
 func item(t *Translation, outcome, refused string) Item {
 	i := Item{
-		ID: t.ID().String(), Name: t.Name, TaskName: t.Task, Outcome: outcome, Refused: refused,
+		ID: t.ID().String(), Name: t.Name, TaskName: t.Task, Outcome: outcome, Refused: refused, Differs: t.Differs,
 		NextThere: t.NextThere, NextHere: t.NextHere,
 	}
 	if t.Schedule != nil {
@@ -120,30 +128,20 @@ func (c *Cutover) picks(e *Entry) bool {
 	return err == nil && picked
 }
 
-// look tells what became of an entry before; "" is that it is to be handed over now. A
-// handover that was begun, and of which Beat was told, is ended.
-func (c *Cutover) look(ctx context.Context, t *Translation) (outcome, refused string, err error) {
+// look tells what became of an entry before, or why it cannot be handed over; "" is that it
+// is to be handed over now, and was imported as it is now.
+func (c *Cutover) look(ctx context.Context, conn *pgx.Conn, t *Translation) (outcome, refused string, err error) {
 	cut, err := c.Catalog.Cut(ctx, t.ID())
-	switch {
-	case err != nil:
+	if err != nil {
 		return "", "", err
-	case cut != nil && cut.Over:
-		return CutBefore, "", nil
-	case cut != nil && cut.At != nil && !t.Enabled && (t.ChangedAt == nil || t.ChangedAt.Before(cut.At.Add(c.Settle+heard))):
-		err := c.Catalog.CutOver(ctx, t.ID())
-		return CutOver, "", err
-	case !t.Enabled:
-		return Refused, "it is disabled there", nil
-	case t.Schedule == nil:
-		return Refused, t.Refused, nil
-	case t.OtherTicks:
-		return Refused, "it would fire at other times here", nil
 	}
-	if gap := late + c.Settle; !t.rests(gap) {
-		return Refused, fmt.Sprintf("it never rests for %s: there is no moment to hand it over while Beat runs", riverbeat.FormatDuration(gap)), nil
+	if outcome, refused, err := c.begun(ctx, conn, t, cut); outcome != "" || err != nil {
+		return outcome, refused, err
 	}
-	// It is handed over as it is there now.
-	switch became, err := c.Catalog.Import(ctx, catalog.Import{Schedule: t.Schedule, Source: t.Source, Line: t.Row}); {
+	if refused := c.refuses(t); refused != "" {
+		return Refused, refused, nil
+	}
+	switch became, err := c.Catalog.Import(ctx, t.asImport(false)); {
 	case cannotCome(err):
 		return Refused, riverbeat.Explain(err), nil
 	case err != nil:
@@ -152,6 +150,69 @@ func (c *Cutover) look(ctx context.Context, t *Translation) (outcome, refused st
 		return Refused, "it was deleted here", nil
 	}
 	return "", "", nil
+}
+
+// begun goes on with a handover that has begun; "" is that none has.
+func (c *Cutover) begun(ctx context.Context, conn *pgx.Conn, t *Translation, cut *postgres.Cut) (outcome, refused string, err error) {
+	switch {
+	case cut == nil, cut.At == nil:
+		return "", "", nil
+	case cut.Over && t.Enabled:
+		return Refused, "it was handed over, and is enabled there again: both fire", nil
+	case cut.Over:
+		return CutBefore, "", nil
+	}
+	xid, err := strconv.ParseInt(cut.XID, 10, 64)
+	if err != nil {
+		return "", "", fmt.Errorf("read the transaction %q: %w", cut.XID, err)
+	}
+	var status *string
+	if err := conn.QueryRow(ctx, "SELECT txid_status($1)", xid).Scan(&status); err != nil {
+		return "", "", fmt.Errorf("ask what became of transaction %d there: %w", xid, err)
+	}
+	begun := cut.At.Format(time.RFC3339)
+	switch {
+	case status == nil:
+		return Refused, fmt.Sprintf("its handover was begun so long ago (%s) that nobody knows whether it was disabled there: enable it here by hand", begun), nil
+	case *status == "aborted":
+		return "", "", nil
+	case *status == "in progress":
+		return Refused, "somebody else is handing it over just now", nil
+	case t.Enabled:
+		return Refused, fmt.Sprintf("its handover was begun at %s, and it is enabled there again: disable it there, and try again", begun), nil
+	}
+	return c.finish(ctx, t)
+}
+
+// finish enables a schedule here that is disabled there.
+func (c *Cutover) finish(ctx context.Context, t *Translation) (outcome, refused string, err error) {
+	err = c.Catalog.CutOver(ctx, t.ID())
+	if cannotCome(err) || riverbeat.KindOf(err) == riverbeat.NotFound {
+		return Refused, "it is disabled there, and cannot be enabled here: " + riverbeat.Explain(err), nil
+	}
+	return CutOver, "", err
+}
+
+// refuses says why an entry cannot be handed over while Beat runs.
+func (c *Cutover) refuses(t *Translation) string {
+	gap := late + c.Settle
+	switch {
+	case !t.Enabled:
+		return "it is disabled there"
+	case t.Schedule == nil:
+		return t.Refused
+	case t.OtherTicks:
+		return "it would fire at other times here"
+	case t.Expression != "":
+		return "Celery could not read its expression, so nobody knows when it fires there"
+	case t.NextThere == nil:
+		return "it fires there no more"
+	case t.OneOff && t.Clocked == nil:
+		return "it fires only once, and Beat may have fired it without having written that down"
+	case !t.rests(gap):
+		return fmt.Sprintf("it never rests for %s: there is no moment to hand it over while Beat runs", riverbeat.FormatDuration(gap))
+	}
+	return ""
 }
 
 // rests tells whether more than so long a time lies between two of the next ticks.
@@ -195,71 +256,174 @@ func (t *Translation) fires(after, until time.Time) bool {
 	return next.After(after) && !next.After(until)
 }
 
-// cut hands over those that do not fire just now, and says when to try again with others.
-func (c *Cutover) cut(ctx context.Context, waiting []*Translation) (done []*Translation, wait time.Duration, err error) {
-	now, err := c.Now(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	wait = time.Second
-	for _, t := range waiting {
-		if !t.fires(now.Add(-late), now.Add(c.Settle)) {
-			done = append(done, t)
-		}
-	}
-	if len(done) == 0 {
-		return nil, wait, nil
-	}
-	ids := make([]uuid.UUID, len(done))
-	for i, t := range done {
-		ids[i] = t.ID()
-	}
-	if err := c.Catalog.BeginCut(ctx, ids, now); err != nil {
-		return nil, 0, fmt.Errorf("note the handover: %w", err)
-	}
-	if err := c.disable(ctx, done); err != nil {
-		return nil, 0, fmt.Errorf("disable them in Celery Beat: %w", err)
-	}
-	for i, t := range done {
-		if err := c.Catalog.CutOver(ctx, t.ID()); err != nil {
-			return done[:i], 0, fmt.Errorf("enable %q: %w", t.Name, err)
-		}
-	}
-	return done, 0, nil
+// made is what a step of a handover has come to.
+type made struct {
+	items   []Item
+	gone    map[string]bool // by their keys, those that do not wait any more
+	changed []*Entry        // of them, those that have changed there, as they are now
 }
 
-// disable disables entries there, and tells a running Beat of it. Either all are disabled
-// soon enough, or none.
-func (c *Cutover) disable(ctx context.Context, entries []*Translation) error {
-	ctx, cancel := context.WithTimeout(ctx, writeWithin)
-	defer cancel()
-	conn, err := connect(ctx, c.Source.URL)
+// cut hands over those that do not fire just now.
+func (c *Cutover) cut(ctx context.Context, conn *pgx.Conn, waiting []*Translation) (*made, error) {
+	m := &made{gone: map[string]bool{}}
+	now, err := c.Now(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	quiet := slices.DeleteFunc(slices.Clone(waiting), func(t *Translation) bool {
+		return t.fires(now.Add(-late), now.Add(c.Settle))
+	})
+	if len(quiet) == 0 {
+		return m, nil
+	}
+	cut, at, err := c.disable(ctx, conn, quiet, m)
+	if err != nil || len(cut) == 0 {
+		return m, err
+	}
+	if err := c.settle(ctx, conn, cut, at); err != nil {
+		return nil, fmt.Errorf("they are disabled there, and not yet enabled here; run it again: %w", err)
+	}
+	for _, t := range cut {
+		outcome, refused, err := c.finish(ctx, t)
+		if err != nil {
+			return nil, fmt.Errorf("they are disabled there, and not yet enabled here; run it again: %w", err)
+		}
+		m.items = append(m.items, item(t, outcome, refused))
+	}
+	return m, nil
+}
+
+// errTooLate undoes a transaction that has taken too long.
+var errTooLate = errors.New("the tables of Celery Beat are held by somebody")
+
+// disable disables entries there, in one transaction that is noted here before it commits,
+// and tells a running Beat of it. It says which it were, and after which time their ticks
+// are ours. Those that have changed there since they were read are left, and told in m.
+func (c *Cutover) disable(ctx context.Context, conn *pgx.Conn, entries []*Translation, m *made) (cut []*Translation, at time.Time, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, writeWithin, errTooLate)
+	defer cancel()
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL timezone = 'UTC'"); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "SELECT FROM "+c.Source.tasks()+" WHERE id::text = ANY($1) FOR UPDATE", keysOf(entries)); err != nil {
+			return err
+		}
+		rows, err := readAll(ctx, tx, &c.Source)
+		if err != nil {
+			return err
+		}
+		byKey := map[string]*Entry{}
+		for _, e := range rows {
+			byKey[e.Key] = e
+		}
+		// The time that counts, right before the commit.
+		if at, err = c.Now(ctx); err != nil {
+			return err
+		}
+		for _, t := range entries {
+			switch e := byKey[t.Key]; {
+			case e == nil:
+				m.gone[t.Key] = true
+				m.items = append(m.items, item(t, Refused, "it was deleted there"))
+			case !bytes.Equal(e.Row, t.Row):
+				m.gone[t.Key] = true
+				m.changed = append(m.changed, e)
+			case !t.fires(at.Add(-late), at.Add(c.Settle)):
+				cut = append(cut, t)
+			}
+		}
+		if len(cut) == 0 {
+			return nil
+		}
+		if err := c.switchOff(ctx, tx, keysOf(cut)); err != nil {
+			return err
+		}
+		var xid string
+		if err := tx.QueryRow(ctx, "SELECT txid_current()::text").Scan(&xid); err != nil {
+			return err
+		}
+		ids := make([]uuid.UUID, len(cut))
+		for i, t := range cut {
+			ids[i] = t.ID()
+		}
+		return c.Catalog.BeginCut(ctx, ids, at, xid)
+	})
+	if err != nil {
+		return nil, at, fmt.Errorf("disable them in Celery Beat: %w", errors.Join(err, context.Cause(ctx)))
+	}
+	for _, t := range cut {
+		m.gone[t.Key] = true
+	}
+	return cut, at, nil
+}
+
+func keysOf(entries []*Translation) []string {
 	keys := make([]string, len(entries))
 	for i, e := range entries {
 		keys[i] = e.Key
 	}
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if !c.Source.Django {
-			set := "enabled = false"
-			if entries[0].ChangedAt != nil {
-				set += ", updated_at = now()"
-			}
-			_, err := tx.Exec(ctx, "UPDATE "+c.Source.table().Sanitize()+" SET "+set+" WHERE id::text = ANY($1)", keys)
-			return err
-		}
-		// What PeriodicTask.save does: without the marker Beat would not look.
-		const disable = "UPDATE django_celery_beat_periodictask SET enabled = false, last_run_at = NULL, date_changed = now() WHERE id::text = ANY($1)"
-		const marker = `
-INSERT INTO django_celery_beat_periodictasks (ident, last_update) VALUES (1, clock_timestamp())
-ON CONFLICT (ident) DO UPDATE SET last_update = excluded.last_update`
-		if _, err := tx.Exec(ctx, disable, keys); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, marker)
+	return keys
+}
+
+// switchOff disables tasks there, all or none, and tells a running Beat of it.
+func (c *Cutover) switchOff(ctx context.Context, tx pgx.Tx, keys []string) error {
+	// A zero is false in a column of booleans and in one of numbers.
+	set := "enabled = '0'"
+	if c.Source.Django {
+		set += ", last_run_at = NULL, date_changed = now()" // as PeriodicTask.save does
+	}
+	tag, err := tx.Exec(ctx, "UPDATE "+c.Source.tasks()+" SET "+set+" WHERE id::text = ANY($1)", keys)
+	if err != nil {
 		return err
-	})
+	}
+	if int(tag.RowsAffected()) != len(keys) {
+		return fmt.Errorf("only %d of %d rows could be written", tag.RowsAffected(), len(keys))
+	}
+	if !c.Source.Django {
+		return nil
+	}
+	// Beat reads all tasks anew, and takes those that have not run for run just then: one
+	// that is due at that moment would not be fired.
+	const begun = "UPDATE django_celery_beat_periodictask SET last_run_at = clock_timestamp() WHERE enabled AND last_run_at IS NULL"
+	if _, err := tx.Exec(ctx, begun); err != nil {
+		return err
+	}
+	// Without the marker it would not look, nor if the marker went back.
+	const marker = `
+INSERT INTO django_celery_beat_periodictasks AS p (ident, last_update) VALUES (1, clock_timestamp())
+ON CONFLICT (ident) DO UPDATE SET last_update = greatest(clock_timestamp(), p.last_update + interval '1 microsecond')`
+	_, err = tx.Exec(ctx, marker)
+	return err
+}
+
+// settle gives Beat the time that it needs to hear of the change. It may write down what it
+// has fired meanwhile, over the change: then they are disabled again.
+func (c *Cutover) settle(ctx context.Context, conn *pgx.Conn, cut []*Translation, at time.Time) error {
+	for {
+		now, err := c.Now(ctx)
+		if err != nil {
+			return err
+		}
+		left := at.Add(c.Settle).Sub(now)
+		var on []string
+		rows, err := conn.Query(ctx, "SELECT id::text FROM "+c.Source.tasks()+" WHERE id::text = ANY($1) AND enabled::text IN ('true', '1')", keysOf(cut))
+		if err == nil {
+			on, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		}
+		if err == nil && len(on) > 0 {
+			err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return c.switchOff(ctx, tx, on) })
+		}
+		switch {
+		case err != nil:
+			return err
+		case left <= 0:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(min(left, again)):
+		}
+	}
 }

@@ -2,10 +2,12 @@ package celery
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/internal/catalog"
@@ -13,6 +15,7 @@ import (
 	"riverbeat/internal/pgtest"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
+	"riverbeat/internal/riverbeat"
 )
 
 // handover is an installation beside a plain table, from which all was imported.
@@ -37,7 +40,7 @@ CREATE TABLE public.jobs (
 	require.NoError(t, err)
 	h.Cutover = Cutover{
 		Source:  Source{URL: h.there.URL, Table: "public.jobs", Zone: "UTC"},
-		Catalog: catalog.New(h.here.DB, ledger.New(q)), Settle: DefaultSettle,
+		Catalog: catalog.New(h.here.DB, ledger.New(q)), Settle: 2 * time.Second,
 		Now: func(ctx context.Context) (now time.Time, err error) {
 			err = h.here.DB.InTx(ctx, func(tx *postgres.Tx) error {
 				now, err = tx.Now(ctx)
@@ -125,35 +128,55 @@ func TestCutover(t *testing.T) {
 	}
 }
 
+// disabled disables a schedule there in a transaction that ends as said, and notes that as
+// BeginCut does. It says the id.
+func (h *handover) disabled(name string, at time.Time, commit bool) (id string) {
+	h.t.Helper()
+	tx, err := h.there.Pool.Begin(h.t.Context())
+	require.NoError(h.t, err)
+	var xid string
+	require.NoError(h.t, tx.QueryRow(h.t.Context(), "UPDATE public.jobs SET enabled = false WHERE name = $1 RETURNING id::text, txid_current()::text", name).Scan(&id, &xid))
+	h.exec(h.here, "UPDATE imported_schedules SET cut_at = $2, cut_xid = $3 WHERE schedule_id = $1", id, at, xid)
+	if commit {
+		require.NoError(h.t, tx.Commit(h.t.Context()))
+	} else {
+		require.NoError(h.t, tx.Rollback(h.t.Context()))
+	}
+	return id
+}
+
 // Whoever hands over may die between any two steps. Run again, it is as if he had not.
 func TestCutoverThatWasBrokenOff(t *testing.T) {
 	t.Parallel()
-	h := newHandover(t, map[string]string{"minutely": "* * * * *", "noted": "0 0 1 1 *", "somebody else": "0 0 2 1 *"})
-	ids := map[string]string{}
-	for _, name := range []string{"minutely", "noted", "somebody else"} {
-		var id string
-		require.NoError(t, h.there.Pool.QueryRow(t.Context(), "SELECT id FROM public.jobs WHERE name = $1", name).Scan(&id))
-		ids[name] = id
-	}
+	h := newHandover(t, map[string]string{
+		"minutely": "* * * * *", "noted": "0 0 1 1 *", "somebody else": "0 0 2 1 *", "again": "0 0 3 1 *", "deleted": "0 0 4 1 *",
+	})
 	begun := time.Now().UTC().Add(-5 * time.Minute).Truncate(time.Minute).Add(20 * time.Second)
-	for _, id := range ids {
-		h.exec(h.here, "UPDATE imported_schedules SET cut_at = $2 WHERE schedule_id = $1", id, begun)
-	}
 	h.exec(h.here, "UPDATE schedule_clocks SET last_scheduled_for = $1", begun.Add(-time.Hour)) // imported before
-	h.exec(h.there, "UPDATE public.jobs SET enabled = false, updated_at = $1 WHERE name = 'minutely'", begun.Add(time.Second))
-	h.exec(h.there, "UPDATE public.jobs SET enabled = false, updated_at = now() WHERE name = 'somebody else'")
-	require.Equal(t, map[string]string{
-		"minutely": CutOver, "noted": CutOver, "somebody else": "refused: it is disabled there",
-	}, h.run())
+	id := h.disabled("minutely", begun, true)
+	h.disabled("noted", begun, false)
+	h.disabled("somebody else", begun, false)
+	h.exec(h.there, "UPDATE public.jobs SET enabled = false WHERE name = 'somebody else'")
+	h.disabled("again", begun, true)
+	h.exec(h.there, "UPDATE public.jobs SET enabled = true WHERE name = 'again'")
+	deleted := h.disabled("deleted", begun, true)
+	require.NoError(t, h.Catalog.DeleteSchedule(t.Context(), uuid.MustParse(deleted), riverbeat.Expected{}))
+	_, err := h.Catalog.ChangeSchedule(t.Context(), uuid.MustParse(id), func(s *riverbeat.Schedule) error {
+		s.Description = "somebody has changed it meanwhile"
+		return nil
+	})
+	require.NoError(t, err)
+	got := h.run()
+	require.Contains(t, got["again"], "it is enabled there again")
+	require.Contains(t, got["deleted"], "it is disabled there, and cannot be enabled here: There is no schedule")
+	delete(got, "again")
+	delete(got, "deleted")
+	require.Equal(t, map[string]string{"minutely": CutOver, "noted": CutOver, "somebody else": "refused: it is disabled there"}, got)
 
 	_, here, mark, next := h.state("minutely")
 	require.True(t, here)
 	require.Equal(t, begun, mark.UTC(), "its ticks since then are ours")
 	require.Equal(t, begun.Truncate(time.Minute).Add(time.Minute), next.UTC())
-	var valid time.Time
-	require.NoError(t, h.here.Pool.QueryRow(t.Context(),
-		"SELECT valid_from FROM report_schedule_versions WHERE schedule_id = $1 AND enabled", ids["minutely"]).Scan(&valid))
-	require.False(t, valid.After(time.Now()))
 
 	there, here, mark, _ := h.state("noted")
 	require.False(t, there)
@@ -161,6 +184,80 @@ func TestCutoverThatWasBrokenOff(t *testing.T) {
 	require.WithinDuration(t, time.Now(), mark, time.Minute, "Beat was not told then, and went on")
 	_, here, _, _ = h.state("somebody else")
 	require.False(t, here)
+
+	h.exec(h.there, "UPDATE public.jobs SET enabled = true WHERE name = 'noted'")
+	require.Contains(t, h.run()["noted"], "both fire")
+}
+
+// Beat writes down what it has fired, over what others have written.
+func TestCutoverThatBeatOverwrites(t *testing.T) {
+	t.Parallel()
+	h := newHandover(t, map[string]string{"yearly": "0 0 1 1 *"})
+	h.exec(h.there, `
+CREATE FUNCTION public.beat() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    NEW.enabled = NEW.enabled OR (SELECT count(*) FROM public.saves) < 2;
+    INSERT INTO public.saves DEFAULT VALUES;
+    RETURN NEW;
+END $$;
+CREATE TABLE public.saves (at timestamptz DEFAULT now());
+CREATE TRIGGER beat BEFORE UPDATE ON public.jobs FOR EACH ROW EXECUTE FUNCTION public.beat()`)
+	require.Equal(t, CutOver, h.run()["yearly"])
+	there, here, _, _ := h.state("yearly")
+	require.False(t, there)
+	require.True(t, here)
+}
+
+func TestCutoverOfWhatIsChangedMeanwhile(t *testing.T) {
+	t.Parallel()
+	h := newHandover(t, map[string]string{"yearly": "0 0 1 1 *"})
+	tx, err := h.there.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "UPDATE public.jobs SET cron_expression = '0 0 9 1 *'")
+	require.NoError(t, err)
+	outcome := make(chan string, 1)
+	go func() {
+		items, err := h.Run(context.WithoutCancel(t.Context()))
+		if err != nil || len(items) != 1 {
+			outcome <- fmt.Sprint(items, err)
+			return
+		}
+		outcome <- items[0].Outcome
+	}()
+	require.Eventually(t, func() bool {
+		var waiting int
+		require.NoError(t, h.there.Pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&waiting))
+		return waiting == 1
+	}, 10*time.Second, 5*time.Millisecond)
+	require.NoError(t, tx.Commit(t.Context()))
+	require.Equal(t, CutOver, <-outcome)
+	_, here, _, next := h.state("yearly")
+	require.True(t, here)
+	require.Equal(t, 9, next.UTC().Day(), "as it is there now")
+}
+
+// Who holds the tables for long is waited for shortly, and nothing has happened then.
+func TestCutoverOfTablesThatAreHeld(t *testing.T) {
+	t.Parallel()
+	h := newHandover(t, map[string]string{"yearly": "0 0 1 1 *"})
+	tx, err := h.there.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SELECT FROM public.jobs FOR UPDATE")
+	require.NoError(t, err)
+	_, err = h.Run(t.Context())
+	require.ErrorContains(t, err, "the tables of Celery Beat are held by somebody")
+	require.NoError(t, tx.Rollback(t.Context()))
+	there, here, _, _ := h.state("yearly")
+	require.True(t, there)
+	require.False(t, here)
+	require.Equal(t, CutOver, h.run()["yearly"])
+}
+
+func TestCutoverOfNumbersAsBooleans(t *testing.T) {
+	t.Parallel()
+	h := newHandover(t, map[string]string{"yearly": "0 0 1 1 *"})
+	h.exec(h.there, "ALTER TABLE public.jobs ALTER enabled DROP DEFAULT, ALTER enabled TYPE smallint USING enabled::int")
+	require.Equal(t, CutOver, h.run()["yearly"])
+	require.Equal(t, CutBefore, h.run()["yearly"])
 }
 
 func TestSomeSchedulesNeverRest(t *testing.T) {

@@ -38,8 +38,7 @@ func Import(ctx context.Context, c *catalog.Catalog, entries []*Entry, now time.
 		}
 		if s := t.Schedule; s != nil {
 			item.Cron, item.Timezone = s.CronExpression, s.Timezone
-			s.Enabled = e.Enabled && !t.OtherTicks
-			became, err := c.Import(ctx, catalog.Import{Schedule: s, Source: e.Source, Line: e.Row, Enable: enable})
+			became, err := c.Import(ctx, t.asImport(enable))
 			switch {
 			case cannotCome(err):
 				item.Refused, item.NextHere = riverbeat.Explain(err), nil

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,11 +50,14 @@ func Read(ctx context.Context, from Source) ([]*Entry, error) {
 	if _, err := tx.Exec(ctx, "SET LOCAL timezone = 'UTC'"); err != nil {
 		return nil, fmt.Errorf("begin to read: %w", err)
 	}
-	read := readPlain
+	return readAll(ctx, tx, &from)
+}
+
+func readAll(ctx context.Context, tx pgx.Tx, from *Source) ([]*Entry, error) {
 	if from.Django {
-		read = readDjango
+		return readDjango(ctx, tx, from)
 	}
-	return read(ctx, tx, &from)
+	return readPlain(ctx, tx, from)
 }
 
 func connect(ctx context.Context, url string) (*pgx.Conn, error) {
@@ -69,6 +71,17 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 // table is the plain one.
 func (s *Source) table() pgx.Identifier {
 	return pgx.Identifier(strings.Split(cmp.Or(s.Table, PlainTable), "."))
+}
+
+// djangoTasks is the table of django-celery-beat's tasks.
+const djangoTasks = "django_celery_beat_periodictask"
+
+// tasks is the table that has the tasks, as it stands in a statement.
+func (s *Source) tasks() string {
+	if s.Django {
+		return djangoTasks
+	}
+	return s.table().Sanitize()
 }
 
 // unreadable is why tables cannot be read: most often because they are not there.
@@ -112,10 +125,15 @@ func (r *reader) text(column string) string {
 	return string(raw) // a number, or JSON
 }
 
+// boolean is a column that is true or false; missing where there is none, and false if it
+// is null.
 func (r *reader) boolean(column string, missing bool) bool {
+	if _, there := r.row[column]; !there {
+		return missing
+	}
 	switch text := r.text(column); text {
 	case "":
-		return missing
+		return false
 	case "true", "1", "t":
 		return true
 	case "false", "0", "f":
@@ -181,21 +199,24 @@ func (r *reader) common(taskColumn string) {
 	e.Args, e.Kwargs = r.json("args", "[]"), r.json("kwargs", "{}")
 	e.Description = r.text("description")
 	e.LastRunAt = r.time("last_run_at")
+	e.Has = func(column string) bool { return r.row[column] != nil }
+}
+
+// kept are those of the columns that a row has: what its schedule is made of, and nothing
+// that changes when it fires.
+func (r row) kept(columns ...string) row {
 	kept := row{}
-	for column, value := range r.row {
-		if !slices.Contains(volatile, column) {
+	for _, column := range columns {
+		if value, there := r[column]; there {
 			kept[column] = value
 		}
 	}
-	e.Row, _ = json.Marshal(kept)
+	return kept
 }
-
-// volatile are the columns that change when a task fires, or by being written.
-var volatile = []string{"last_run_at", "next_run_at", "total_run_count", "date_changed", "updated_at"}
 
 func readPlain(ctx context.Context, tx pgx.Tx, from *Source) ([]*Entry, error) {
 	table := strings.Join(from.table(), ".")
-	rows, err := query[row](ctx, tx, "SELECT to_jsonb(t) FROM "+from.table().Sanitize()+" AS t ORDER BY t.id")
+	rows, err := query[row](ctx, tx, "SELECT to_jsonb(t) || jsonb_build_object('id', t.id::text) FROM "+from.tasks()+" AS t ORDER BY t.id")
 	if err != nil {
 		return nil, unreadable(err, "There is no table "+table+" with a column id in that database.")
 	}
@@ -204,6 +225,7 @@ func readPlain(ctx context.Context, tx pgx.Tx, from *Source) ([]*Entry, error) {
 		return nil, err
 	}
 	entries := make([]*Entry, len(rows))
+	seen := map[string]bool{}
 	for i, columns := range rows {
 		r := &reader{row: columns, entry: &Entry{Source: source}, zone: zone}
 		r.common("task_name")
@@ -212,7 +234,13 @@ func readPlain(ctx context.Context, tx pgx.Tx, from *Source) ([]*Entry, error) {
 		if err := json.Unmarshal(r.json("tags", "[]"), &e.Tags); err != nil {
 			r.faulty("tags are no list of texts")
 		}
-		e.ChangedAt = r.time("updated_at")
+		if seen[e.Key] {
+			r.faulty("there is another row with the id %s", e.Key)
+		}
+		seen[e.Key] = true
+		// What a crontab means goes by the zone, too.
+		e.Row, _ = json.Marshal(map[string]any{"zone": from.Zone, "row": columns.kept("name", "task_name", "cron_expression",
+			"enabled", "args", "kwargs", "description", "category", "tags", "execution_policy", "auto_generated_name")})
 		if at := r.time("created_at"); at != nil {
 			e.CreatedAt = *at
 		}
@@ -248,7 +276,7 @@ type djangoRow struct {
 func readDjango(ctx context.Context, tx pgx.Tx, from *Source) ([]*Entry, error) {
 	const tasks = `
 SELECT jsonb_build_object(
-    'task', to_jsonb(p), 'crontab', to_jsonb(c), 'interval', to_jsonb(i), 'clocked', to_jsonb(k), 'solar', to_jsonb(s)
+    'task', to_jsonb(p) || jsonb_build_object('id', p.id::text), 'crontab', to_jsonb(c), 'interval', to_jsonb(i), 'clocked', to_jsonb(k), 'solar', to_jsonb(s)
 )
 FROM django_celery_beat_periodictask AS p
 LEFT JOIN django_celery_beat_crontabschedule AS c ON c.id = p.crontab_id
@@ -261,7 +289,7 @@ ORDER BY p.id`
 	if err != nil {
 		return nil, unreadable(err, "There are no tables of django-celery-beat in that database, where its search_path looks.")
 	}
-	source, zone, err := places(ctx, tx, from, "django_celery_beat_periodictask")
+	source, zone, err := places(ctx, tx, from, djangoTasks)
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +298,9 @@ ORDER BY p.id`
 		r := &reader{row: d.Task, entry: &Entry{Source: source}, zone: zone}
 		r.common("task")
 		r.entry.Row, _ = json.Marshal(map[string]any{
-			"task": r.entry.Row, "crontab": d.Crontab, "interval": d.Interval, "clocked": d.Clocked, "solar": d.Solar,
+			"zone": from.Zone, "crontab": d.Crontab, "interval": d.Interval, "clocked": d.Clocked, "solar": d.Solar,
+			"task": d.Task.kept("name", "task", "args", "kwargs", "description", "enabled", "queue", "exchange", "routing_key",
+				"headers", "priority", "expires", "expire_seconds", "one_off", "start_time"),
 		})
 		r.django(&d, from.Zone)
 		entries[i] = r.entry
@@ -281,7 +311,6 @@ ORDER BY p.id`
 func (r *reader) django(d *djangoRow, zone string) {
 	e := r.entry
 	e.Expires, e.ExpireSeconds = r.time("expires"), r.number("expire_seconds")
-	e.ChangedAt = r.time("date_changed")
 	e.StartTime, e.OneOff, e.Runs = r.time("start_time"), r.boolean("one_off", false), r.number("total_run_count")
 	for _, column := range []string{"queue", "priority", "exchange", "routing_key", "headers"} {
 		if text := r.text(column); text != "" && text != "{}" {
@@ -328,8 +357,14 @@ func places(ctx context.Context, tx pgx.Tx, from *Source, table string) (source 
 	if zone, err = time.LoadLocation(from.Zone); err != nil {
 		return "", nil, riverbeat.Errorf(riverbeat.Invalid, "invalid_timezone", "There is no time zone %q.", from.Zone)
 	}
-	err = tx.QueryRow(ctx, "SELECT current_database()").Scan(&source)
-	return source + "." + table, zone, err
+	// By the schema that it really stands in.
+	const place = `
+SELECT format('%s.%s.%s', current_database(), n.nspname, c.relname)
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.oid = $1::text::regclass`
+	err = tx.QueryRow(ctx, place, pgx.Identifier(strings.Split(table, ".")).Sanitize()).Scan(&source)
+	return source, zone, err
 }
 
 // query reads rows of one JSON column.

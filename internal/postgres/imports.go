@@ -12,14 +12,14 @@ import (
 	"riverbeat/internal/postgres/internal/dbq"
 )
 
-// ImportedLine reads, for a change, what a schedule was elsewhere when it was last imported;
-// nil: it was not.
-func (tx *Tx) ImportedLine(ctx context.Context, schedule uuid.UUID) (json.RawMessage, error) {
-	line, err := tx.q.GetImportedLine(ctx, tx.Tx, schedule)
+// ImportedLine reads, for a change, what a schedule was elsewhere when it was last imported,
+// and where; nil: it was not.
+func (tx *Tx) ImportedLine(ctx context.Context, schedule uuid.UUID) (line json.RawMessage, source string, err error) {
+	row, err := tx.q.GetImportedLine(ctx, tx.Tx, schedule)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
+		return nil, "", nil
 	}
-	return line, err
+	return row.Line, row.Source, err
 }
 
 // SetImportedLine writes what a schedule was, and where.
@@ -29,8 +29,11 @@ func (tx *Tx) SetImportedLine(ctx context.Context, schedule uuid.UUID, source st
 
 // Cut is how far the handover of a schedule has come.
 type Cut struct {
-	At   *time.Time // the ticks after it are ours; nil: it has not begun
-	Over bool       // it is done
+	At *time.Time // the ticks after it are ours; nil: it has not begun
+	// XID is the transaction that disables it there: if it has not committed, nothing has
+	// begun.
+	XID  string
+	Over bool // it is done
 }
 
 // Cut reads, for a change, how far the handover of a schedule has come; nil if it was not
@@ -40,12 +43,13 @@ func (tx *Tx) Cut(ctx context.Context, schedule uuid.UUID) (*Cut, error) {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // says its comment
 	}
-	return &Cut{At: utc(row.CutAt), Over: row.CutOverAt != nil}, err
+	return &Cut{At: utc(row.CutAt), XID: deref(row.CutXid), Over: row.CutOverAt != nil}, err
 }
 
-// BeginCut writes that the ticks of schedules after a time are ours, unless they are already.
-func (tx *Tx) BeginCut(ctx context.Context, schedules []uuid.UUID, at time.Time) error {
-	return tx.q.BeginCut(ctx, tx.Tx, &dbq.BeginCutParams{ScheduleIds: schedules, CutAt: &at})
+// BeginCut writes that the ticks of schedules after a time are ours if a transaction there
+// commits, unless they are ours already.
+func (tx *Tx) BeginCut(ctx context.Context, schedules []uuid.UUID, at time.Time, xid string) error {
+	return tx.q.BeginCut(ctx, tx.Tx, &dbq.BeginCutParams{ScheduleIds: schedules, CutAt: &at, CutXid: &xid})
 }
 
 // EndCut writes that the handover of a schedule is done.

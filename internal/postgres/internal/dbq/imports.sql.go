@@ -14,16 +14,19 @@ import (
 )
 
 const beginCut = `-- name: BeginCut :exec
-UPDATE imported_schedules SET cut_at = $1 WHERE schedule_id = ANY($2::uuid[]) AND cut_over_at IS NULL
+UPDATE imported_schedules
+SET cut_at = $1, cut_xid = $2
+WHERE schedule_id = ANY($3::uuid[]) AND cut_over_at IS NULL
 `
 
 type BeginCutParams struct {
 	CutAt       *time.Time  `db:"cut_at"`
+	CutXid      *string     `db:"cut_xid"`
 	ScheduleIds []uuid.UUID `db:"schedule_ids"`
 }
 
 func (q *Queries) BeginCut(ctx context.Context, db DBTX, arg *BeginCutParams) error {
-	_, err := db.Exec(ctx, beginCut, arg.CutAt, arg.ScheduleIds)
+	_, err := db.Exec(ctx, beginCut, arg.CutAt, arg.CutXid, arg.ScheduleIds)
 	return err
 }
 
@@ -37,37 +40,43 @@ func (q *Queries) EndCut(ctx context.Context, db DBTX, scheduleID uuid.UUID) err
 }
 
 const getCut = `-- name: GetCut :one
-SELECT cut_at, cut_over_at FROM imported_schedules WHERE schedule_id = $1 FOR UPDATE
+SELECT cut_at, cut_xid, cut_over_at FROM imported_schedules WHERE schedule_id = $1 FOR UPDATE
 `
 
 type GetCutRow struct {
 	CutAt     *time.Time `db:"cut_at"`
+	CutXid    *string    `db:"cut_xid"`
 	CutOverAt *time.Time `db:"cut_over_at"`
 }
 
 func (q *Queries) GetCut(ctx context.Context, db DBTX, scheduleID uuid.UUID) (GetCutRow, error) {
 	row := db.QueryRow(ctx, getCut, scheduleID)
 	var i GetCutRow
-	err := row.Scan(&i.CutAt, &i.CutOverAt)
+	err := row.Scan(&i.CutAt, &i.CutXid, &i.CutOverAt)
 	return i, err
 }
 
 const getImportedLine = `-- name: GetImportedLine :one
-SELECT line FROM imported_schedules WHERE schedule_id = $1 FOR UPDATE
+SELECT line, source FROM imported_schedules WHERE schedule_id = $1 FOR UPDATE
 `
 
-func (q *Queries) GetImportedLine(ctx context.Context, db DBTX, scheduleID uuid.UUID) (json.RawMessage, error) {
+type GetImportedLineRow struct {
+	Line   json.RawMessage `db:"line"`
+	Source string          `db:"source"`
+}
+
+func (q *Queries) GetImportedLine(ctx context.Context, db DBTX, scheduleID uuid.UUID) (GetImportedLineRow, error) {
 	row := db.QueryRow(ctx, getImportedLine, scheduleID)
-	var line json.RawMessage
-	err := row.Scan(&line)
-	return line, err
+	var i GetImportedLineRow
+	err := row.Scan(&i.Line, &i.Source)
+	return i, err
 }
 
 const setImportedLine = `-- name: SetImportedLine :exec
 INSERT INTO imported_schedules (schedule_id, source, line)
 VALUES ($1, $2, $3)
 ON CONFLICT ON CONSTRAINT imported_schedules_pkey DO UPDATE
-SET source = excluded.source, line = excluded.line, imported_at = excluded.imported_at
+SET line = excluded.line, imported_at = excluded.imported_at
 `
 
 type SetImportedLineParams struct {

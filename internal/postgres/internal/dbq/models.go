@@ -170,6 +170,7 @@ type ImportedSchedule struct {
 	Line       json.RawMessage `db:"line"`
 	ImportedAt time.Time       `db:"imported_at"`
 	CutAt      *time.Time      `db:"cut_at"`
+	CutXid     *string         `db:"cut_xid"`
 	CutOverAt  *time.Time      `db:"cut_over_at"`
 }
 
