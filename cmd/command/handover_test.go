@@ -150,6 +150,8 @@ PeriodicTask.objects.create(name="often", task="fail", interval=IntervalSchedule
 	require.Contains(t, call(), "3 periodic tasks: 3 created.")
 	require.Eventually(t, func() bool { return len(b.minutes("echo")) > 0 && len(b.minutes("sleep")) > 0 }, 90*time.Second, 50*time.Millisecond)
 
+	// On a machine that is busy with other tests Beat may be later than a handover allows for.
+	require.Eventually(t, func() bool { second := time.Now().Second(); return 15 <= second && second < 30 }, time.Minute, 50*time.Millisecond)
 	said := call("--cutover", "--name", "f*", "--settle", "10s")
 	require.Contains(t, said, "1 periodic task: 1 cut over.")
 	require.Contains(t, call("--cutover", "--name", "f*"), "1 cut over already")
