@@ -32,7 +32,7 @@ func alertsOf(a *riverbeat.Alerts) *alerts {
 		return nil
 	}
 	shown := &alerts{
-		URL: orMissing(textOrSecret{a.URL}), SigningSecret: orMissing(onlySecret{a.SigningSecret}),
+		URL: orMissing(textOrSecret{reference{a.URL}}), SigningSecret: orMissing(onlySecret{reference{a.SigningSecret}}),
 		AfterFailures: orMissing(a.AfterFailures), NoSuccessFor: orMissing(duration(a.NoSuccessFor)),
 	}
 	if a.On != nil {
@@ -62,12 +62,13 @@ func (in *alertsInput) alerts() (a riverbeat.Alerts) {
 // textOrSecret is a text, or a reference to a secret; onlySecret may only be one, which is
 // for riverbeat to check.
 type (
-	textOrSecret struct{ riverbeat.Text }
-	onlySecret   struct{ riverbeat.Text }
+	textOrSecret struct{ reference }
+	onlySecret   struct{ reference }
+	reference    struct{ riverbeat.Text }
 )
 
-func readReference(to *riverbeat.Text, raw json.RawMessage) (problem string) {
-	if err := to.UnmarshalJSON(raw); err != nil {
+func (r *reference) read(raw json.RawMessage) (problem string) {
+	if err := r.UnmarshalJSON(raw); err != nil {
 		return err.Error()
 	}
 	return ""

@@ -175,18 +175,10 @@ func decodeValue(v reflect.Value, raw json.RawMessage, at string, wrong *fields)
 		}
 		to.RawMessage = compact(raw)
 		return
-	case *duration:
+	case interface {
+		read(raw json.RawMessage) (problem string)
+	}:
 		if problem := to.read(raw); problem != "" {
-			wrong.addf(at, "%s", problem)
-		}
-		return
-	case *textOrSecret:
-		if problem := readReference(&to.Text, raw); problem != "" {
-			wrong.addf(at, "%s", problem)
-		}
-		return
-	case *onlySecret:
-		if problem := readReference(&to.Text, raw); problem != "" {
 			wrong.addf(at, "%s", problem)
 		}
 		return
