@@ -68,10 +68,8 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// table is the plain one.
-func (s *Source) table() pgx.Identifier {
-	return pgx.Identifier(strings.Split(cmp.Or(s.Table, PlainTable), "."))
-}
+// table is the name of the plain one.
+func (s *Source) table() string { return cmp.Or(s.Table, PlainTable) }
 
 // djangoTasks is the table of django-celery-beat's tasks.
 const djangoTasks = "django_celery_beat_periodictask"
@@ -81,7 +79,7 @@ func (s *Source) tasks() string {
 	if s.Django {
 		return djangoTasks
 	}
-	return s.table().Sanitize()
+	return pgx.Identifier(strings.Split(s.table(), ".")).Sanitize()
 }
 
 // unreadable is why tables cannot be read: most often because they are not there.
@@ -215,12 +213,11 @@ func (r row) kept(columns ...string) row {
 }
 
 func readPlain(ctx context.Context, tx pgx.Tx, from *Source) ([]*Entry, error) {
-	table := strings.Join(from.table(), ".")
 	rows, err := query[row](ctx, tx, "SELECT to_jsonb(t) || jsonb_build_object('id', t.id::text) FROM "+from.tasks()+" AS t ORDER BY t.id")
 	if err != nil {
-		return nil, unreadable(err, "There is no table "+table+" with a column id in that database.")
+		return nil, unreadable(err, "There is no table "+from.table()+" with a column id in that database.")
 	}
-	source, zone, err := places(ctx, tx, from, table)
+	source, zone, err := places(ctx, tx, from)
 	if err != nil {
 		return nil, err
 	}
@@ -289,7 +286,7 @@ ORDER BY p.id`
 	if err != nil {
 		return nil, unreadable(err, "There are no tables of django-celery-beat in that database, where its search_path looks.")
 	}
-	source, zone, err := places(ctx, tx, from, djangoTasks)
+	source, zone, err := places(ctx, tx, from)
 	if err != nil {
 		return nil, err
 	}
@@ -353,7 +350,7 @@ var units = map[string]time.Duration{
 }
 
 // places are the name of where the entries stand, and the zone of times without one.
-func places(ctx context.Context, tx pgx.Tx, from *Source, table string) (source string, zone *time.Location, err error) {
+func places(ctx context.Context, tx pgx.Tx, from *Source) (source string, zone *time.Location, err error) {
 	if zone, err = time.LoadLocation(from.Zone); err != nil {
 		return "", nil, riverbeat.Errorf(riverbeat.Invalid, "invalid_timezone", "There is no time zone %q.", from.Zone)
 	}
@@ -363,7 +360,7 @@ SELECT format('%s.%s.%s', current_database(), n.nspname, c.relname)
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.oid = $1::text::regclass`
-	err = tx.QueryRow(ctx, place, pgx.Identifier(strings.Split(table, ".")).Sanitize()).Scan(&source)
+	err = tx.QueryRow(ctx, place, from.tasks()).Scan(&source)
 	return source, zone, err
 }
 
