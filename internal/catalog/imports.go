@@ -77,20 +77,15 @@ func (c *Catalog) importIn(ctx context.Context, tx *postgres.Tx, in *Import) (Im
 	if cut, err := tx.Cut(ctx, s.ID); err != nil || cut.Over {
 		return ImportOurs, err
 	}
-	enable := s.Enabled && !stored.Enabled
-	if sameJSON(line, in.Line) {
-		if !enable {
-			return ImportUnchanged, nil
-		}
-		_, err = c.change(ctx, tx, s.ID, func(now *riverbeat.Schedule) error {
-			now.Enabled = true
-			return nil
-		})
-		return ImportChanged, err
+	changed := !sameJSON(line, in.Line)
+	if !changed && (stored.Enabled || !s.Enabled) {
+		return ImportUnchanged, nil
 	}
 	_, err = c.change(ctx, tx, s.ID, func(now *riverbeat.Schedule) error {
-		in.Apply(now)
-		now.Enabled = now.Enabled || enable
+		if changed {
+			in.Apply(now)
+		}
+		now.Enabled = now.Enabled || s.Enabled
 		return nil
 	})
 	if err != nil {
