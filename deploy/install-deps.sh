@@ -6,7 +6,7 @@
 #   deploy/install-deps.sh curl       curl, for the test that does what the README says
 #   deploy/install-deps.sh faketime   libfaketime, for the test of a database whose clock jumps
 #   deploy/install-deps.sh celery     Python and Celery, for the test of deploy/python
-#   deploy/install-deps.sh beat       django-celery-beat, psycopg2 and Redis, for the tests of the import
+#   deploy/install-deps.sh beat       django-celery-beat and -results, psycopg2 and Redis, for the tests of the import
 #
 # Nothing is asked and nothing is started: on Debian and Ubuntu the package would
 # make a cluster and run it; that is prevented, unless it is installed already.
@@ -64,7 +64,7 @@ have() {
 	curl) command -v curl >/dev/null 2>&1 ;;
 	faketime) have_faketime ;;
 	celery) have_python celery ;;
-	beat) have_python "celery, django_celery_beat, psycopg2, redis" && command -v redis-cli >/dev/null 2>&1 ;;
+	beat) have_python "celery, django_celery_beat, django_celery_results, psycopg2, redis" && command -v redis-cli >/dev/null 2>&1 ;;
 	esac
 }
 
@@ -100,7 +100,7 @@ command_for() {
 	debian-curl) echo "apt-get install -y --no-install-recommends curl" ;;
 	debian-faketime) echo "apt-get install -y --no-install-recommends libfaketime" ;;
 	debian-celery) echo "apt-get install -y --no-install-recommends python3-celery" ;;
-	debian-beat) echo "apt-get install -y --no-install-recommends python3-django-celery-beat python3-psycopg2 python3-redis redis-tools" ;;
+	debian-beat) echo "apt-get install -y --no-install-recommends python3-django-celery-beat python3-django-celery-results python3-psycopg2 python3-redis redis-tools" ;;
 	fedora-postgres) echo "dnf install -y postgresql-server postgresql-contrib" ;;
 	fedora-compiler) echo "dnf install -y gcc glibc-devel" ;;
 	fedora-curl) echo "dnf install -y curl" ;;
@@ -175,7 +175,7 @@ install() {
 		curl) fail "please install curl" ;;
 		faketime) fail "no package of libfaketime is known here" ;;
 		celery) fail "please install Celery, as by: python3 -m pip install celery" ;;
-		beat) fail "please install django-celery-beat, as by: python3 -m pip install celery django-celery-beat psycopg2-binary redis, and Redis itself" ;;
+		beat) fail "please install django-celery-beat, as by: python3 -m pip install celery django-celery-beat django-celery-results psycopg2-binary redis, and Redis itself" ;;
 		*) fail "please install a C compiler and the C library's headers" ;;
 		esac
 	fi
@@ -199,7 +199,7 @@ install() {
 	debian-curl) apt_install curl ;;
 	debian-faketime) apt_install libfaketime ;;
 	debian-celery) apt_install python3-celery ;;
-	debian-beat) apt_install python3-django-celery-beat python3-psycopg2 python3-redis redis-tools ;; # no package that starts a Redis
+	debian-beat) apt_install python3-django-celery-beat python3-django-celery-results python3-psycopg2 python3-redis redis-tools ;; # no package that starts a Redis
 	*)
 		# shellcheck disable=SC2086 # the words of our own table
 		as_root $line </dev/null

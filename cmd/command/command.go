@@ -58,8 +58,14 @@ func run(ctx context.Context, tasks []task.Task, args []string, stdout, stderr i
 	if errors.As(err, new(usageError)) {
 		return 2
 	}
+	if errors.As(err, new(differences)) {
+		return 3
+	}
 	return 1
 }
+
+// differences is what a command ends with that compares, if it has found any.
+type differences struct{ error }
 
 // usageError is a fault in how the program was called.
 type usageError struct{ error }

@@ -37,7 +37,7 @@ func newBeat(t *testing.T) *beat {
 	t.Helper()
 	b := &beat{Database: pgtest.DB(t), fired: map[string][]time.Time{}}
 	for _, candidate := range []string{"/usr/bin/python3", "python3"} {
-		if exec.CommandContext(t.Context(), candidate, "-c", "import celery, django_celery_beat, psycopg2, redis").Run() == nil {
+		if exec.CommandContext(t.Context(), candidate, "-c", "import celery, django_celery_beat, django_celery_results, psycopg2, redis").Run() == nil {
 			b.python = candidate
 		}
 	}
@@ -180,5 +180,69 @@ PeriodicTask.objects.create(name="often", task="fail", interval=IntervalSchedule
 	_, schedules := get(t, base+"/schedules?enabled=true")
 	require.Contains(t, schedules, `"name":"first"`)
 	require.NotContains(t, schedules, `"name":"second"`)
+	require.Zero(t, p.stop(), p.stderr)
+}
+
+// TestShadow lets schedules of a running Celery tick in shadow, and holds them against what
+// its worker has written down: one is the same, one was not sent once, and one is sent that
+// nobody asked for. Nothing of it is run here.
+func TestShadow(t *testing.T) {
+	t.Parallel()
+	b := newBeat(t)
+	b.django(t, "run", `
+each = CrontabSchedule.objects.create(minute="*", timezone="UTC")
+PeriodicTask.objects.create(name="kept", task="echo", crontab=each)
+PeriodicTask.objects.create(name="lost", task="sleep", crontab=each)
+PeriodicTask.objects.create(name="often", task="echo", interval=IntervalSchedule.objects.create(every=5, period="seconds"))
+`)
+	worker := exec.CommandContext(t.Context(), b.python, "-m", "celery", "--app", "shop", "worker", "--pool", "solo", "--without-gossip", "--without-mingle")
+	worker.Dir = celeryFiles
+	b.run(t, worker)
+	scheduler := exec.CommandContext(t.Context(), b.python, "-m", "celery", "--app", "shop", "beat",
+		"--scheduler", "django_celery_beat.schedulers:DatabaseScheduler", "--pidfile=")
+	scheduler.Dir = celeryFiles
+	b.run(t, scheduler)
+	p := start(t, "dev", "--data-dir", dataDir(t), "--listen", "127.0.0.1:0", "--timezone", "UTC")
+	database := p.find(t, `^  Database +(postgres://\S+)$`)
+	call := func(want int, args ...string) string {
+		var stdout, stderr bytes.Buffer
+		args = append(append([]string{"import"}, args...), "--database-url", database, "--from", b.URL, "--django")
+		require.Equal(t, want, run(t.Context(), nil, args, &stdout, &stderr), stderr.String())
+		return stdout.String()
+	}
+	require.Contains(t, call(0, "compare"), "Nothing ticks in shadow")
+	require.Contains(t, call(0, "celery-beat", "--shadow"), "3 periodic tasks: 3 created.")
+	done := func(name string) (n int) {
+		require.NoError(t, b.Pool.QueryRow(t.Context(), "SELECT count(*) FROM django_celery_results_taskresult WHERE periodic_task_name = $1", name).Scan(&n))
+		return n
+	}
+	require.Eventually(t, func() bool { return done("kept") >= 2 && done("lost") >= 2 && done("often") >= 12 }, 4*time.Minute, 100*time.Millisecond)
+
+	conn, err := pgx.Connect(t.Context(), database)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(t.Context()) }()
+	var shadows, jobs int
+	require.NoError(t, conn.QueryRow(t.Context(), `
+SELECT count(*) FILTER (WHERE reason = 'shadow'), (SELECT count(*) FROM riverbeat.river_job WHERE kind = 'run') FROM riverbeat.runs`).Scan(&shadows, &jobs))
+	require.GreaterOrEqual(t, shadows, 2+2+12)
+	require.Zero(t, jobs, "nothing is executed here")
+
+	// What is compared ends --within ago.
+	require.Eventually(t, func() bool {
+		var stdout, stderr bytes.Buffer
+		run(t.Context(), nil, []string{"import", "compare", "--within", "20s", "-o", "json", "--database-url", database, "--from", b.URL, "--django"}, &stdout, &stderr)
+		return strings.Count(stdout.String(), `"ticks": 0`) == 0 && strings.Contains(stdout.String(), "kept")
+	}, time.Minute, 500*time.Millisecond)
+	t.Log(call(0, "compare", "--within", "20s"))
+	said := call(0, "compare", "--within", "20s", "-o", "json")
+	require.Equal(t, 3, strings.Count(said, `"verdict": "same"`), said)
+	_, err = b.Pool.Exec(t.Context(), `
+DELETE FROM django_celery_results_taskresult WHERE id = (
+    SELECT max(id) FROM django_celery_results_taskresult WHERE periodic_task_name = 'lost' AND date_created < now() - interval '25 seconds')`)
+	require.NoError(t, err)
+	said = call(3, "compare", "--within", "20s")
+	require.Regexp(t, `(?m)^differs +lost`, said)
+	require.Regexp(t, `(?m)^same +kept`, said)
+	require.Contains(t, said, "not sent there: ")
 	require.Zero(t, p.stop(), p.stderr)
 }

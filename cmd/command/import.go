@@ -27,7 +27,7 @@ func newImport() *cobra.Command {
 		Use:   "import",
 		Short: "Take over the schedules of another scheduler",
 	}
-	group(c, newImportCeleryBeat())
+	group(c, newImportCeleryBeat(), newImportCompare())
 	return c
 }
 
@@ -43,15 +43,12 @@ func newImportCeleryBeat() *cobra.Command {
 			"It may be run again and again: it writes what has changed there since.",
 		Args: noArgs,
 	}
-	from := &word{kind: "postgres:// URL"}
-	table := &word{value: celery.PlainTable, kind: "table"}
+	from := addBeatSource(c)
 	output := &word{value: "text", kind: "text or json"}
-	c.Flags().Var(from, "from", "The database with the tables of Celery Beat. Required.")
-	c.Flags().Var(table, "table", "The table with a row for each schedule, if need be with its schema.")
 	c.Flags().VarP(output, "output", "o", "How it is shown.")
-	django := c.Flags().Bool("django", false, "read the tables of django-celery-beat.")
 	dry := c.Flags().Bool("dry-run", false, "print, and write nothing.")
 	enable := c.Flags().Bool("enable", false, "enable those that are enabled there. Stop Celery Beat first, or both will fire.")
+	shadow := c.Flags().Bool("shadow", false, "let those that are enabled there tick in shadow: their ticks are recorded here, and not run.")
 	cutover := c.Flags().Bool("cutover", false, "import, and hand over: disable there and enable here, between two ticks, while Celery Beat runs.")
 	task, name := &word{kind: "name"}, &word{kind: "pattern"}
 	c.Flags().Var(task, "task", "With --cutover: only the schedules of this task.")
@@ -61,14 +58,12 @@ func newImportCeleryBeat() *cobra.Command {
 	addSettings(c, "database-url", "schema", "timezone")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		switch {
-		case from.value == "":
-			return badCall(c, "--from is needed: the URL of the database with the tables of Celery Beat")
 		case output.value != "text" && output.value != "json":
 			return badCall(c, "--output: %q is neither text nor json", output.value)
-		case *django && c.Flags().Changed("table"):
-			return badCall(c, "--table and --django: the tables of django-celery-beat have names of their own")
-		case *cutover && (*dry || *enable):
-			return badCall(c, "--cutover goes with neither --dry-run nor --enable")
+		case *cutover && (*dry || *enable || *shadow):
+			return badCall(c, "--cutover goes with none of --dry-run, --enable and --shadow")
+		case *enable && *shadow:
+			return badCall(c, "--enable and --shadow: what runs is not in shadow")
 		case !*cutover && (task.value != "" || name.value != "" || c.Flags().Changed("settle")):
 			return badCall(c, "--task, --name and --settle go with --cutover")
 		}
@@ -79,46 +74,30 @@ func newImportCeleryBeat() *cobra.Command {
 		if _, err := path.Match(name.value, ""); err != nil {
 			return badCall(c, "--name: %q is no pattern", name.value)
 		}
-		cfg, logger, err := loadDatabaseConfig(c)
+		into, err := from.open(c)
 		if err != nil {
 			return err
 		}
-		if err := needCurrentSchema(c.Context(), cfg); err != nil {
-			return err
-		}
-		source := celery.Source{URL: from.value, Table: table.value, Django: *django, Zone: cfg.Timezone}
-		database := databaseConfig(cfg)
-		database.MaxConns = 2
-		pool, err := postgres.NewPool(c.Context(), database)
-		if err != nil {
-			return err
-		}
-		defer pool.Close()
-		q, err := queue.New(pool, cfg.Schema, logger)
-		if err != nil {
-			return err
-		}
-		db := postgres.New(pool, cfg.Schema)
-		into := catalog.New(db, ledger.New(q))
+		defer into.close()
 		ctx := postgres.WithActor(c.Context(), riverbeat.Actor{Name: riverbeat.ActorOfCLI + userName()})
-		now := func(ctx context.Context) (now time.Time, err error) {
-			err = db.Read(ctx, func(tx *postgres.Tx) (err error) {
-				now, err = tx.Now(ctx)
-				return err
-			})
-			return now, err
+		start := celery.StartDisabled
+		switch {
+		case *enable:
+			start = celery.StartEnabled
+		case *shadow:
+			start = celery.StartShadow
 		}
 		var items []celery.Item
 		do := func(ctx context.Context) (err error) {
-			items, err = importFrom(ctx, source, into, now, *enable)
+			items, err = into.takeAll(ctx, start)
 			return err
 		}
 		switch {
 		case *cutover:
-			handover := celery.Cutover{Source: source, Catalog: into, Now: now, Task: task.value, Name: name.value, Settle: settling}
+			handover := celery.Cutover{Source: into.source, Catalog: into.catalog, Now: into.now, Task: task.value, Name: name.value, Settle: settling}
 			items, err = handover.Run(ctx)
 		case *dry:
-			err = db.DryRun(ctx, do)
+			err = into.db.DryRun(ctx, do)
 		default:
 			err = do(ctx)
 		}
@@ -131,17 +110,82 @@ func newImportCeleryBeat() *cobra.Command {
 	return c
 }
 
-// importFrom reads all entries and imports them.
-func importFrom(ctx context.Context, source celery.Source, into *catalog.Catalog, now func(context.Context) (time.Time, error), enable bool) ([]celery.Item, error) {
-	entries, err := celery.Read(ctx, source)
+// beatSource is the flags that say where the tables of Celery Beat are.
+type beatSource struct {
+	from, table *word
+	django      *bool
+}
+
+func addBeatSource(c *cobra.Command) *beatSource {
+	s := &beatSource{from: &word{kind: "postgres:// URL"}, table: &word{value: celery.PlainTable, kind: "table"}}
+	c.Flags().Var(s.from, "from", "The database with the tables of Celery Beat. Required.")
+	c.Flags().Var(s.table, "table", "The table with a row for each schedule, if need be with its schema.")
+	s.django = c.Flags().Bool("django", false, "read the tables of django-celery-beat.")
+	return s
+}
+
+// importer is both ends of an import: Celery Beat's tables, and the catalog here.
+type importer struct {
+	source  celery.Source
+	db      *postgres.DB
+	catalog *catalog.Catalog
+}
+
+// open reaches the database here. close is to be called in the end.
+func (s *beatSource) open(c *cobra.Command) (*importer, error) {
+	switch {
+	case s.from.value == "":
+		return nil, badCall(c, "--from is needed: the URL of the database with the tables of Celery Beat")
+	case *s.django && c.Flags().Changed("table"):
+		return nil, badCall(c, "--table and --django: the tables of django-celery-beat have names of their own")
+	}
+	cfg, logger, err := loadDatabaseConfig(c)
 	if err != nil {
 		return nil, err
 	}
-	at, err := now(ctx)
+	if err := needCurrentSchema(c.Context(), cfg); err != nil {
+		return nil, err
+	}
+	database := databaseConfig(cfg)
+	database.MaxConns = 2
+	pool, err := postgres.NewPool(c.Context(), database)
 	if err != nil {
 		return nil, err
 	}
-	return celery.Import(ctx, into, entries, at, enable)
+	q, err := queue.New(pool, cfg.Schema, logger)
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	db := postgres.New(pool, cfg.Schema)
+	return &importer{
+		source: celery.Source{URL: s.from.value, Table: s.table.value, Django: *s.django, Zone: cfg.Timezone},
+		db:     db, catalog: catalog.New(db, ledger.New(q)),
+	}, nil
+}
+
+func (i *importer) close() { i.db.Pool().Close() }
+
+// now is the time by the database here.
+func (i *importer) now(ctx context.Context) (now time.Time, err error) {
+	err = i.db.Read(ctx, func(tx *postgres.Tx) (err error) {
+		now, err = tx.Now(ctx)
+		return err
+	})
+	return now, err
+}
+
+// takeAll reads all entries and imports them.
+func (i *importer) takeAll(ctx context.Context, start celery.Start) ([]celery.Item, error) {
+	entries, err := celery.Read(ctx, i.source)
+	if err != nil {
+		return nil, err
+	}
+	at, err := i.now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return celery.Import(ctx, i.catalog, entries, at, start)
 }
 
 // printImport shows what became of entries.

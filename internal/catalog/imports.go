@@ -3,6 +3,8 @@ package catalog
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,9 +23,10 @@ type Import struct {
 	// Apply writes over a schedule that has come before what it has there; what it has no
 	// word for there stays.
 	Apply func(to *riverbeat.Schedule)
-	// Enable says that it is to be enabled if Schedule.Enabled has it so; else it comes
-	// disabled, and if it has come before it stays as it is.
-	Enable bool
+	// Enable says that it is to be enabled if Schedule.Enabled has it so, and Shadow that it
+	// is to tick in shadow then, if it does not run already. With neither it comes disabled,
+	// and if it has come before it stays as it is.
+	Enable, Shadow bool
 }
 
 // Imported is what became of an Import.
@@ -50,7 +53,8 @@ func (c *Catalog) Import(ctx context.Context, in Import) (became Imported, err e
 
 func (c *Catalog) importIn(ctx context.Context, tx *postgres.Tx, in *Import) (Imported, error) {
 	s := *in.Schedule
-	s.Enabled = s.Enabled && in.Enable
+	s.Enabled = s.Enabled && (in.Enable || in.Shadow)
+	s.Shadow = s.Enabled && in.Shadow
 	line, source, err := tx.ImportedLine(ctx, s.ID)
 	if err != nil {
 		return "", err
@@ -74,18 +78,25 @@ func (c *Catalog) importIn(ctx context.Context, tx *postgres.Tx, in *Import) (Im
 		}
 		return ImportCreated, tx.SetImportedLine(ctx, s.ID, in.Source, in.Line)
 	}
-	if cut, err := tx.Cut(ctx, s.ID); err != nil || cut.Over {
+	cut, err := tx.Cut(ctx, s.ID)
+	if err != nil || cut.Over {
 		return ImportOurs, err
 	}
 	changed := !sameJSON(line, in.Line)
-	if !changed && (stored.Enabled || !s.Enabled) {
+	start := s.Enabled && (!stored.Enabled || stored.Shadow && !s.Shadow)
+	if s.Shadow && cut.At != nil {
+		start = false // what has begun to be handed over must not be ticked away in shadow
+	}
+	if !changed && !start {
 		return ImportUnchanged, nil
 	}
 	_, err = c.change(ctx, tx, s.ID, func(now *riverbeat.Schedule) error {
 		if changed {
 			in.Apply(now)
 		}
-		now.Enabled = now.Enabled || s.Enabled
+		if start {
+			now.Enabled, now.Shadow = true, s.Shadow
+		}
 		return nil
 	})
 	if err != nil {
@@ -106,8 +117,30 @@ func (c *Catalog) Cut(ctx context.Context, id uuid.UUID) (cut *postgres.Cut, err
 
 // BeginCut notes that schedules are about to be handed over: the ticks after at are ours if
 // the transaction xid of the other scheduler's database commits. It may be noted again.
+// Those in shadow are disabled, for no tick after at may be decided there.
 func (c *Catalog) BeginCut(ctx context.Context, ids []uuid.UUID, at time.Time, xid string) error {
-	return c.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.BeginCut(ctx, ids, at, xid) })
+	return c.partitions.InTx(ctx, func(tx *postgres.Tx) error {
+		found, err := tx.Schedules(ctx, ids)
+		if err != nil {
+			return err
+		}
+		shadows := slices.DeleteFunc(slices.Collect(maps.Keys(found)), func(id uuid.UUID) bool { return !found[id].Shadow })
+		if err := tx.LockClocks(ctx, shadows); err != nil {
+			return err
+		}
+		for _, id := range shadows {
+			_, err := c.change(ctx, tx, id, func(now *riverbeat.Schedule) error {
+				if now.Shadow {
+					now.Enabled, now.Shadow = false, false
+				}
+				return nil
+			})
+			if err != nil && riverbeat.KindOf(err) != riverbeat.NotFound {
+				return err
+			}
+		}
+		return tx.BeginCut(ctx, ids, at, xid)
+	})
 }
 
 // CutOver enables an imported schedule from the time on that BeginCut has noted: the ticks
@@ -133,7 +166,7 @@ func (c *Catalog) CutOver(ctx context.Context, id uuid.UUID) error {
 		if s.LastRunAt != nil && s.LastRunAt.After(mark) {
 			mark = later(clock.Mark, mark) // it has ticked here since
 		}
-		if !s.Enabled {
+		if !s.Runs() {
 			if err := c.enableFrom(ctx, tx, s, mark); err != nil {
 				return err
 			}
@@ -151,7 +184,7 @@ func (c *Catalog) enableFrom(ctx context.Context, tx *postgres.Tx, s *riverbeat.
 	if err != nil {
 		return err
 	}
-	s.Enabled = true
+	s.Enabled, s.Shadow = true, false
 	recurrence, err := c.check(s, definition)
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ func same(a, b *riverbeat.Schedule) bool {
 		a.CronExpression == b.CronExpression &&
 		a.Timezone == b.Timezone &&
 		a.Enabled == b.Enabled &&
+		a.Shadow == b.Shadow &&
 		sameJSON(a.Args, b.Args) &&
 		sameJSON(a.TaskParams, b.TaskParams) &&
 		a.Description == b.Description &&
@@ -35,10 +36,10 @@ func same(a, b *riverbeat.Schedule) bool {
 		sameTime(a.EndsAt, b.EndsAt)
 }
 
-// onlyDisables tells whether a change does no more than to disable.
+// onlyDisables tells whether a change does no more than to disable, and to end a shadow.
 func onlyDisables(before, after *riverbeat.Schedule) bool {
 	disabled := *before
-	disabled.Enabled, disabled.LastError = false, ""
+	disabled.Enabled, disabled.Shadow, disabled.LastError = false, after.Shadow, ""
 	return before.Enabled && same(&disabled, after)
 }
 

@@ -260,8 +260,11 @@ func (t *Translation) apply(to *riverbeat.Schedule) {
 }
 
 // asImport is what the catalog takes of a translation that can come.
-func (t *Translation) asImport(enable bool) catalog.Import {
+func (t *Translation) asImport(start Start) catalog.Import {
 	s := *t.Schedule
-	s.Enabled = t.Enabled && !t.OtherTicks
-	return catalog.Import{Schedule: &s, Source: t.Source, Line: t.Row, Apply: t.apply, Enable: enable}
+	s.Enabled = t.Enabled && (start == StartShadow || !t.OtherTicks)
+	return catalog.Import{
+		Schedule: &s, Source: t.Source, Line: t.Row, Apply: t.apply,
+		Enable: start == StartEnabled, Shadow: start == StartShadow,
+	}
 }

@@ -141,7 +141,7 @@ func (c *Cutover) look(ctx context.Context, conn *pgx.Conn, t *Translation) (out
 	if refused := c.refuses(t); refused != "" {
 		return Refused, refused, nil
 	}
-	switch became, err := c.Catalog.Import(ctx, t.asImport(false)); {
+	switch became, err := c.Catalog.Import(ctx, t.asImport(StartDisabled)); {
 	case cannotCome(err):
 		return Refused, riverbeat.Explain(err), nil
 	case err != nil:

@@ -16,12 +16,14 @@ import (
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/tick"
 )
 
 // handover is an installation beside a plain table, from which all was imported.
 type handover struct {
 	t           *testing.T
 	here, there *pgtest.Database
+	ticker      *tick.Ticker
 	Cutover
 }
 
@@ -38,9 +40,11 @@ CREATE TABLE public.jobs (
 	}
 	q, err := queue.New(h.here.Pool, pgtest.Schema, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
+	l := ledger.New(q)
+	h.ticker = tick.New(h.here.DB, l, slog.New(slog.DiscardHandler))
 	h.Cutover = Cutover{
 		Source:  Source{URL: h.there.URL, Table: "public.jobs", Zone: "UTC"},
-		Catalog: catalog.New(h.here.DB, ledger.New(q)), Settle: 2 * time.Second,
+		Catalog: catalog.New(h.here.DB, l), Settle: 2 * time.Second,
 		Now: func(ctx context.Context) (now time.Time, err error) {
 			err = h.here.DB.InTx(ctx, func(tx *postgres.Tx) error {
 				now, err = tx.Now(ctx)
@@ -51,7 +55,7 @@ CREATE TABLE public.jobs (
 	}
 	entries, err := Read(t.Context(), h.Source)
 	require.NoError(t, err)
-	_, err = Import(t.Context(), h.Catalog, entries, time.Now(), false)
+	_, err = Import(t.Context(), h.Catalog, entries, time.Now(), StartDisabled)
 	require.NoError(t, err)
 	return h
 }
@@ -119,7 +123,7 @@ func TestCutover(t *testing.T) {
 	h.exec(h.here, "UPDATE schedules SET description = 'ours' WHERE name = 'other'")
 	entries, err := Read(t.Context(), h.Source)
 	require.NoError(t, err)
-	items, err := Import(t.Context(), h.Catalog, entries, time.Now(), false)
+	items, err := Import(t.Context(), h.Catalog, entries, time.Now(), StartDisabled)
 	require.NoError(t, err)
 	for _, item := range items {
 		if item.Name == "other" {

@@ -26,10 +26,19 @@ type Item struct {
 // Refused is the outcome of what cannot come.
 const Refused = "refused"
 
+// Start says how those that come, and are enabled there, go on here.
+type Start int
+
+// The ways to start.
+const (
+	StartDisabled Start = iota // and those that have come before stay as they are
+	StartEnabled               // if they fire at the same times here
+	StartShadow                // in shadow, if they do not run already
+)
+
 // Import writes entries as schedules, as of now, each in a transaction of its own. It says
-// what became of each, also beside an error, which ends it. With enable, those that are
-// enabled there and fire at the same times here are enabled.
-func Import(ctx context.Context, c *catalog.Catalog, entries []*Entry, now time.Time, enable bool) (items []Item, err error) {
+// what became of each, also beside an error, which ends it.
+func Import(ctx context.Context, c *catalog.Catalog, entries []*Entry, now time.Time, start Start) (items []Item, err error) {
 	for _, e := range entries {
 		t := Translate(e, now)
 		item := Item{
@@ -38,7 +47,7 @@ func Import(ctx context.Context, c *catalog.Catalog, entries []*Entry, now time.
 		}
 		if s := t.Schedule; s != nil {
 			item.Cron, item.Timezone = s.CronExpression, s.Timezone
-			became, err := c.Import(ctx, t.asImport(enable))
+			became, err := c.Import(ctx, t.asImport(start))
 			switch {
 			case cannotCome(err):
 				item.Refused, item.NextHere = riverbeat.Explain(err), nil

@@ -21,10 +21,10 @@ func TestImportOfDjango(t *testing.T) {
 	q, err := queue.New(here.Pool, pgtest.Schema, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	into := catalog.New(here.DB, ledger.New(q))
-	take := func(enable bool) ([]Item, map[string]int) {
+	take := func(start Start) ([]Item, map[string]int) {
 		entries, err := Read(t.Context(), Source{URL: b.URL, Django: true, Zone: "UTC"})
 		require.NoError(t, err)
-		items, err := Import(t.Context(), into, entries, time.Now(), enable)
+		items, err := Import(t.Context(), into, entries, time.Now(), start)
 		require.NoError(t, err)
 		outcomes := map[string]int{}
 		for _, item := range items {
@@ -43,7 +43,7 @@ PeriodicTask.objects.bulk_create([PeriodicTask(name="cron %d" % i, task="load", 
 PeriodicTask.objects.bulk_create([PeriodicTask(name="every %d" % i, task="load", interval=every[i % 40], enabled=i % 2 == 0) for i in range(399)])
 PeriodicTask.objects.create(name="sun", task="load", solar=SolarSchedule.objects.create(event="sunset", latitude=1, longitude=2))
 `)
-	items, outcomes := take(false)
+	items, outcomes := take(StartDisabled)
 	require.Equal(t, map[string]int{"created": 999, Refused: 1}, outcomes)
 	require.Equal(t, 999, count("SELECT count(*) FROM schedules WHERE NOT enabled"))
 	for _, item := range items {
@@ -57,12 +57,12 @@ PeriodicTask.objects.create(name="sun", task="load", solar=SolarSchedule.objects
 	require.NoError(t, err)
 	_, err = here.Pool.Exec(t.Context(), "UPDATE schedules SET execution_policy = 'skip', tags = '[\"ours\"]', category = 'ours', description = 'ours'")
 	require.NoError(t, err)
-	_, outcomes = take(false)
+	_, outcomes = take(StartDisabled)
 	require.Equal(t, map[string]int{"unchanged": 989, "changed": 10, Refused: 1}, outcomes)
 	require.Equal(t, 999, count("SELECT count(*) FROM schedules WHERE execution_policy = 'skip' AND tags = '[\"ours\"]' AND category = 'ours'"), "of which Celery knows nothing")
 	require.Equal(t, 989, count("SELECT count(*) FROM schedules WHERE description = 'ours'"), "a row that changes is written with all that it says")
 	require.Zero(t, count("SELECT count(*) FROM schedules WHERE enabled"))
-	_, outcomes = take(true)
+	_, outcomes = take(StartEnabled)
 	require.Equal(t, map[string]int{"unchanged": 199, "changed": 800, Refused: 1}, outcomes)
 	require.Equal(t, 800, count("SELECT count(*) FROM schedules WHERE enabled"), "those that are enabled there")
 }

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 func python(t *testing.T, stdin string, environment []string, script string, args ...string) string {
 	t.Helper()
 	for _, program := range []string{"/usr/bin/python3", "python3"} {
-		if exec.CommandContext(t.Context(), program, "-c", "import celery, django_celery_beat, psycopg2").Run() != nil {
+		if exec.CommandContext(t.Context(), program, "-c", "import celery, django_celery_beat, django_celery_results, psycopg2").Run() != nil {
 			continue
 		}
 		c := exec.CommandContext(t.Context(), program, append([]string{"testdata/" + script}, args...)...)

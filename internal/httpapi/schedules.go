@@ -21,6 +21,7 @@ type schedule struct {
 	CronExpression    string          `json:"cron_expression"`
 	Timezone          string          `json:"timezone" doc:"IANA name."`
 	Enabled           bool            `json:"enabled"`
+	Shadow            bool            `json:"shadow" doc:"Whether its ticks are recorded only: each is skipped, with the reason shadow."`
 	Args              jsonArray       `json:"args" doc:"Positional arguments, passed on as they are."`
 	TaskParams        jsonObject      `json:"task_params" doc:"Parameters, as they were given: without the defaults of the task's schema."`
 	Description       *string         `json:"description"`
@@ -56,6 +57,7 @@ func scheduleOf(s *riverbeat.Schedule) *schedule {
 		CronExpression:    s.CronExpression,
 		Timezone:          s.Timezone,
 		Enabled:           s.Enabled,
+		Shadow:            s.Shadow,
 		Args:              jsonArray{rawOr(s.Args, "[]")},
 		TaskParams:        jsonObject{rawOr(s.TaskParams, "{}")},
 		Description:       orNull(s.Description),
@@ -89,6 +91,7 @@ type scheduleInput struct {
 	CronExpression  *string          `json:"cron_expression" required:"true" doc:"Five fields, or six with the second first; or @hourly, @daily, …, @every 90s." example:"0 9 * * mon-fri"`
 	Timezone        *string          `json:"timezone" doc:"IANA name. Defaults to the server's." example:"Asia/Tokyo"`
 	Enabled         *bool            `json:"enabled" def:"true" doc:"Whether it ticks."`
+	Shadow          *bool            `json:"shadow" def:"false" doc:"Whether its ticks are recorded and not run: each is skipped, with the reason shadow. What is asked for (run now, backfill) runs."`
 	Args            *jsonArray       `json:"args" def:"[]" doc:"Positional arguments, passed on as they are."`
 	TaskParams      *jsonObject      `json:"task_params" def:"{}" doc:"Parameters; they must fit the task's parameter_schema. They are shown in history and in River UI: a secret is only referred to, as {\"$secret\": \"name\"}."`
 	Description     *string          `json:"description" doc:"At most 4,000 characters."`
@@ -114,6 +117,7 @@ func (in *scheduleInput) apply(s *riverbeat.Schedule, defaultTimezone string) {
 	s.CronExpression = valueOr(in.CronExpression, "")
 	s.Timezone = valueOr(in.Timezone, defaultTimezone)
 	s.Enabled = valueOr(in.Enabled, true)
+	s.Shadow = valueOr(in.Shadow, false)
 	s.Args = rawOr(valueOr(in.Args, jsonArray{}).RawMessage, "[]")
 	s.TaskParams = rawOr(valueOr(in.TaskParams, jsonObject{}).RawMessage, "{}")
 	s.Description = valueOr(in.Description, "")
@@ -149,6 +153,7 @@ func inputOf(s *riverbeat.Schedule) scheduleInput {
 		CronExpression:  &shown.CronExpression,
 		Timezone:        &shown.Timezone,
 		Enabled:         &shown.Enabled,
+		Shadow:          &shown.Shadow,
 		Args:            &shown.Args,
 		TaskParams:      &shown.TaskParams,
 		Description:     shown.Description,

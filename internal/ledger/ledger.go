@@ -79,6 +79,10 @@ func (l *Ledger) Entry(r Request, now time.Time) (*Entry, error) {
 			return nil, err
 		}
 	}
+	if s.Shadow && r.Trigger.OfTick() {
+		run.State, run.Reason, run.FinishedAt = riverbeat.Skipped, riverbeat.InShadow, &now
+		return entry, nil
+	}
 	effective, err := l.schemas.Effective(r.Definition, s.TaskParams)
 	if e, ok := errors.AsType[*riverbeat.Error](err); ok && e.Code == "invalid_params" {
 		run.State, run.Reason, run.Error, run.FinishedAt = riverbeat.Failed, riverbeat.InvalidParams, e.Error(), &now

@@ -4,12 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"riverbeat/internal/postgres/internal/dbq"
+	"riverbeat/internal/riverbeat"
 )
 
 // ImportedLine reads, for a change, what a schedule was elsewhere when it was last imported,
@@ -55,6 +59,57 @@ func (tx *Tx) BeginCut(ctx context.Context, schedules []uuid.UUID, at time.Time,
 // EndCut writes that the handover of a schedule is done.
 func (tx *Tx) EndCut(ctx context.Context, schedule uuid.UUID) error {
 	return tx.q.EndCut(ctx, tx.Tx, schedule)
+}
+
+// Shadow is a time in which a schedule ticked in shadow, and what was recorded of its ticks:
+// those after From, up to Until.
+type Shadow struct {
+	From, Until time.Time
+	Ticks       []time.Time
+	Gaps        []riverbeat.Gap // without their counts
+}
+
+// Shadows reads, of those of the schedules that ticked in shadow since a time, the last time
+// in which they did, by their ids. What was before since is left out.
+func (tx *Tx) Shadows(ctx context.Context, schedules []uuid.UUID, since time.Time) (map[uuid.UUID]*Shadow, error) {
+	times, err := tx.q.ShadowTimes(ctx, tx.Tx, &dbq.ShadowTimesParams{ScheduleIds: schedules, Since: since})
+	if err != nil {
+		return nil, fmt.Errorf("read when schedules were in shadow: %w", err)
+	}
+	shadows := map[uuid.UUID]*Shadow{}
+	var latest time.Time
+	for _, t := range times {
+		from, until := t.ShadowFrom.UTC(), t.ShadowUntil.UTC()
+		if from.Before(since) {
+			from = since
+		}
+		switch s := shadows[t.ScheduleID]; {
+		case s == nil:
+			shadows[t.ScheduleID] = &Shadow{From: from, Until: until}
+			if until.After(latest) {
+				latest = until
+			}
+		case s.From.Equal(until): // an edit
+			s.From = from
+		}
+	}
+	rows, err := tx.q.ShadowTicks(ctx, tx.Tx, &dbq.ShadowTicksParams{
+		ScheduleIds: slices.Collect(maps.Keys(shadows)), Since: since, Until: latest,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the ticks in shadow: %w", err)
+	}
+	for _, row := range rows {
+		at := row.ScheduledFor.UTC()
+		switch s := shadows[row.ScheduleID]; {
+		case !at.After(s.From) || at.After(s.Until):
+		case row.MissedFrom != nil:
+			s.Gaps = append(s.Gaps, riverbeat.Gap{From: row.MissedFrom.UTC(), Until: at})
+		default:
+			s.Ticks = append(s.Ticks, at)
+		}
+	}
+	return shadows, nil
 }
 
 // SettleAt makes the change of a schedule, which is locked, take effect for the ticks after

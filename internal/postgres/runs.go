@@ -116,7 +116,7 @@ func (tx *Tx) InsertRuns(ctx context.Context, runs []*riverbeat.Run) error {
 // slot is what there may be one of per schedule and time.
 func slot(r *riverbeat.Run) uuid.UUID {
 	switch {
-	case r.Trigger == riverbeat.TriggerSchedule, r.Trigger == riverbeat.TriggerCatchUp:
+	case r.Trigger.OfTick():
 		return uuid.Nil
 	case r.BackfillID != nil:
 		return *r.BackfillID

@@ -43,6 +43,7 @@ func (tx *Tx) InsertSchedule(ctx context.Context, s *riverbeat.Schedule, mark ti
 		ManagedBy:         s.ManagedBy,
 		Limits:            limitsJSON(s.Limits),
 		Alerts:            alertsJSON(&s.Alerts),
+		Shadow:            s.Shadow,
 	})
 	if err != nil {
 		return nil, translate(err)
@@ -84,6 +85,7 @@ func (tx *Tx) UpdateSchedule(ctx context.Context, s *riverbeat.Schedule) (*river
 		EndsAt:            s.EndsAt,
 		Limits:            limitsJSON(s.Limits),
 		Alerts:            alertsJSON(&s.Alerts),
+		Shadow:            s.Shadow,
 	})
 	if err != nil {
 		return nil, translate(err)
@@ -491,6 +493,7 @@ func schedule(row dbq.Schedule) (*riverbeat.Schedule, error) {
 		ManagedBy:         row.ManagedBy,
 		Limits:            limits,
 		Alerts:            alerts,
+		Shadow:            row.Shadow,
 		Version:           int(row.Version),
 		LastError:         row.LastError,
 		CreatedAt:         row.CreatedAt.UTC(),
@@ -531,6 +534,7 @@ func (tx *Tx) VersionAt(ctx context.Context, id uuid.UUID, at time.Time) (*river
 		ManagedBy:         row.ManagedBy,
 		Limits:            row.Limits,
 		Alerts:            row.Alerts,
+		Shadow:            row.Shadow,
 		Version:           row.Version,
 	})
 	if err != nil {

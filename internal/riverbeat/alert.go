@@ -214,7 +214,7 @@ func (w *Watching) paused() bool {
 }
 
 // Look says what people are to be told by what is so now, and sets DueAt. Neither a pause,
-// nor the time before StartsAt or after EndsAt, nor a disabled schedule counts as a time
+// nor the time before StartsAt or after EndsAt, nor a schedule that is disabled or in shadow counts as a time
 // without a success.
 func (s *AlertState) Look(w Watching) (events []AlertEvent) {
 	if event := s.fails(w.Alerts); event != "" {
@@ -254,7 +254,7 @@ func (s *AlertState) Look(w Watching) (events []AlertEvent) {
 // due is when the schedule will be overdue, or has become so; zero: never.
 func (s *AlertState) due(w Watching) time.Time {
 	schedule, wait := w.Schedule, w.Alerts.NoSuccessFor
-	if s.Overdue || wait == 0 || !schedule.Enabled || !w.Alerts.Tells(AlertOverdue) {
+	if s.Overdue || wait == 0 || !schedule.Runs() || !w.Alerts.Tells(AlertOverdue) {
 		return time.Time{}
 	}
 	if schedule.EndsAt != nil && !schedule.EndsAt.After(w.Now) {

@@ -459,6 +459,8 @@ func (e *Explanation) ofSkipped(r *Run) string {
 		behind = fmt.Sprintf("run %s, of which no record is kept", r.BlockedBy)
 	}
 	switch r.Reason {
+	case InShadow:
+		return "It was recorded and not run: the schedule was in shadow."
 	case QueueFull:
 		return fmt.Sprintf("It was skipped, because its line was full (max_waiting), behind %s.", behind)
 	case AlreadyRunning:

@@ -43,6 +43,7 @@ const (
 	AlreadyQueued    Reason = "already_queued"
 	RetryPending     Reason = "retrying"
 	QueueFull        Reason = "queue_full"
+	InShadow         Reason = "shadow" // its schedule ticks only to be looked at
 	Fenced           Reason = "fenced"
 	WorkerLost       Reason = "worker_lost"
 	NoWorker         Reason = "no_worker"
@@ -72,6 +73,9 @@ const (
 	TriggerBackfill Trigger = "backfill" // a range of the past, asked for
 	TriggerAlert    Trigger = "alert"    // a change of a schedule that people are told of
 )
+
+// OfTick tells whether a tick asked for the run, and no person.
+func (t Trigger) OfTick() bool { return t == TriggerSchedule || t == TriggerCatchUp }
 
 // Run is what became of a tick or of a request. A gap (state missed) stands
 // for MissedCount ticks from MissedFrom to MissedUntil, both included.

@@ -60,6 +60,7 @@ type Schedule struct {
 	CronExpression    string
 	Timezone          string // IANA name
 	Enabled           bool
+	Shadow            bool            // its ticks are recorded, and skipped
 	Args              json.RawMessage // a JSON array, passed on as it is
 	TaskParams        json.RawMessage // a JSON object; the column is kwargs
 	Description       string
@@ -85,6 +86,9 @@ type Schedule struct {
 	// LastRunAt is the nominal time of its newest run, nil before the first.
 	LastRunAt *time.Time
 }
+
+// Runs tells whether the ticks of the schedule become runs that execute.
+func (s *Schedule) Runs() bool { return s.Enabled && !s.Shadow }
 
 // ScheduleVersion is a definition that a schedule had. What is no part of it is
 // zero: LastError, NextRunAt, LastRunAt, CreatedAt, UpdatedAt.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"riverbeat/internal/history"
 	"riverbeat/internal/ledger"
 	"riverbeat/internal/pgtest"
 	"riverbeat/internal/postgres"
@@ -500,4 +501,30 @@ $$`)
 	s := b.schedule(t, time.Minute, nil)
 	b.sweep(t)
 	require.Len(t, b.runs(t, s.ID), 1)
+}
+
+// A schedule in shadow has all its ticks in the ledger, and nothing of them in River; what a
+// person asks for runs.
+func TestAScheduleInShadowTicksAndRunsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, policy := range []riverbeat.Policy{riverbeat.Allow, riverbeat.Skip, riverbeat.Queue} {
+		s := b.schedule(t, 5*time.Minute, func(s *riverbeat.Schedule) {
+			s.Shadow, s.ExecutionPolicy, s.CatchUp = true, policy, riverbeat.CatchUpAll
+			s.TaskParams = json.RawMessage(`{"policy": "` + string(policy) + `"}`)
+		})
+		b.sweep(t)
+		runs := b.runs(t, s.ID)
+		require.Len(t, runs, 5)
+		for _, r := range runs {
+			require.Equal(t, riverbeat.Skipped, r.State)
+			require.Equal(t, riverbeat.InShadow, r.Reason)
+			require.Nil(t, r.JobID)
+			require.NotNil(t, r.FinishedAt)
+		}
+		asked, err := history.New(b.DB, b.ledger).RunNow(t.Context(), s.ID, history.Overrides{})
+		require.NoError(t, err)
+		require.Equal(t, riverbeat.Queued, asked.State)
+	}
+	require.Equal(t, 3, b.count(t, "SELECT count(*) FROM river_job"))
 }

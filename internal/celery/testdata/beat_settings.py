@@ -1,4 +1,4 @@
-"""Sets Django up with nothing but django-celery-beat; where its database is the environment says."""
+"""Sets Django up with nothing but django-celery-beat and django-celery-results; where its database is the environment says."""
 import os
 
 import django
@@ -10,7 +10,7 @@ settings.configure(
         "NAME": os.environ["BEAT_NAME"], "HOST": os.environ["BEAT_HOST"],
         "PORT": os.environ["BEAT_PORT"], "USER": os.environ["BEAT_USER"],
     }},
-    INSTALLED_APPS=["django_celery_beat"], USE_TZ=True, TIME_ZONE="UTC",
+    INSTALLED_APPS=["django_celery_beat", "django_celery_results"], USE_TZ=True, TIME_ZONE="UTC",
     DEFAULT_AUTO_FIELD="django.db.models.AutoField",
 )
 django.setup()

@@ -17,3 +17,31 @@ WHERE schedule_id = ANY(@schedule_ids::uuid[]) AND cut_over_at IS NULL;
 
 -- name: EndCut :exec
 UPDATE imported_schedules SET cut_over_at = statement_timestamp() WHERE schedule_id = @schedule_id;
+
+-- When schedules ticked in shadow, the last time first. Versions that follow upon one
+-- another are one time.
+-- name: ShadowTimes :many
+SELECT
+    v.schedule_id,
+    v.valid_from AS shadow_from,
+    coalesce(v.valid_until, statement_timestamp())::timestamptz AS shadow_until
+FROM schedule_versions AS v
+JOIN schedules AS s ON s.id = v.schedule_id
+WHERE v.schedule_id = ANY(@schedule_ids::uuid[])
+    AND v.enabled
+    AND v.shadow
+    AND (v.valid_until IS NULL OR v.valid_until > @since::timestamptz)
+ORDER BY v.schedule_id, v.valid_from DESC;
+
+-- What was recorded of the ticks of schedules: those in shadow, and gaps.
+-- name: ShadowTicks :many
+SELECT
+    schedule_id::uuid AS schedule_id,
+    scheduled_for,
+    missed_from
+FROM runs
+WHERE scheduled_for > @since::timestamptz
+    AND scheduled_for <= @until::timestamptz
+    AND schedule_id = ANY(@schedule_ids::uuid[])
+    AND (reason = 'shadow' OR state = 'missed')
+ORDER BY schedule_id, scheduled_for;

@@ -2,13 +2,13 @@
 INSERT INTO schedules (
     id, created_at, name, task_name, cron_expression, timezone, enabled, args, kwargs,
     description, category, tags, execution_policy, auto_generated_name,
-    catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits, alerts
+    catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits, alerts, shadow
 ) VALUES (
     coalesce(sqlc.narg('id')::uuid, gen_random_uuid()),
     coalesce(sqlc.narg('created_at')::timestamptz, statement_timestamp()),
     @name, @task_name, @cron_expression, @timezone, @enabled, @args, @kwargs,
     @description, @category, @tags, @execution_policy, @auto_generated_name,
-    @catch_up, @catch_up_window_s, @max_waiting, @starts_at, @ends_at, @managed_by, @limits, @alerts
+    @catch_up, @catch_up_window_s, @max_waiting, @starts_at, @ends_at, @managed_by, @limits, @alerts, @shadow
 )
 RETURNING *;
 
@@ -43,6 +43,7 @@ SET name = @name,
     ends_at = @ends_at,
     limits = @limits,
     alerts = @alerts,
+    shadow = @shadow,
     last_error = '',
     version = version + 1,
     updated_at = statement_timestamp()
@@ -114,7 +115,7 @@ WHERE v.schedule_id = @schedule_id
         (SELECT min(f.valid_from) FROM schedule_versions AS f WHERE f.schedule_id = @schedule_id)
     );
 
--- The recurrences of enabled schedules, each with how many have it. Where a
+-- The recurrences of schedules that run, each with how many have it. Where a
 -- schedule begins or ends matters only within the time that is asked for.
 -- name: LoadSources :many
 SELECT
@@ -125,15 +126,16 @@ SELECT
     count(*)::int AS schedules
 FROM schedules AS s
 WHERE s.enabled
+    AND NOT s.shadow
     AND (s.starts_at IS NULL OR s.starts_at < @until::timestamptz)
     AND (s.ends_at IS NULL OR s.ends_at >= @since::timestamptz)
 GROUP BY 1, 2, 3, 4;
 
--- Some of the enabled schedules of a recurrence.
+-- Some of the schedules of a recurrence that run.
 -- name: SchedulesOfRecurrence :many
 SELECT id, name, task_name
 FROM schedules
-WHERE enabled AND cron_expression = @cron_expression AND timezone = @timezone
+WHERE enabled AND NOT shadow AND cron_expression = @cron_expression AND timezone = @timezone
 LIMIT @max_items;
 
 -- The zone of a schedule at a version, which may be gone.

@@ -89,3 +89,96 @@ func (q *Queries) SetImportedLine(ctx context.Context, db DBTX, arg *SetImported
 	_, err := db.Exec(ctx, setImportedLine, arg.ScheduleID, arg.Source, arg.Line)
 	return err
 }
+
+const shadowTicks = `-- name: ShadowTicks :many
+SELECT
+    schedule_id::uuid AS schedule_id,
+    scheduled_for,
+    missed_from
+FROM runs
+WHERE scheduled_for > $1::timestamptz
+    AND scheduled_for <= $2::timestamptz
+    AND schedule_id = ANY($3::uuid[])
+    AND (reason = 'shadow' OR state = 'missed')
+ORDER BY schedule_id, scheduled_for
+`
+
+type ShadowTicksParams struct {
+	Since       time.Time   `db:"since"`
+	Until       time.Time   `db:"until"`
+	ScheduleIds []uuid.UUID `db:"schedule_ids"`
+}
+
+type ShadowTicksRow struct {
+	ScheduleID   uuid.UUID  `db:"schedule_id"`
+	ScheduledFor time.Time  `db:"scheduled_for"`
+	MissedFrom   *time.Time `db:"missed_from"`
+}
+
+// What was recorded of the ticks of schedules: those in shadow, and gaps.
+func (q *Queries) ShadowTicks(ctx context.Context, db DBTX, arg *ShadowTicksParams) ([]ShadowTicksRow, error) {
+	rows, err := db.Query(ctx, shadowTicks, arg.Since, arg.Until, arg.ScheduleIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ShadowTicksRow
+	for rows.Next() {
+		var i ShadowTicksRow
+		if err := rows.Scan(&i.ScheduleID, &i.ScheduledFor, &i.MissedFrom); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const shadowTimes = `-- name: ShadowTimes :many
+SELECT
+    v.schedule_id,
+    v.valid_from AS shadow_from,
+    coalesce(v.valid_until, statement_timestamp())::timestamptz AS shadow_until
+FROM schedule_versions AS v
+JOIN schedules AS s ON s.id = v.schedule_id
+WHERE v.schedule_id = ANY($1::uuid[])
+    AND v.enabled
+    AND v.shadow
+    AND (v.valid_until IS NULL OR v.valid_until > $2::timestamptz)
+ORDER BY v.schedule_id, v.valid_from DESC
+`
+
+type ShadowTimesParams struct {
+	ScheduleIds []uuid.UUID `db:"schedule_ids"`
+	Since       time.Time   `db:"since"`
+}
+
+type ShadowTimesRow struct {
+	ScheduleID  uuid.UUID `db:"schedule_id"`
+	ShadowFrom  time.Time `db:"shadow_from"`
+	ShadowUntil time.Time `db:"shadow_until"`
+}
+
+// When schedules ticked in shadow, the last time first. Versions that follow upon one
+// another are one time.
+func (q *Queries) ShadowTimes(ctx context.Context, db DBTX, arg *ShadowTimesParams) ([]ShadowTimesRow, error) {
+	rows, err := db.Query(ctx, shadowTimes, arg.ScheduleIds, arg.Since)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ShadowTimesRow
+	for rows.Next() {
+		var i ShadowTimesRow
+		if err := rows.Scan(&i.ScheduleID, &i.ShadowFrom, &i.ShadowUntil); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

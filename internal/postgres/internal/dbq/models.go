@@ -395,6 +395,7 @@ type ReportScheduleVersion struct {
 	ManagedBy            string          `db:"managed_by"`
 	Limits               json.RawMessage `db:"limits"`
 	Alerts               json.RawMessage `db:"alerts"`
+	Shadow               bool            `db:"shadow"`
 }
 
 type ReportTaskDaily struct {
@@ -533,6 +534,7 @@ type Schedule struct {
 	TagNames          []string        `db:"tag_names"`
 	Limits            json.RawMessage `db:"limits"`
 	Alerts            json.RawMessage `db:"alerts"`
+	Shadow            bool            `db:"shadow"`
 }
 
 type ScheduleClock struct {
@@ -576,6 +578,7 @@ type ScheduleVersion struct {
 	ManagedBy         string          `db:"managed_by"`
 	Limits            json.RawMessage `db:"limits"`
 	Alerts            json.RawMessage `db:"alerts"`
+	Shadow            bool            `db:"shadow"`
 }
 
 type Session struct {

@@ -75,15 +75,15 @@ const insertSchedule = `-- name: InsertSchedule :one
 INSERT INTO schedules (
     id, created_at, name, task_name, cron_expression, timezone, enabled, args, kwargs,
     description, category, tags, execution_policy, auto_generated_name,
-    catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits, alerts
+    catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits, alerts, shadow
 ) VALUES (
     coalesce($1::uuid, gen_random_uuid()),
     coalesce($2::timestamptz, statement_timestamp()),
     $3, $4, $5, $6, $7, $8, $9,
     $10, $11, $12, $13, $14,
-    $15, $16, $17, $18, $19, $20, $21, $22
+    $15, $16, $17, $18, $19, $20, $21, $22, $23
 )
-RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits, alerts
+RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits, alerts, shadow
 `
 
 type InsertScheduleParams struct {
@@ -109,6 +109,7 @@ type InsertScheduleParams struct {
 	ManagedBy         string          `db:"managed_by"`
 	Limits            json.RawMessage `db:"limits"`
 	Alerts            json.RawMessage `db:"alerts"`
+	Shadow            bool            `db:"shadow"`
 }
 
 func (q *Queries) InsertSchedule(ctx context.Context, db DBTX, arg *InsertScheduleParams) (Schedule, error) {
@@ -135,6 +136,7 @@ func (q *Queries) InsertSchedule(ctx context.Context, db DBTX, arg *InsertSchedu
 		arg.ManagedBy,
 		arg.Limits,
 		arg.Alerts,
+		arg.Shadow,
 	)
 	var i Schedule
 	err := row.Scan(
@@ -165,6 +167,7 @@ func (q *Queries) InsertSchedule(ctx context.Context, db DBTX, arg *InsertSchedu
 		&i.TagNames,
 		&i.Limits,
 		&i.Alerts,
+		&i.Shadow,
 	)
 	return i, err
 }
@@ -178,6 +181,7 @@ SELECT
     count(*)::int AS schedules
 FROM schedules AS s
 WHERE s.enabled
+    AND NOT s.shadow
     AND (s.starts_at IS NULL OR s.starts_at < $2::timestamptz)
     AND (s.ends_at IS NULL OR s.ends_at >= $1::timestamptz)
 GROUP BY 1, 2, 3, 4
@@ -196,7 +200,7 @@ type LoadSourcesRow struct {
 	Schedules      int32     `db:"schedules"`
 }
 
-// The recurrences of enabled schedules, each with how many have it. Where a
+// The recurrences of schedules that run, each with how many have it. Where a
 // schedule begins or ends matters only within the time that is asked for.
 func (q *Queries) LoadSources(ctx context.Context, db DBTX, arg *LoadSourcesParams) ([]LoadSourcesRow, error) {
 	rows, err := db.Query(ctx, loadSources, arg.Since, arg.Until)
@@ -288,7 +292,7 @@ func (q *Queries) Recurrences(ctx context.Context, db DBTX, maxItems int32) ([]R
 }
 
 const schedulesByID = `-- name: SchedulesByID :many
-SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits, alerts FROM schedules WHERE id = ANY($1::uuid[])
+SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits, alerts, shadow FROM schedules WHERE id = ANY($1::uuid[])
 `
 
 func (q *Queries) SchedulesByID(ctx context.Context, db DBTX, ids []uuid.UUID) ([]Schedule, error) {
@@ -328,6 +332,7 @@ func (q *Queries) SchedulesByID(ctx context.Context, db DBTX, ids []uuid.UUID) (
 			&i.TagNames,
 			&i.Limits,
 			&i.Alerts,
+			&i.Shadow,
 		); err != nil {
 			return nil, err
 		}
@@ -342,7 +347,7 @@ func (q *Queries) SchedulesByID(ctx context.Context, db DBTX, ids []uuid.UUID) (
 const schedulesOfRecurrence = `-- name: SchedulesOfRecurrence :many
 SELECT id, name, task_name
 FROM schedules
-WHERE enabled AND cron_expression = $1 AND timezone = $2
+WHERE enabled AND NOT shadow AND cron_expression = $1 AND timezone = $2
 LIMIT $3
 `
 
@@ -358,7 +363,7 @@ type SchedulesOfRecurrenceRow struct {
 	TaskName string    `db:"task_name"`
 }
 
-// Some of the enabled schedules of a recurrence.
+// Some of the schedules of a recurrence that run.
 func (q *Queries) SchedulesOfRecurrence(ctx context.Context, db DBTX, arg *SchedulesOfRecurrenceParams) ([]SchedulesOfRecurrenceRow, error) {
 	rows, err := db.Query(ctx, schedulesOfRecurrence, arg.CronExpression, arg.Timezone, arg.MaxItems)
 	if err != nil {
@@ -380,7 +385,7 @@ func (q *Queries) SchedulesOfRecurrence(ctx context.Context, db DBTX, arg *Sched
 }
 
 const schedulesOfTask = `-- name: SchedulesOfTask :many
-SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits, alerts
+SELECT id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits, alerts, shadow
 FROM schedules
 WHERE task_name = $1 AND id > $2
 ORDER BY id
@@ -431,6 +436,7 @@ func (q *Queries) SchedulesOfTask(ctx context.Context, db DBTX, arg *SchedulesOf
 			&i.TagNames,
 			&i.Limits,
 			&i.Alerts,
+			&i.Shadow,
 		); err != nil {
 			return nil, err
 		}
@@ -477,11 +483,12 @@ SET name = $1,
     ends_at = $17,
     limits = $18,
     alerts = $19,
+    shadow = $20,
     last_error = '',
     version = version + 1,
     updated_at = statement_timestamp()
-WHERE id = $20
-RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits, alerts
+WHERE id = $21
+RETURNING id, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, version, last_error, created_at, updated_at, words, tag_names, limits, alerts, shadow
 `
 
 type UpdateScheduleParams struct {
@@ -504,6 +511,7 @@ type UpdateScheduleParams struct {
 	EndsAt            *time.Time      `db:"ends_at"`
 	Limits            json.RawMessage `db:"limits"`
 	Alerts            json.RawMessage `db:"alerts"`
+	Shadow            bool            `db:"shadow"`
 	ID                uuid.UUID       `db:"id"`
 }
 
@@ -528,6 +536,7 @@ func (q *Queries) UpdateSchedule(ctx context.Context, db DBTX, arg *UpdateSchedu
 		arg.EndsAt,
 		arg.Limits,
 		arg.Alerts,
+		arg.Shadow,
 		arg.ID,
 	)
 	var i Schedule
@@ -559,12 +568,13 @@ func (q *Queries) UpdateSchedule(ctx context.Context, db DBTX, arg *UpdateSchedu
 		&i.TagNames,
 		&i.Limits,
 		&i.Alerts,
+		&i.Shadow,
 	)
 	return i, err
 }
 
 const versionAt = `-- name: VersionAt :one
-SELECT schedule_id, valid_from, valid_until, version, changed_by, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits, alerts
+SELECT schedule_id, valid_from, valid_until, version, changed_by, name, task_name, cron_expression, timezone, enabled, args, kwargs, description, category, tags, execution_policy, auto_generated_name, catch_up, catch_up_window_s, max_waiting, starts_at, ends_at, managed_by, limits, alerts, shadow
 FROM schedule_versions AS v
 WHERE v.schedule_id = $1
     AND v.valid_from = coalesce(
@@ -609,6 +619,7 @@ func (q *Queries) VersionAt(ctx context.Context, db DBTX, arg *VersionAtParams) 
 		&i.ManagedBy,
 		&i.Limits,
 		&i.Alerts,
+		&i.Shadow,
 	)
 	return i, err
 }
