@@ -45,6 +45,7 @@ var Routes = []Route{
 	{"GET /api/v1/installation", riverbeat.Viewer},
 	{"GET /api/v1/load", riverbeat.Viewer},
 	{"GET /api/v1/nodes", riverbeat.Viewer},
+	{"GET /api/v1/features", riverbeat.Viewer},
 	{"GET /api/v1/audit", riverbeat.Viewer},
 	{"GET /riverui/{page...}", riverbeat.Viewer},
 
@@ -73,6 +74,7 @@ var Routes = []Route{
 	{"PUT /api/v1/task-definitions/{task_name}", riverbeat.Admin},
 	{"PATCH /api/v1/task-definitions/{task_name}", riverbeat.Admin},
 	{"DELETE /api/v1/task-definitions/{task_name}", riverbeat.Admin},
+	{"PUT /api/v1/features/{name}", riverbeat.Admin},
 	{"GET /api/v1/api-keys", riverbeat.Admin},
 	{"POST /api/v1/api-keys", riverbeat.Admin},
 	{"GET /api/v1/api-keys/{id}", riverbeat.Admin},

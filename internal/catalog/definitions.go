@@ -205,6 +205,10 @@ func unregistered(ctx context.Context, tx *postgres.Tx, d *riverbeat.TaskDefinit
 // recheck holds the parameters of all schedules of a task to its new schema.
 func (c *Catalog) recheck(ctx context.Context, tx *postgres.Tx, d *riverbeat.TaskDefinition, force bool) error {
 	const page = 500
+	features, err := tx.Features(ctx)
+	if err != nil {
+		return err
+	}
 	var broken []riverbeat.FieldError
 	var after uuid.UUID
 	for {
@@ -214,12 +218,16 @@ func (c *Catalog) recheck(ctx context.Context, tx *postgres.Tx, d *riverbeat.Tas
 		}
 		for _, s := range schedules {
 			after = s.ID
-			_, err := c.ledger.Schemas().Effective(d, s.TaskParams)
+			_, warning, err := c.ledger.Schemas().EffectiveOf(s, d, features)
 			invalid, ok := errors.AsType[*riverbeat.Error](err)
 			if err != nil && !ok {
 				return err
 			}
 			switch {
+			case warning != "":
+				if err := tx.SetScheduleError(ctx, s.ID, warning); err != nil {
+					return err
+				}
 			case err == nil && s.LastError != "":
 				if err := tx.ClearScheduleError(ctx, s.ID); err != nil {
 					return err

@@ -185,11 +185,19 @@ func (c *Catalog) enableFrom(ctx context.Context, tx *postgres.Tx, s *riverbeat.
 		return err
 	}
 	s.Enabled, s.Shadow = true, false
-	recurrence, err := c.check(s, definition)
+	features, err := tx.Features(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := tx.UpdateSchedule(ctx, s); err != nil {
+	recurrence, warning, err := c.check(s, definition, features)
+	if err != nil {
+		return err
+	}
+	changed, err := tx.UpdateSchedule(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := c.warn(ctx, tx, changed, warning); err != nil {
 		return err
 	}
 	return tx.SetClocks(ctx, map[uuid.UUID]riverbeat.Plan{s.ID: {Mark: mark, Next: s.NextTick(recurrence, mark)}})

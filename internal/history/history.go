@@ -118,12 +118,16 @@ func (h *History) RunNow(ctx context.Context, scheduleID uuid.UUID, o Overrides)
 		}
 		d := definitions[s.TaskName]
 		// A person is told what is wrong; only a tick fails by itself.
-		if _, err := h.ledger.Schemas().Effective(d, s.TaskParams); err != nil {
+		features, err := tx.Features(ctx)
+		if err != nil {
+			return err
+		}
+		if _, _, err := h.ledger.Schemas().EffectiveOf(s, d, features); err != nil {
 			return err
 		}
 		actor, _ := postgres.ActorOf(ctx)
 		entry, err := h.ledger.Entry(ledger.Request{
-			Schedule: s, Definition: d, Trigger: riverbeat.TriggerManual, At: now, RequestedBy: actor.Name,
+			Schedule: s, Definition: d, Features: features, Trigger: riverbeat.TriggerManual, At: now, RequestedBy: actor.Name,
 		}, now)
 		if err != nil {
 			return err

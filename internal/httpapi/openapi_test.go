@@ -200,7 +200,7 @@ func TestOpenAPIExamples(t *testing.T) {
 					if strings.Contains(path, "api-keys/") {
 						id = c.ask(http.StatusCreated, "POST", "/api/v1/api-keys", `{"name": "x", "role": "viewer"}`)["id"].(string)
 					}
-					target := strings.NewReplacer("{id}", id, "{task_name}", "echo").Replace(path)
+					target := strings.NewReplacer("{id}", id, "{task_name}", "echo", "{name}", "catch_up").Replace(path)
 					require.NotEmpty(t, content.Example)
 					d.keeps(t, content.Schema, content.Example)
 					r := c.do(strings.ToUpper(method), target, string(content.Example), "Content-Type: "+mediaType)

@@ -15,6 +15,7 @@ const (
 	installationPath    = apiPath + "/installation"
 	backfillsPath       = apiPath + "/backfills"
 	apiKeysPath         = apiPath + "/api-keys"
+	featuresPath        = apiPath + "/features"
 )
 
 // The headings of the OpenAPI document.
@@ -177,6 +178,14 @@ func (a *api) routes() {
 		id: "list-nodes", tag: tagInstallation, summary: "List the nodes",
 		description: "Those that work, or did within the last day; the ones seen last first. Nodes that only serve the API are not on the list.",
 	}, a.listNodes)
+	handle(a, get, featuresPath, operation{
+		id: "list-features", tag: tagInstallation, summary: "List the features, and for what they are on",
+	}, a.listFeatures)
+	handle(a, put, featuresPath+"/{name}", operation{
+		id: "set-feature", tag: tagInstallation, summary: "Switch a feature on or off, or on for a part", failures: notFound, takesNoKey: true,
+		description: "When this has answered, every tick that is decided goes by it.",
+		example:     `{"value": "25%"}`,
+	}, a.putFeature)
 	handle(a, post, apiPath+"/pause", operation{
 		id: "pause", tag: tagInstallation, summary: "Pause the whole installation", takesNoKey: true,
 		description: "When this has answered, no tick fires until it is resumed. None is lost: on resuming, each is run, caught up with or recorded as missed by the rules for late ones. What is queued, lines and run-now are not held. If it is paused already, that pause stands.",

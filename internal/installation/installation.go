@@ -1,5 +1,5 @@
-// Package installation holds: it pauses and resumes the whole installation. Each
-// exported method is one use case.
+// Package installation holds: it pauses and resumes the whole installation, and says which
+// features are on. Each exported method is one use case.
 //
 // It is a package of its own because it is about all nodes at once and about no
 // schedule: package tick obeys it, and nothing else of a tick depends on it.
@@ -60,6 +60,42 @@ func (i *Installation) Pause(ctx context.Context, reason string) (*riverbeat.Ins
 		return nil, err
 	}
 	return i.read(ctx, func(tx *postgres.Tx) error { return tx.AwaitClaims(ctx) })
+}
+
+// Features tells how each feature is set.
+func (i *Installation) Features(ctx context.Context) (states []riverbeat.FeatureState, err error) {
+	err = i.db.Read(ctx, func(tx *postgres.Tx) error {
+		states, err = tx.FeatureStates(ctx)
+		return err
+	})
+	return states, err
+}
+
+// SetFeature sets a feature. When it has answered, every tick that is decided goes by it.
+func (i *Installation) SetFeature(ctx context.Context, feature riverbeat.Feature, rollout riverbeat.Rollout) (*riverbeat.FeatureState, error) {
+	var states []riverbeat.FeatureState
+	set := func(tx *postgres.Tx) error {
+		if err := tx.SetFeature(ctx, feature, rollout); err != nil {
+			return err
+		}
+		var err error
+		states, err = tx.FeatureStates(ctx)
+		return err
+	}
+	if err := i.db.InTx(ctx, set); err != nil {
+		return nil, err
+	}
+	if !postgres.IsDry(ctx) { // claims that have begun go by what they have read
+		if err := i.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.AwaitClaims(ctx) }); err != nil {
+			return nil, err
+		}
+	}
+	for _, state := range states {
+		if state.Feature == feature {
+			return &state, nil
+		}
+	}
+	return nil, riverbeat.Errorf(riverbeat.NotFound, "feature_not_found", "There is no feature %q.", feature)
 }
 
 // Resume ends the pause, if there is one.

@@ -45,6 +45,7 @@ type Entry struct {
 	AdmitAs    riverbeat.Policy // Run.ExecutionPolicy, but for chained catch-up
 	MaxWaiting int
 	Definition *riverbeat.TaskDefinition // nil: the task has none
+	Warning    string                    // what is wrong with its parameters, although it runs; "": nothing
 
 	admitted bool
 }
@@ -53,6 +54,7 @@ type Entry struct {
 type Request struct {
 	Schedule    *riverbeat.Schedule       // one that has no ID is none: the run only looks like one of it
 	Definition  *riverbeat.TaskDefinition // nil: the task has none
+	Features    riverbeat.Features        // nil: all are on
 	Trigger     riverbeat.Trigger
 	At          time.Time // nominal time, whole milliseconds
 	BackfillID  *uuid.UUID
@@ -83,7 +85,7 @@ func (l *Ledger) Entry(r Request, now time.Time) (*Entry, error) {
 		run.State, run.Reason, run.FinishedAt = riverbeat.Skipped, riverbeat.InShadow, &now
 		return entry, nil
 	}
-	effective, err := l.schemas.Effective(r.Definition, s.TaskParams)
+	effective, warning, err := l.schemas.EffectiveOf(s, r.Definition, r.Features)
 	if e, ok := errors.AsType[*riverbeat.Error](err); ok && e.Code == "invalid_params" {
 		run.State, run.Reason, run.Error, run.FinishedAt = riverbeat.Failed, riverbeat.InvalidParams, e.Error(), &now
 		return entry, nil
@@ -91,19 +93,18 @@ func (l *Ledger) Entry(r Request, now time.Time) (*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	run.TaskParams = effective
+	run.TaskParams, entry.Warning = effective, warning
 
-	chained := r.Trigger == riverbeat.TriggerCatchUp && s.CatchUp == riverbeat.CatchUpAll
-	switch {
-	case s.ExecutionPolicy.Keyed():
+	if s.ExecutionPolicy.Keyed() {
 		if run.LockKey, err = riverbeat.LockKey(task, s.Args, effective); err != nil {
 			return nil, err
 		}
-	case chained:
-		run.LockKey = riverbeat.ChainKey(s.ID)
+		if !r.Features.On(riverbeat.FeatureExecutionPolicy, run.LockKey) {
+			run.LockKey, run.ExecutionPolicy, entry.AdmitAs = "", riverbeat.Allow, riverbeat.Allow
+		}
 	}
-	if chained {
-		entry.AdmitAs = riverbeat.Queue
+	if r.Trigger == riverbeat.TriggerCatchUp && s.CatchUp == riverbeat.CatchUpAll { // a chain
+		run.LockKey, entry.AdmitAs = cmp.Or(run.LockKey, riverbeat.ChainKey(s.ID)), riverbeat.Queue
 	}
 	return entry, nil
 }

@@ -7,13 +7,13 @@ import (
 )
 
 // Entries makes the entries of a plan: its gap first, then its ticks.
-func (l *Ledger) Entries(s *riverbeat.Schedule, d *riverbeat.TaskDefinition, plan riverbeat.Plan, now time.Time) ([]*Entry, error) {
+func (l *Ledger) Entries(s *riverbeat.Schedule, d *riverbeat.TaskDefinition, features riverbeat.Features, plan riverbeat.Plan, now time.Time) ([]*Entry, error) {
 	entries := make([]*Entry, 0, len(plan.Ticks)+1)
 	if plan.Gap != nil {
 		entries = append(entries, Gap(s, plan.Gap, now))
 	}
 	for _, tick := range plan.Ticks {
-		entry, err := l.Entry(Request{Schedule: s, Definition: d, Trigger: tick.Trigger, At: tick.At}, now)
+		entry, err := l.Entry(Request{Schedule: s, Definition: d, Features: features, Trigger: tick.Trigger, At: tick.At}, now)
 		if err != nil {
 			return nil, err
 		}

@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"sync"
 
 	"github.com/google/uuid"
@@ -67,4 +68,20 @@ func (s *Schemas) Effective(d *riverbeat.TaskDefinition, params json.RawMessage)
 		return nil, err
 	}
 	return schema.Effective(params)
+}
+
+// EffectiveOf is Effective for the parameters of a schedule. Where they need not fit the
+// schema, what is wrong with them is no error but a warning; "": nothing is.
+func (s *Schemas) EffectiveOf(of *riverbeat.Schedule, d *riverbeat.TaskDefinition, features riverbeat.Features) (effective json.RawMessage, warning string, err error) {
+	effective, err = s.Effective(d, of.TaskParams)
+	wrong, isInvalid := errors.AsType[*riverbeat.Error](err)
+	if !isInvalid || wrong.Code != "invalid_params" || features.Validates(of) {
+		return effective, "", err
+	}
+	schema, err := s.Of(d)
+	if err != nil {
+		return nil, "", err
+	}
+	effective, err = schema.Unchecked(of.TaskParams)
+	return effective, "Passed on unchecked (parameter_validation is off): " + wrong.Error(), err
 }

@@ -156,22 +156,9 @@ func CompileParameterSchema(raw json.RawMessage) (*ParameterSchema, error) {
 // pointers begin with /task_params, and no detail contains a value that was
 // given, for it may be secret.
 func (s *ParameterSchema) Effective(params json.RawMessage) (json.RawMessage, error) {
-	if isMissing(params) {
-		params = json.RawMessage(`{}`)
-	}
-	value, wrong := decodeJSON(params)
-	if wrong != nil {
-		return nil, invalidParams(*wrong)
-	}
-	if _, ok := value.(map[string]any); !ok {
-		return nil, invalidParams(FieldError{Detail: "must be a JSON object"})
-	}
-	if _, secret, _ := secretIn(value); secret {
-		return nil, invalidParams(FieldError{Detail: "must be the parameters; a secret stands for the value of one of them"})
-	}
-	e := &evaluation{steps: maxSteps, fillable: maxFilled, tracks: s.tracks}
-	if s.fills {
-		e.fill(s.root, value, 0)
+	params, value, e, err := s.filled(params)
+	if err != nil {
+		return nil, err
 	}
 	e.apply(s.root, value, nil, nil)
 	if e.aborted != "" {
@@ -184,6 +171,38 @@ func (s *ParameterSchema) Effective(params json.RawMessage) (json.RawMessage, er
 		return params, nil
 	}
 	return encodeJSON(value)
+}
+
+// Unchecked is Effective for params that need not fit the schema: only what can be no
+// parameters at all is an error.
+func (s *ParameterSchema) Unchecked(params json.RawMessage) (json.RawMessage, error) {
+	given, value, e, err := s.filled(params)
+	if err != nil || !e.filled || e.aborted != "" {
+		return given, err
+	}
+	return encodeJSON(value)
+}
+
+// filled reads params, and fills in the defaults.
+func (s *ParameterSchema) filled(params json.RawMessage) (given json.RawMessage, value any, e *evaluation, err error) {
+	if isMissing(params) {
+		params = json.RawMessage(`{}`)
+	}
+	value, wrong := decodeJSON(params)
+	if wrong != nil {
+		return nil, nil, nil, invalidParams(*wrong)
+	}
+	if _, ok := value.(map[string]any); !ok {
+		return nil, nil, nil, invalidParams(FieldError{Detail: "must be a JSON object"})
+	}
+	if _, secret, _ := secretIn(value); secret {
+		return nil, nil, nil, invalidParams(FieldError{Detail: "must be the parameters; a secret stands for the value of one of them"})
+	}
+	e = &evaluation{steps: maxSteps, fillable: maxFilled, tracks: s.tracks}
+	if s.fills {
+		e.fill(s.root, value, 0)
+	}
+	return params, value, e, nil
 }
 
 // NameProperties are the properties marked "x-name": true, in the order of the

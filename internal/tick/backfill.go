@@ -127,6 +127,10 @@ func (t *Ticker) decideBackfill(ctx context.Context, tx *postgres.Tx, b *riverbe
 		return err
 	}
 	d := definitions[s.TaskName]
+	features, err := tx.Features(ctx)
+	if err != nil {
+		return err
+	}
 	room, err := backfillRoom(ctx, tx, d, live)
 	if err != nil {
 		return err
@@ -163,7 +167,7 @@ func (t *Ticker) decideBackfill(ctx context.Context, tx *postgres.Tx, b *riverbe
 			continue
 		}
 		e, err := t.ledger.Entry(ledger.Request{
-			Schedule: s, Definition: d, Trigger: riverbeat.TriggerBackfill, At: at, BackfillID: &b.ID, RequestedBy: b.RequestedBy,
+			Schedule: s, Definition: d, Features: features, Trigger: riverbeat.TriggerBackfill, At: at, BackfillID: &b.ID, RequestedBy: b.RequestedBy,
 		}, now)
 		if err != nil {
 			return err

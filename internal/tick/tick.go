@@ -257,8 +257,11 @@ type decision struct {
 // parameters, if they break the schema that its task has now.
 func (d *decision) lastError() string {
 	for _, e := range d.entries {
-		if e.Run.Reason == riverbeat.InvalidParams {
+		switch {
+		case e.Run.Reason == riverbeat.InvalidParams:
 			return e.Run.Error
+		case e.Warning != "":
+			return e.Warning
 		}
 	}
 	return ""
@@ -313,6 +316,10 @@ func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Cl
 	if err != nil {
 		return nil, err
 	}
+	features, err := tx.Features(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var decisions []decision
 	for _, clock := range clocks {
 		s := schedules[clock.ScheduleID]
@@ -322,7 +329,7 @@ func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Cl
 			}
 			continue
 		}
-		d, err := t.decide(s, definitions[s.TaskName], clock)
+		d, err := t.decide(features.Planned(s), definitions[s.TaskName], features, clock)
 		if err != nil {
 			if err := t.stop(ctx, tx, clock.ScheduleID, err); err != nil {
 				return nil, err
@@ -335,6 +342,9 @@ func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Cl
 		room -= len(d.entries)
 		decisions = append(decisions, d)
 		if text := d.lastError(); text != s.LastError {
+			if text != "" {
+				t.logger.WarnContext(ctx, "the parameters of a schedule break its task's schema", "schedule_id", s.ID, "error", text)
+			}
 			if err := tx.SetScheduleError(ctx, s.ID, text); err != nil {
 				return nil, err
 			}
@@ -344,13 +354,13 @@ func (t *Ticker) plan(ctx context.Context, tx *postgres.Tx, clocks []postgres.Cl
 }
 
 // decide plans one schedule. Its errors are the schedule's fault.
-func (t *Ticker) decide(s *riverbeat.Schedule, definition *riverbeat.TaskDefinition, clock postgres.Clock) (decision, error) {
+func (t *Ticker) decide(s *riverbeat.Schedule, definition *riverbeat.TaskDefinition, features riverbeat.Features, clock postgres.Clock) (decision, error) {
 	recurrence, err := riverbeat.ParseRecurrence(s.CronExpression, s.Timezone)
 	if err != nil {
 		return decision{}, err
 	}
 	plan := s.Plan(recurrence, clock.Mark, clock.Now)
-	entries, err := t.ledger.Entries(s, definition, plan, clock.Now)
+	entries, err := t.ledger.Entries(s, definition, features, plan, clock.Now)
 	return decision{clock, plan, entries}, err
 }
 

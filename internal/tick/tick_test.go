@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/internal/history"
+	"riverbeat/internal/installation"
 	"riverbeat/internal/ledger"
 	"riverbeat/internal/pgtest"
 	"riverbeat/internal/postgres"
@@ -527,4 +528,47 @@ func TestAScheduleInShadowTicksAndRunsNothing(t *testing.T) {
 		require.Equal(t, riverbeat.Queued, asked.State)
 	}
 	require.Equal(t, 3, b.count(t, "SELECT count(*) FROM river_job"))
+}
+
+func (b *bundle) set(t *testing.T, feature riverbeat.Feature, rollout riverbeat.Rollout) {
+	t.Helper()
+	_, err := installation.New(b.DB).SetFeature(t.Context(), feature, rollout)
+	require.NoError(t, err)
+}
+
+func TestTicksGoByTheFeatures(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.set(t, riverbeat.FeatureCatchUp, riverbeat.Off)
+	s := b.schedule(t, 5*time.Minute, func(s *riverbeat.Schedule) { s.CatchUp = riverbeat.CatchUpAll })
+	b.sweep(t)
+	runs := b.runs(t, s.ID)
+	require.Len(t, runs, 2, "a gap, and the tick that is on time")
+	require.Equal(t, riverbeat.Missed, runs[0].State)
+	require.Equal(t, riverbeat.Queued, runs[1].State)
+
+	// Half of the lock keys, and always the same ones.
+	b.set(t, riverbeat.FeatureExecutionPolicy, 50)
+	var schedules []*riverbeat.Schedule
+	for i := range 40 {
+		schedules = append(schedules, b.schedule(t, 70*time.Second, func(s *riverbeat.Schedule) {
+			s.ExecutionPolicy, s.TaskParams = riverbeat.Skip, json.RawMessage(fmt.Sprintf(`{"n": %d}`, i))
+		}))
+	}
+	b.sweep(t)
+	keyed := 0
+	for _, s := range schedules {
+		runs := b.runs(t, s.ID)
+		again, err := history.New(b.DB, b.ledger).RunNow(t.Context(), s.ID, history.Overrides{})
+		require.NoError(t, err)
+		last := runs[len(runs)-1]
+		require.Equal(t, last.LockKey, again.LockKey)
+		if last.LockKey == "" {
+			require.Equal(t, riverbeat.Queued, again.State)
+			continue
+		}
+		keyed++
+		require.Equal(t, riverbeat.Skipped, again.State)
+	}
+	require.InDelta(t, 20, keyed, 12)
 }

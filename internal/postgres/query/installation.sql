@@ -83,3 +83,14 @@ SELECT
 FROM nodes AS n
 ORDER BY n.last_seen_at DESC, n.id
 LIMIT @max_items;
+
+-- name: FeatureFlags :many
+SELECT name, percent, updated_by, updated_at FROM feature_flags;
+
+-- What changes nothing is no change.
+-- name: SetFeatureFlag :exec
+INSERT INTO feature_flags AS f (name, percent, updated_by)
+VALUES (@name, @percent, @updated_by)
+ON CONFLICT ON CONSTRAINT feature_flags_pkey DO UPDATE
+SET percent = excluded.percent, updated_by = excluded.updated_by, updated_at = excluded.updated_at
+WHERE f.percent <> excluded.percent;

@@ -36,6 +36,35 @@ func (q *Queries) EnsureInstallation(ctx context.Context, db DBTX, environment s
 	return err
 }
 
+const featureFlags = `-- name: FeatureFlags :many
+SELECT name, percent, updated_by, updated_at FROM feature_flags
+`
+
+func (q *Queries) FeatureFlags(ctx context.Context, db DBTX) ([]FeatureFlag, error) {
+	rows, err := db.Query(ctx, featureFlags)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []FeatureFlag
+	for rows.Next() {
+		var i FeatureFlag
+		if err := rows.Scan(
+			&i.Name,
+			&i.Percent,
+			&i.UpdatedBy,
+			&i.UpdatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const getInstallation = `-- name: GetInstallation :one
 SELECT environment, paused_at, paused_by, pause_reason FROM installation
 `
@@ -290,6 +319,26 @@ WHERE paused_at IS NOT NULL
 
 func (q *Queries) Resume(ctx context.Context, db DBTX) error {
 	_, err := db.Exec(ctx, resume)
+	return err
+}
+
+const setFeatureFlag = `-- name: SetFeatureFlag :exec
+INSERT INTO feature_flags AS f (name, percent, updated_by)
+VALUES ($1, $2, $3)
+ON CONFLICT ON CONSTRAINT feature_flags_pkey DO UPDATE
+SET percent = excluded.percent, updated_by = excluded.updated_by, updated_at = excluded.updated_at
+WHERE f.percent <> excluded.percent
+`
+
+type SetFeatureFlagParams struct {
+	Name      string `db:"name"`
+	Percent   int16  `db:"percent"`
+	UpdatedBy string `db:"updated_by"`
+}
+
+// What changes nothing is no change.
+func (q *Queries) SetFeatureFlag(ctx context.Context, db DBTX, arg *SetFeatureFlagParams) error {
+	_, err := db.Exec(ctx, setFeatureFlag, arg.Name, arg.Percent, arg.UpdatedBy)
 	return err
 }
 
