@@ -3,10 +3,9 @@
 // both.
 //
 // Migrations run with search_path set to the product's schema, while nodes of
-// the version before are working. Hence: expand first, contract a release
-// later; no statement that holds a strong lock for long; an index on a large
-// table is made CONCURRENTLY in a migration of its own, on the partitioned
-// table per partition. Files go through text/template, so "{{" is code.
+// the version before are working, some of which start again meanwhile. The
+// rules that follow from that are in docs/development.md. Files go through
+// text/template, so "{{" is code.
 package migrations
 
 import "embed"

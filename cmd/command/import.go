@@ -143,7 +143,7 @@ func (s *beatSource) open(c *cobra.Command) (*importer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := needCurrentSchema(c.Context(), cfg); err != nil {
+	if err := needSchema(c.Context(), cfg); err != nil {
 		return nil, err
 	}
 	database := databaseConfig(cfg)

@@ -98,7 +98,7 @@ func keysCommand(use, short string, args cobra.PositionalArgs, do func(*cobra.Co
 			if err != nil {
 				return err
 			}
-			if err := needCurrentSchema(c.Context(), cfg); err != nil {
+			if err := needSchema(c.Context(), cfg); err != nil {
 				return err
 			}
 			database := databaseConfig(cfg)

@@ -32,7 +32,7 @@ func newMigrate() *cobra.Command {
 		Short: "Revert our migrations; the data in their tables is lost",
 		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, _, err := loadDatabaseConfig(c)
+			cfg, logger, err := loadDatabaseConfig(c)
 			if err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ func newMigrate() *cobra.Command {
 				}
 				to = max(status.Version-1, 0)
 			}
-			return postgres.MigrateDown(c.Context(), databaseConfig(cfg), to)
+			return postgres.MigrateDown(c.Context(), databaseConfig(cfg), to, logger)
 		},
 	}
 	down.Flags().Int("to", 0, "The version to go down to. When not set: one step down.")
@@ -66,8 +66,13 @@ func newMigrate() *cobra.Command {
 				return err
 			}
 			word := "current"
-			if !s.Current() {
+			switch {
+			case s.Behind():
 				word = "behind; run 'riverbeat migrate up'"
+			case s.TooNew():
+				word = fmt.Sprintf("too new; it needs a program that knows %d", s.OldestNode)
+			case !s.Current():
+				word = "newer than this program, which works with it"
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "schema    %s\nriverbeat %d of %d\nriver     %d of %d\n%s\n",
 				cfg.Schema, s.Version, s.Latest, s.RiverVersion, s.RiverLatest, word)
@@ -89,7 +94,7 @@ func newMigrate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := needCurrentSchema(c.Context(), cfg); err != nil {
+			if err := needSchema(c.Context(), cfg); err != nil {
 				return err
 			}
 			if err := postgres.GrantRoles(c.Context(), databaseConfig(cfg)); err != nil {

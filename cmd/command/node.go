@@ -66,7 +66,7 @@ type node struct {
 // newNode reaches the database and checks that it is migrated. open says when a
 // request without a key is let in.
 func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks []task.Task, logger *slog.Logger) (*node, error) {
-	if err := needCurrentSchema(ctx, cfg); err != nil {
+	if err := needSchema(ctx, cfg); err != nil {
 		return nil, err
 	}
 	secrets, err := secretsOf(cfg)
@@ -149,15 +149,13 @@ func commandsOf(cfg config.Config, secrets *secret.Store) (map[string]process.Co
 	return commands, nil
 }
 
-// needCurrentSchema fails when the database is not migrated.
-func needCurrentSchema(ctx context.Context, cfg config.Config) error {
+// needSchema fails unless this program works with the schema as it is.
+func needSchema(ctx context.Context, cfg config.Config) error {
 	status, err := postgres.Status(ctx, databaseConfig(cfg))
-	if err != nil || status.Current() {
+	if err != nil {
 		return err
 	}
-	return riverbeat.Errorf(riverbeat.Unavailable, "schema_not_current",
-		"The schema %s is at version %d of %d. Run 'riverbeat migrate up', or start with --migrate.",
-		cfg.Schema, status.Version, status.Latest)
+	return status.Check(cfg.Schema)
 }
 
 // gcPercent is GOGC, unless someone sets another than Go's own 100. A node's heap

@@ -103,7 +103,7 @@ func (d *Doctor) schema(ctx context.Context, tx *postgres.Tx, o Options) (f Find
 	s, err := tx.MigrationStatus(ctx)
 	is := fmt.Sprintf("Riverbeat is at %d of %d, River at %d of %d.", s.Version, s.Latest, s.RiverVersion, s.RiverLatest)
 	switch {
-	case s.Version < s.Latest || s.RiverVersion < s.RiverLatest:
+	case s.Behind():
 		f = Finding{
 			Status: Fail, Count: 1, forbids: true, Detail: "The schema is behind this program. " + is,
 			Advice: "Run 'riverbeat migrate up'. Nothing else was looked at.",

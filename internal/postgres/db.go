@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,6 +44,8 @@ type Config struct {
 	// database then refuses reports over it of attempts that another node has
 	// by now (migration 013).
 	Node string
+
+	lockWait time.Duration // for each lock; 0: however long it takes
 }
 
 // Beginner is what DB needs of a connection: a pool has it, and so has a
@@ -114,6 +117,9 @@ func NewPool(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	if cfg.Node != "" {
 		pc.ConnConfig.RuntimeParams["riverbeat.node"] = cfg.Node
 	}
+	if cfg.lockWait > 0 { // here, as tern resets what is set later after each migration
+		pc.ConnConfig.RuntimeParams["lock_timeout"] = strconv.Itoa(int(cfg.lockWait.Milliseconds())) + "ms"
+	}
 	pc.MaxConns = 20
 	if cfg.MaxConns > 0 {
 		pc.MaxConns = int32(min(cfg.MaxConns, 10_000))
@@ -182,7 +188,7 @@ func setSession(cc *pgx.ConnConfig, schema string) {
 // silent session of a frozen node then, nor name the schema.
 func keepsSettings(ctx context.Context, conn *pgx.Conn) error {
 	var names, given []string
-	for _, name := range []string{"search_path", "idle_in_transaction_session_timeout", "idle_session_timeout", "riverbeat.node"} {
+	for _, name := range []string{"search_path", "idle_in_transaction_session_timeout", "idle_session_timeout", "lock_timeout", "riverbeat.node"} {
 		if value, ok := conn.Config().RuntimeParams[name]; ok {
 			names, given = append(names, name), append(given, value)
 		}

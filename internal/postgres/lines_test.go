@@ -166,7 +166,7 @@ func TestStalledKeysAndLines(t *testing.T) {
 func TestRunsThatWaitedBeforeAreInLine(t *testing.T) {
 	t.Parallel()
 	d := pgtest.DB(t)
-	require.NoError(t, postgres.MigrateDown(t.Context(), d.Config(), 13))
+	require.NoError(t, postgres.MigrateDown(t.Context(), d.Config(), 13, slog.New(slog.DiscardHandler)))
 	waits(t, d, "key", 1)
 	waits(t, d, "other", 2)
 	require.NoError(t, postgres.MigrateUp(t.Context(), d.Config(), slog.New(slog.DiscardHandler)))

@@ -39,7 +39,7 @@ func TestEveryMigrationGoesUpAndDownAndUpAgain(t *testing.T) {
 	require.NotEmpty(t, before)
 
 	for version := status.Latest - 1; version >= 0; version-- {
-		require.NoError(t, postgres.MigrateDown(ctx, d.Config(), version))
+		require.NoError(t, postgres.MigrateDown(ctx, d.Config(), version, quiet))
 		at, err := postgres.Status(ctx, d.Config())
 		require.NoError(t, err)
 		require.Equal(t, version, at.Version)
@@ -51,7 +51,7 @@ func TestEveryMigrationGoesUpAndDownAndUpAgain(t *testing.T) {
 	require.Equal(t, before, objects(t, d))
 	require.NoError(t, postgres.MigrateUp(ctx, d.Config(), quiet), "again, with nothing to do")
 
-	require.Error(t, postgres.MigrateDown(ctx, d.Config(), status.Latest+1))
+	require.Error(t, postgres.MigrateDown(ctx, d.Config(), status.Latest+1, quiet))
 }
 
 // objects lists what is in the schema, but for partitions and the version

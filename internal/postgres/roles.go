@@ -23,6 +23,12 @@ const (
 func GrantRoles(ctx context.Context, cfg Config) error {
 	return withMigrator(ctx, cfg, func(m *migrator) error {
 		return pgx.BeginFunc(ctx, m.conn, func(tx pgx.Tx) error {
+			// Else what newer programs grant would be taken back.
+			if s, err := readStatus(ctx, tx, m.river); err != nil {
+				return err
+			} else if s.Version > s.Latest {
+				return tooNew(cfg.schema(), s.Version, s.Latest)
+			}
 			for _, role := range []string{RoleReader, RoleApp} {
 				exists, err := hasRole(ctx, tx, role)
 				if err != nil {

@@ -581,6 +581,11 @@ type ScheduleVersion struct {
 	Shadow            bool            `db:"shadow"`
 }
 
+type SchemaVersion struct {
+	Version    int32 `db:"version"`
+	OldestNode int32 `db:"oldest_node"`
+}
+
 type Session struct {
 	Digest     []byte    `db:"digest"`
 	ApiKeyID   string    `db:"api_key_id"`

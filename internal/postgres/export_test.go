@@ -1,0 +1,4 @@
+package postgres
+
+// MigrateUpTo is MigrateUp with other files.
+var MigrateUpTo = migrateUp
