@@ -222,7 +222,7 @@ func TestServeAndMigrate(t *testing.T) {
 		code := run(t.Context(), nil, args, &out, &out)
 		return code, out.String()
 	}
-	for _, args := range [][]string{{"serve", "--insecure-no-auth"}, {"keys", "list"}} {
+	for _, args := range [][]string{{"keys", "list"}, {"migrate", "roles"}, {"doctor"}} {
 		code, out := call(append(args, "--database-url", d.URL)...)
 		require.Equal(t, 1, code)
 		require.Contains(t, out, "riverbeat migrate up")

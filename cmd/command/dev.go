@@ -54,6 +54,9 @@ func newDev(tasks []task.Task) *cobra.Command {
 			if err := postgres.MigrateUp(c.Context(), databaseConfig(cfg), logger); err != nil {
 				return err
 			}
+			if err := needSchema(c.Context(), cfg); err != nil { // it may be too new
+				return err
+			}
 			if private {
 				// Nobody else lives there, so psql may find the tables by itself.
 				if err := postgres.ShowSchema(c.Context(), databaseConfig(cfg)); err != nil {
@@ -64,6 +67,11 @@ func newDev(tasks []task.Task) *cobra.Command {
 			if onLoopback(cfg.Listen) {
 				open = access.OpenUntilAKey
 			}
+			front, err := newFront(c.Context(), cfg, logger)
+			if err != nil {
+				return err
+			}
+			defer front.close()
 			n, err := newNode(c.Context(), cfg, open, tasks, logger)
 			if err != nil {
 				return err
@@ -73,7 +81,7 @@ func newDev(tasks []task.Task) *cobra.Command {
 					return err
 				}
 			}
-			return n.run(c.Context(), func(address string) error {
+			return n.run(c.Context(), front, func(address string) error {
 				unlocked, err := n.access.OnlyLoopback(c.Context())
 				if err != nil {
 					return err

@@ -22,14 +22,7 @@ func TestKeysOpenADoor(t *testing.T) {
 	base := "http://" + address
 	p := start(t, "serve", "--database-url", d.URL, "--listen", address, "--role", "api")
 	first := p.find(t, `^  (rb_\S+)$`)
-	serving := func() {
-		t.Helper()
-		require.Eventually(t, func() bool {
-			c, err := net.Dial("tcp", address) //nolint:noctx // it is there at once, or not yet
-			return err == nil && c.Close() == nil
-		}, 20*time.Second, 10*time.Millisecond)
-	}
-	serving()
+	awaitReady(t, address)
 	ask := func(key, path string) int {
 		t.Helper()
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+path, nil)
@@ -80,7 +73,7 @@ func TestKeysOpenADoor(t *testing.T) {
 
 	// It is printed once, and where nobody could come in nothing is served.
 	again := start(t, "serve", "--database-url", d.URL, "--listen", address, "--role", "api")
-	serving()
+	awaitReady(t, address)
 	require.Zero(t, again.stop(), again.stderr)
 	for line := range again.lines {
 		require.NotContains(t, line, "rb_")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -63,12 +62,9 @@ type node struct {
 	secrets     *secret.Store
 }
 
-// newNode reaches the database and checks that it is migrated. open says when a
-// request without a key is let in.
+// newNode wires a node; needSchema must hold. open says when a request without a key is
+// let in.
 func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks []task.Task, logger *slog.Logger) (*node, error) {
-	if err := needSchema(ctx, cfg); err != nil {
-		return nil, err
-	}
 	secrets, err := secretsOf(cfg)
 	if err != nil {
 		return nil, err
@@ -169,9 +165,9 @@ func collectLessOften() {
 	}
 }
 
-// run serves and works until ctx ends, then stops in order. ready is called with
+// run serves at front and works until ctx ends, then stops in order. ready is called with
 // the address served once everything runs.
-func (n *node) run(ctx context.Context, ready func(address string) error) (err error) {
+func (n *node) run(ctx context.Context, front *front, ready func(address string) error) (err error) {
 	defer n.db.Pool().Close()
 	collectLessOften()
 	// Everything that ends is ended here, by us, and not by ctx.
@@ -186,19 +182,6 @@ func (n *node) run(ctx context.Context, ready func(address string) error) (err e
 	if err != nil {
 		return err
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", n.cfg.Listen)
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w", n.cfg.Listen, err)
-	}
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       time.Minute,
-		WriteTimeout:      time.Minute,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(n.logger.Handler(), slog.LevelDebug),
-	}
 	stopWork := func() {}
 	if n.cfg.Role.Works() {
 		w, err := n.worker()
@@ -210,18 +193,17 @@ func (n *node) run(ctx context.Context, ready func(address string) error) (err e
 			defer w.Stop()
 		}
 		if err != nil {
-			return errors.Join(err, listener.Close())
+			return err
 		}
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	n.logger.InfoContext(ctx, "serving", "address", listener.Addr().String(), "node", n.id, "role", string(n.cfg.Role), "version", version)
-	if err := ready(listener.Addr().String()); err != nil {
+	front.answerBy(handler)
+	n.logger.InfoContext(ctx, "serving", "address", front.address(), "node", n.id, "role", string(n.cfg.Role), "version", version)
+	if err := ready(front.address()); err != nil {
 		return err
 	}
 
 	select {
-	case err = <-failed:
+	case err = <-front.failed:
 		err = fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 		n.logger.InfoContext(ctx, "stopping", "grace", n.cfg.ShutdownGrace.String())
@@ -236,8 +218,8 @@ func (n *node) run(ctx context.Context, ready func(address string) error) (err e
 	defer func() { <-worked }()
 	drain, cancel := context.WithTimeout(background, n.cfg.ShutdownGrace)
 	defer cancel()
-	if shutdown := server.Shutdown(drain); shutdown != nil {
-		err = errors.Join(err, server.Close())
+	if shutdown := front.server.Shutdown(drain); shutdown != nil {
+		err = errors.Join(err, front.server.Close())
 	}
 	return err
 }

@@ -19,6 +19,8 @@ func newServe(tasks []task.Task) *cobra.Command {
 		Long: "Serves the API, River UI and the workers of one node (or, by --role, a part\n" +
 			"of it) on the database of DATABASE_URL. Any number of nodes may share a\n" +
 			"database. SIGTERM ends it gracefully.\n\n" +
+			"If the database is not migrated as far as it needs, it waits until somebody\n" +
+			"does so ('riverbeat migrate up'), or does it with --migrate.\n\n" +
 			"It asks for API keys. At the first start, unless RIVERBEAT_ADMIN_KEY is\n" +
 			"set, it makes one of an admin and prints it; 'riverbeat keys' makes more.",
 		Args: noArgs,
@@ -32,10 +34,21 @@ func newServe(tasks []task.Task) *cobra.Command {
 				open = access.Open
 			}
 			logger.InfoContext(c.Context(), "starting", "version", version, "settings", cfg)
+			front, err := newFront(c.Context(), cfg, logger)
+			if err != nil {
+				return err
+			}
+			defer front.close()
 			if cfg.Migrate {
 				if err := postgres.MigrateUp(c.Context(), databaseConfig(cfg), logger); err != nil {
 					return err
 				}
+			}
+			if err := front.awaitSchema(c.Context(), cfg); err != nil {
+				if c.Context().Err() != nil { // nothing was begun
+					return nil
+				}
+				return err
 			}
 			n, err := newNode(c.Context(), cfg, open, tasks, logger)
 			if err != nil {
@@ -46,7 +59,7 @@ func newServe(tasks []task.Task) *cobra.Command {
 					return err
 				}
 			}
-			return n.run(c.Context(), func(string) error { return nil })
+			return n.run(c.Context(), front, func(string) error { return nil })
 		},
 	}
 	addSettings(c, "database-url", "schema", "listen", "role", "migrate", "insecure-no-auth", "timezone",

@@ -2,6 +2,11 @@ package httpapi
 
 import (
 	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
 
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
@@ -26,4 +31,25 @@ func (a *api) readyz(ctx context.Context, _ *healthRequest) (*answer[health], er
 		return nil, &riverbeat.Error{Kind: riverbeat.Unavailable, Code: "not_ready", Detail: "This process cannot serve now.", Cause: err}
 	}
 	return ok(health{"ok"}), nil
+}
+
+// NewWaiting makes the handler of a process that does not serve yet: it lives, and
+// answers why (an Unavailable) whatever else it is asked.
+func NewWaiting(why func() error, now func() time.Time) http.Handler {
+	a := &api{Config: Config{Now: now, Logger: slog.New(slog.DiscardHandler)}} // probes come every second
+	lives := func(c *gin.Context) {
+		body, err := encode(health{"ok"})
+		if err != nil {
+			panic(err) // a string
+		}
+		writeBody(c, http.StatusOK, "application/json", body)
+	}
+	elsewhere := func(c *gin.Context) { a.fail(c, why()) }
+	engine := newEngine()
+	engine.Use(a.observe, a.recoverPanic)
+	engine.GET("/healthz", lives)
+	engine.HEAD("/healthz", lives)
+	engine.NoRoute(elsewhere)
+	engine.NoMethod(elsewhere)
+	return engine
 }

@@ -54,7 +54,7 @@ func (s MigrationStatus) Behind() bool {
 func (s MigrationStatus) TooNew() bool { return s.Latest < s.OldestNode }
 
 // Check fails (Unavailable) if this program does not work with the schema: something is
-// left to migrate (IsBehind), or the schema is too new.
+// left to migrate, or the schema is too new.
 func (s MigrationStatus) Check(schema string) error {
 	switch {
 	case s.Behind():
@@ -62,22 +62,13 @@ func (s MigrationStatus) Check(schema string) error {
 		if s.Version >= s.Latest {
 			own = fmt.Sprintf("at version %d of %d of River's", s.RiverVersion, s.RiverLatest)
 		}
-		return riverbeat.Errorf(riverbeat.Unavailable, codeBehind,
+		return riverbeat.Errorf(riverbeat.Unavailable, "schema_not_current",
 			"The schema %s is %s. Run 'riverbeat migrate up', or start with --migrate.", schema, own)
 	case s.TooNew():
 		return tooNew(schema, s.Version, s.Latest)
 	default:
 		return nil
 	}
-}
-
-// codeBehind is the code of the error that something is left to migrate.
-const codeBehind = "schema_not_current"
-
-// IsBehind tells whether err is that something is left to migrate.
-func IsBehind(err error) bool {
-	e, ok := errors.AsType[*riverbeat.Error](err)
-	return ok && e.Code == codeBehind
 }
 
 func tooNew(schema string, version, known int) error {

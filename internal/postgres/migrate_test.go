@@ -57,9 +57,8 @@ func TestAMigrationGivesWay(t *testing.T) {
 
 	// The second one waits for the report: what is set for the first is forgotten by then.
 	done := make(chan error, 1)
-	go func() {
-		done <- migrateTo(ctx, d, further(t, "CREATE TABLE one ()", "ALTER TABLE schedules ADD COLUMN more text"))
-	}()
+	files := further(t, "CREATE TABLE one ()", "ALTER TABLE schedules ADD COLUMN more text")
+	go func() { done <- migrateTo(ctx, d, files) }()
 	waits := func() (n int) {
 		require.NoError(t, d.Pool.QueryRow(ctx, `
 SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&n))
@@ -95,8 +94,9 @@ func TestAnIndexIsMadeByOneWhileOthersWaitForIt(t *testing.T) {
 	open := begin(t, d)
 	_, err := open.Exec(t.Context(), "LOCK TABLE schedules IN ROW EXCLUSIVE MODE")
 	require.NoError(t, err)
+	files := further(t, anIndex)
 	for range nodes {
-		go func() { done <- migrateTo(t.Context(), d, further(t, anIndex)) }()
+		go func() { done <- migrateTo(t.Context(), d, files) }()
 	}
 	require.Eventually(t, func() bool { return waitsForAnIndex(t, d) }, 30*time.Second, 5*time.Millisecond)
 	status, err := postgres.Status(t.Context(), d.Config())
@@ -117,7 +117,8 @@ func TestAMigrationThatDiedIsCompleted(t *testing.T) {
 	_, err := open.Exec(ctx, "LOCK TABLE schedules IN ROW EXCLUSIVE MODE")
 	require.NoError(t, err)
 	done := make(chan error, 1)
-	go func() { done <- migrateTo(ctx, d, further(t, "CREATE TABLE one ()", anIndex)) }()
+	files := further(t, "CREATE TABLE one ()", anIndex)
+	go func() { done <- migrateTo(ctx, d, files) }()
 	require.Eventually(t, func() bool { return waitsForAnIndex(t, d) }, 30*time.Second, 5*time.Millisecond)
 	_, err = d.Pool.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_progress_create_index WHERE datname = current_database()")
 	require.NoError(t, err)
@@ -125,7 +126,7 @@ func TestAMigrationThatDiedIsCompleted(t *testing.T) {
 	require.False(t, isValid(t, d))
 
 	require.NoError(t, open.Rollback(ctx))
-	require.NoError(t, migrateTo(ctx, d, further(t, "CREATE TABLE one ()", anIndex)))
+	require.NoError(t, migrateTo(ctx, d, files))
 	require.True(t, isValid(t, d))
 }
 
