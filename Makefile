@@ -87,6 +87,12 @@ SEED  ?= 0
 faults: go postgres ## Break nodes and Postgres in SEEDS=n random ways, and judge what ran (SEED=x to see one again)
 	$(GO) test -count=1 -v -timeout 0 -run '$(if $(filter 0,$(SEED)),Test,TestRandomFaults)' ./internal/faults -args -seeds $(SEEDS) -seed $(SEED)
 
+BASE ?=
+
+.PHONY: upgrade
+upgrade: go postgres ## Upgrade nodes of an older revision under load (BASE=rev), and judge what ran
+	$(GO) test -count=1 -v -timeout 0 -run 'TestUpgrade$$' ./internal/faults -args -base '$(BASE)'
+
 .PHONY: mutations
 mutations: go postgres ## Break the product in eight places, and see that the fault suite notices
 	$(GO) test -count=1 -v -timeout 0 -tags mutation -run 'TestMutations|TestExecuteLocksAlone' ./internal/faults

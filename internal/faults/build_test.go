@@ -15,7 +15,7 @@ import (
 const root = "../.."
 
 // change is one replacement in a source file; what is replaced must be there
-// exactly once.
+// exactly once. Where nothing is replaced, the file is new.
 type change struct{ file, old, new string }
 
 // shiftedClock makes a process read its clock FAULTS_SHIFT seconds off, River
@@ -56,6 +56,11 @@ var buildDir string // set by TestMain
 
 // build makes the binary, with changes of its source, which stays untouched.
 func build(name string, changes ...change) (string, error) {
+	return buildOf(root, name, changes...)
+}
+
+// buildOf is build of the source in a directory.
+func buildOf(root, name string, changes ...change) (string, error) {
 	shift, err := shiftedClock()
 	if err != nil {
 		return "", err
@@ -73,11 +78,13 @@ func build(name string, changes ...change) (string, error) {
 		if before, ok := overlay.Replace[from]; ok {
 			source = before
 		}
-		text, err := os.ReadFile(source)
-		if err != nil {
-			return "", err
+		var text []byte
+		if c.old != "" {
+			if text, err = os.ReadFile(source); err != nil {
+				return "", err
+			}
 		}
-		if n := strings.Count(string(text), c.old); n != 1 {
+		if n := strings.Count(string(text), c.old); n != 1 { // of nothing in nothing, too
 			return "", fmt.Errorf("%s: the text to be replaced is there %d times, so this change is out of date:\n%s", c.file, n, c.old)
 		}
 		changed := strings.Replace(string(text), c.old, c.new, 1)

@@ -118,7 +118,7 @@ func (l *lab) addNode(shift time.Duration, proxies ...*proxy) {
 	}
 	name := fmt.Sprintf("n%d", len(l.nodes)+1)
 	n := &node{
-		lab: l, name: name, shift: shift, proxies: proxies, listen: listener.Addr().String(),
+		lab: l, binary: l.binary, name: name, shift: shift, proxies: proxies, listen: listener.Addr().String(),
 		url: "postgres://riverbeat@" + strings.Join(hosts, ",") +
 			"/riverbeat?sslmode=disable&target_session_attrs=read-write&connect_timeout=3&application_name=" + name,
 	}
@@ -208,6 +208,7 @@ func (l *lab) count(what string) {
 // node is one place for processes of the binary: they come and go.
 type node struct {
 	lab    *lab
+	binary string
 	name   string
 	shift  time.Duration
 	listen string
@@ -236,7 +237,7 @@ func (n *node) startLocked() {
 	if n.stopped || n.alive() {
 		return
 	}
-	cmd := exec.CommandContext(context.Background(), n.lab.binary, "serve")
+	cmd := exec.CommandContext(context.Background(), n.binary, "serve")
 	cmd.Env = append(cmd.Environ(),
 		"DATABASE_URL="+n.url, "RIVERBEAT_LISTEN="+n.listen, "RIVERBEAT_INSECURE_NO_AUTH=true",
 		"RIVERBEAT_QUEUES=default=40", "RIVERBEAT_SHUTDOWN_GRACE=1s", "RIVERBEAT_MAX_CONNECTIONS=10",

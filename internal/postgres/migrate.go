@@ -294,11 +294,30 @@ func (m *migrator) load(ctx context.Context, files fs.FS, logger *slog.Logger) (
 	if err != nil {
 		return 0, err
 	}
+	if m.own.Data["partitions"], err = runsPartitions(ctx, m.conn); err != nil {
+		return 0, err
+	}
 	if err := m.own.LoadMigrations(files); err != nil {
 		return 0, err
 	}
 	current, err := m.own.GetCurrentVersion(ctx)
 	return int(current), err
+}
+
+// runsPartitions are the names of the partitions of runs, for migrations that have to name
+// each: what is done CONCURRENTLY is done by no function.
+func runsPartitions(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	const names = `
+SELECT c.relname
+FROM pg_inherits AS i
+JOIN pg_class AS c ON c.oid = i.inhrelid
+WHERE i.inhparent = to_regclass('runs')
+ORDER BY c.relname`
+	rows, err := conn.Query(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 // patiently runs a migration that gives up a lock it does not get at once, so
