@@ -63,6 +63,18 @@ func (n *node) roll() {
 	if !n.alive() {
 		return
 	}
+	n.stopLocked()
+	n.startLocked()
+}
+
+// stop ends the process; another one comes with start.
+func (n *node) stop() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stopLocked()
+}
+
+func (n *node) stopLocked() {
 	over := n.note(oracle.Stop, "")
 	n.signal(syscall.SIGTERM, oracle.Stop)
 	select {
@@ -73,7 +85,6 @@ func (n *node) roll() {
 		n.lab.t.Errorf("%s did not end within 30 s of SIGTERM:\n%s", n.name, n.logTail())
 	}
 	over()
-	n.startLocked()
 }
 
 func (n *node) note(kind oracle.Kind, detail string) func() {

@@ -177,6 +177,13 @@ func (l *lab) try(what func(conn *pgx.Conn) error) (err error) {
 	return err
 }
 
+// number is what a query answers.
+func (l *lab) number(query string) (n int) {
+	l.t.Helper()
+	l.sql(func(conn *pgx.Conn) error { return conn.QueryRow(l.t.Context(), query).Scan(&n) })
+	return n
+}
+
 func (l *lab) drop() {
 	_ = l.conn.Close(context.Background())
 	l.conn = nil

@@ -217,12 +217,9 @@ func TestUpgrade(t *testing.T) {
 const failed = "the migration failed"
 
 // version is how far the schema is migrated.
-func (l *lab) version() (version int) {
+func (l *lab) version() int {
 	l.t.Helper()
-	l.sql(func(conn *pgx.Conn) error {
-		return conn.QueryRow(l.t.Context(), "SELECT version FROM schema_version").Scan(&version)
-	})
-	return version
+	return l.number("SELECT version FROM schema_version")
 }
 
 // people ask nodes all the time, by a balancer that knows which are ready.
