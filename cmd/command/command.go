@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	_ "time/tzdata" // for machines without zone files
@@ -209,9 +210,8 @@ func addSettings(c *cobra.Command, flags ...string) {
 // settingFlag marks the flags of settings: keys create has a --role that is none.
 const settingFlag = "riverbeat_setting"
 
-// loadConfig reads the settings for a command: its flags, the environment, the
-// file.
-func loadConfig(c *cobra.Command) (config.Config, *slog.Logger, error) {
+// readConfig reads the settings for a command: its flags, the environment, the file.
+func readConfig(c *cobra.Command) (*config.Reading, error) {
 	flags := map[string]string{}
 	for _, s := range config.Settings() {
 		if s.Flag == "" {
@@ -225,15 +225,20 @@ func loadConfig(c *cobra.Command) (config.Config, *slog.Logger, error) {
 			flags[s.Flag] = f.Value.String()
 		}
 	}
-	cfg, warnings, err := config.FromEnvironment(c.Flags().Lookup("config").Value.String(), flags)
+	return config.FromEnvironment(flagOf(c, "config"), flags)
+}
+
+// loadConfig reads the settings for a command that works by them.
+func loadConfig(c *cobra.Command) (config.Config, *slog.Logger, error) {
+	r, err := readConfig(c)
 	if err != nil {
-		return cfg, nil, usageError{err}
+		return config.Config{}, nil, usageError{err}
 	}
-	logger := newLogger(c.ErrOrStderr(), cfg)
-	for _, w := range warnings {
+	logger := newLogger(c.ErrOrStderr(), r.Config)
+	for _, w := range slices.Concat(r.Unknown, r.Warnings) {
 		logger.WarnContext(c.Context(), w)
 	}
-	return cfg, logger, nil
+	return r.Config, logger, nil
 }
 
 func newLogger(w io.Writer, cfg config.Config) *slog.Logger {

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,10 +23,16 @@ func settingsFile(t *testing.T, content string) string {
 	return file
 }
 
+// load tells the Config, and all that is told beside it.
+func load(environ []string, file string, flags map[string]string) (config.Config, []string, error) {
+	r, err := config.Load(environ, file, flags)
+	return r.Config, slices.Concat(r.Unknown, r.Warnings), err
+}
+
 func TestLoadDefaults(t *testing.T) {
 	t.Parallel()
 
-	c, warnings, err := config.Load(nil, "", nil)
+	c, warnings, err := load(nil, "", nil)
 	require.NoError(t, err)
 	require.Empty(t, warnings)
 	require.Equal(t, config.Config{
@@ -57,7 +65,7 @@ func TestLoadOrder(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
-			c, warnings, err := config.Load(environ, given, flags)
+			c, warnings, err := load(environ, given, flags)
 			require.NoError(t, err)
 			require.Empty(t, warnings)
 			require.Equal(t, "from_flag", c.Environment)
@@ -69,7 +77,7 @@ func TestLoadOrder(t *testing.T) {
 	t.Run("EmptyIsDefault", func(t *testing.T) {
 		t.Parallel()
 
-		c, _, err := config.Load([]string{"DATABASE_URL=postgres://h/d", "RIVERBEAT_ROLE=", "RIVERBEAT_SCHEMA=x"}, file,
+		c, _, err := load([]string{"DATABASE_URL=postgres://h/d", "RIVERBEAT_ROLE=", "RIVERBEAT_SCHEMA=x"}, file,
 			map[string]string{"database-url": "", "schema": " "})
 		require.NoError(t, err)
 		require.Empty(t, c.DatabaseURL)
@@ -81,7 +89,7 @@ func TestLoadOrder(t *testing.T) {
 func TestLoadValues(t *testing.T) {
 	t.Parallel()
 
-	c, warnings, err := config.Load([]string{
+	c, warnings, err := load([]string{
 		"DATABASE_URL=postgres://app:secret@a:5432,b:5433/app?target_session_attrs=primary",
 		"RIVERBEAT_SCHEMA=_beat2",
 		"RIVERBEAT_LISTEN=[::1]:0",
@@ -147,14 +155,14 @@ func TestLoadValues(t *testing.T) {
 func TestShownValuesCanBeRead(t *testing.T) {
 	t.Parallel()
 
-	want, _, err := config.Load(nil, "", map[string]string{"queues": "b=2,a=1", "body-limit": "3MiB"})
+	want, _, err := load(nil, "", map[string]string{"queues": "b=2,a=1", "body-limit": "3MiB"})
 	require.NoError(t, err)
 	var environ []string
 	for _, attr := range want.LogValue().Group() {
 		environ = append(environ, attr.Key+"="+attr.Value.String())
 	}
 	require.Len(t, environ, len(config.Settings()))
-	got, warnings, err := config.Load(environ, "", nil)
+	got, warnings, err := load(environ, "", nil)
 	require.NoError(t, err)
 	require.Empty(t, warnings)
 	require.Equal(t, want, got)
@@ -207,7 +215,7 @@ func TestLoadRefuses(t *testing.T) {
 		t.Run(tt.entry, func(t *testing.T) {
 			t.Parallel()
 
-			_, _, err := config.Load([]string{tt.entry}, "", nil)
+			_, _, err := load([]string{tt.entry}, "", nil)
 			require.ErrorContains(t, err, tt.want)
 			require.NotContains(t, err.Error(), "secret")
 		})
@@ -216,35 +224,127 @@ func TestLoadRefuses(t *testing.T) {
 	t.Run("NamesTheFlag", func(t *testing.T) {
 		t.Parallel()
 
-		_, _, err := config.Load(nil, "", map[string]string{"shutdown-grace": "abc"})
+		_, _, err := load(nil, "", map[string]string{"shutdown-grace": "abc"})
 		require.EqualError(t, err, `RIVERBEAT_SHUTDOWN_GRACE (--shutdown-grace): "abc" is not a duration such as 10s`)
 	})
 	t.Run("NamesTheLine", func(t *testing.T) {
 		t.Parallel()
 
 		file := settingsFile(t, "# ours\n\nRIVERBEAT_MIGRATE=maybe\n")
-		_, _, err := config.Load(nil, file, nil)
+		_, _, err := load(nil, file, nil)
 		require.EqualError(t, err, `RIVERBEAT_MIGRATE (`+file+`:3): "maybe" is not true or false`)
 	})
 	t.Run("AllAtOnce", func(t *testing.T) {
 		t.Parallel()
 
-		_, _, err := config.Load([]string{"RIVERBEAT_ROLE=boss", "RIVERBEAT_MIGRATE=maybe"}, "", nil)
-		require.ErrorContains(t, err, "RIVERBEAT_ROLE")
-		require.ErrorContains(t, err, "RIVERBEAT_MIGRATE")
+		file := settingsFile(t, "RIVERBEAT_LISTENS=:1\nRIVERBEAT_ADMIN_KEY_FILE=/nowhere/key\nRIVERBEAT_SCHEMA=beat\n")
+		r, err := config.Load([]string{"RIVERBEAT_ROLE=boss", "RIVERBEAT_MIGRATE=maybe"}, file, nil)
+		for _, name := range []string{"RIVERBEAT_ROLE", "RIVERBEAT_MIGRATE", "RIVERBEAT_LISTENS", "RIVERBEAT_ADMIN_KEY_FILE"} {
+			require.ErrorContains(t, err, name)
+		}
+		require.Equal(t, "beat", r.Config.Schema, "what could be used")
 	})
 	t.Run("UnknownFlag", func(t *testing.T) {
 		t.Parallel()
 
-		_, _, err := config.Load(nil, "", map[string]string{"lisen": "x"})
+		_, _, err := load(nil, "", map[string]string{"lisen": "x"})
 		require.ErrorContains(t, err, "--lisen")
 	})
 	t.Run("KeyHasNoFlag", func(t *testing.T) {
 		t.Parallel()
 
-		_, _, err := config.Load(nil, "", map[string]string{"": "a-key-of-twenty-chars"})
+		_, _, err := load(nil, "", map[string]string{"": "a-key-of-twenty-chars"})
 		require.Error(t, err)
 	})
+}
+
+// A secret may stand in a file of its own, which the environment or the settings file
+// names.
+func TestSecretsFromFiles(t *testing.T) {
+	t.Parallel()
+
+	const key = "hunter2-hunter2-hunter2"
+	write := func(t *testing.T, content string) string {
+		t.Helper()
+		return settingsFile(t, content)
+	}
+
+	t.Run("Values", func(t *testing.T) {
+		t.Parallel()
+
+		url := write(t, "postgres://app:hunter2@db/app\r\n")
+		settings := write(t, "RIVERBEAT_ADMIN_KEY_FILE="+write(t, key+"\n")+"\nDATABASE_URL=postgres://other/one\n")
+		r, err := config.Load([]string{"DATABASE_URL_FILE= " + url, "DATABASE_URL="}, settings, nil)
+		require.NoError(t, err)
+		require.Empty(t, r.Unknown)
+		require.Empty(t, r.Warnings)
+		require.Equal(t, config.DatabaseURL("postgres://app:hunter2@db/app"), r.Config.DatabaseURL)
+		require.Equal(t, config.Secret(key), r.Config.AdminKey)
+		require.Equal(t, "environment, "+url, r.Places["DATABASE_URL"])
+		require.Regexp(t, "^"+settings+":1, .+", r.Places["RIVERBEAT_ADMIN_KEY"])
+	})
+	t.Run("EmptyIsDefault", func(t *testing.T) {
+		t.Parallel()
+
+		r, err := config.Load([]string{"RIVERBEAT_ADMIN_KEY_FILE="}, write(t, "RIVERBEAT_ADMIN_KEY="+key), nil)
+		require.NoError(t, err)
+		require.Empty(t, r.Config.AdminKey)
+	})
+	t.Run("FlagFirst", func(t *testing.T) {
+		t.Parallel()
+
+		c, _, err := load([]string{"DATABASE_URL_FILE=/nowhere/url"}, "", map[string]string{"database-url": "postgres://h/d"})
+		require.NoError(t, err)
+		require.Equal(t, config.DatabaseURL("postgres://h/d"), c.DatabaseURL)
+	})
+	t.Run("OnlySecrets", func(t *testing.T) {
+		t.Parallel()
+
+		_, warnings, err := load([]string{"RIVERBEAT_SCHEMA_FILE=/nowhere/schema"}, "", nil)
+		require.NoError(t, err)
+		require.Equal(t, []string{"RIVERBEAT_SCHEMA_FILE: is not a setting and is ignored"}, warnings)
+	})
+
+	dir := t.TempDir()
+	for name, tt := range map[string]struct{ environ, setting, want string }{
+		"Missing":   {"DATABASE_URL_FILE=" + dir + "/none", "DATABASE_URL_FILE", "open " + dir + "/none: no such file"},
+		"Directory": {"DATABASE_URL_FILE=" + dir, "DATABASE_URL_FILE", "read " + dir + ": is a directory"},
+		"Empty":     {"RIVERBEAT_ADMIN_KEY_FILE=" + write(t, " \n"), "RIVERBEAT_ADMIN_KEY_FILE", "is empty"},
+		"TooLarge":  {"RIVERBEAT_ADMIN_KEY_FILE=" + write(t, strings.Repeat("hunter2-", 20_000)), "RIVERBEAT_ADMIN_KEY_FILE", "is larger than 131072 bytes"},
+		"Bad":       {"RIVERBEAT_ADMIN_KEY_FILE=" + write(t, "hunter2"), "RIVERBEAT_ADMIN_KEY", "is not a key of at least 16"},
+		"Lines":     {"RIVERBEAT_ADMIN_KEY_FILE=" + write(t, key+"\n"+key), "RIVERBEAT_ADMIN_KEY", "is not a key of at least 16"},
+		"Both":      {"RIVERBEAT_ADMIN_KEY_FILE=" + write(t, key) + " RIVERBEAT_ADMIN_KEY=" + key, "RIVERBEAT_ADMIN_KEY", "is set beside RIVERBEAT_ADMIN_KEY_FILE; set one of them"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			entries := strings.Fields(tt.environ)
+			_, _, err := load(entries, "", nil)
+			require.ErrorContains(t, err, tt.want)
+			require.Regexp(t, "^"+tt.setting+"[: ]", err.Error())
+			require.NotContains(t, err.Error(), "hunter")
+
+			_, _, err = load(nil, write(t, strings.Join(entries, "\n")), nil)
+			require.ErrorContains(t, err, tt.want)
+			require.Regexp(t, "^"+tt.setting+` \(\S+/riverbeat\.env:\d.*\): `, err.Error())
+			require.NotContains(t, err.Error(), "hunter")
+		})
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	t.Parallel()
+
+	file := settingsFile(t, "# ours\nRIVERBEAT_SCHEMA=beat\nRIVERBEAT_ROLE=api\n")
+	r, err := config.Load([]string{"RIVERBEAT_ROLE=worker", "RIVERBEAT_TIMEZONE="}, file, map[string]string{"listen": ":1"})
+	require.NoError(t, err)
+	require.Len(t, r.Places, len(config.Settings()))
+	for name, place := range map[string]string{
+		"RIVERBEAT_SCHEMA": file + ":2", "RIVERBEAT_ROLE": "environment", "RIVERBEAT_LISTEN": "--listen",
+		"RIVERBEAT_TIMEZONE": "default", "DATABASE_URL": "default",
+	} {
+		require.Equal(t, place, r.Places[name], name)
+	}
 }
 
 func TestUnknownNames(t *testing.T) {
@@ -253,7 +353,7 @@ func TestUnknownNames(t *testing.T) {
 	t.Run("EnvironmentWarns", func(t *testing.T) {
 		t.Parallel()
 
-		_, warnings, err := config.Load([]string{"RIVERBEAT_LISTENS=x", "RIVERBEAT_AAA=secret", "HOME=/h", "RIVERBEAT_CONFIG="}, "", nil)
+		_, warnings, err := load([]string{"RIVERBEAT_LISTENS=x", "RIVERBEAT_AAA=secret", "HOME=/h", "RIVERBEAT_CONFIG="}, "", nil)
 		require.NoError(t, err)
 		require.Equal(t, []string{
 			"RIVERBEAT_AAA: is not a setting and is ignored",
@@ -264,7 +364,7 @@ func TestUnknownNames(t *testing.T) {
 		t.Parallel()
 
 		file := settingsFile(t, "RIVERBEAT_LISTEN=:1\nRIVERBEAT_LISTENS=:2\n")
-		_, _, err := config.Load(nil, file, nil)
+		_, _, err := load(nil, file, nil)
 		require.EqualError(t, err, file+":2: RIVERBEAT_LISTENS is not a setting")
 	})
 }
@@ -291,7 +391,7 @@ func TestFile(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 
-			c, warnings, err := config.Load(nil, settingsFile(t, tt.content), nil)
+			c, warnings, err := load(nil, settingsFile(t, tt.content), nil)
 			if tt.want != "" {
 				require.ErrorContains(t, err, tt.want)
 				return
@@ -306,7 +406,7 @@ func TestFile(t *testing.T) {
 		t.Parallel()
 
 		file := settingsFile(t, "DATABASE_URL=postgres://h/d\nOTHER=x\n")
-		c, warnings, err := config.Load(nil, file, nil)
+		c, warnings, err := load(nil, file, nil)
 		require.NoError(t, err)
 		require.Equal(t, config.DatabaseURL("postgres://h/d"), c.DatabaseURL)
 		require.Equal(t, []string{file + ":2: OTHER is not a setting and is ignored"}, warnings)
@@ -314,7 +414,7 @@ func TestFile(t *testing.T) {
 	t.Run("Missing", func(t *testing.T) {
 		t.Parallel()
 
-		_, _, err := config.Load(nil, filepath.Join(t.TempDir(), "none.env"), nil)
+		_, _, err := load(nil, filepath.Join(t.TempDir(), "none.env"), nil)
 		require.ErrorIs(t, err, os.ErrNotExist)
 		require.ErrorContains(t, err, "RIVERBEAT_CONFIG: ")
 	})
@@ -323,7 +423,7 @@ func TestFile(t *testing.T) {
 func TestValidateNamesTheVariable(t *testing.T) {
 	t.Parallel()
 
-	c, _, err := config.Load(nil, "", nil)
+	c, _, err := load(nil, "", nil)
 	require.NoError(t, err)
 	c.Queues = map[string]int{"default": 0}
 	c.DatabaseURL = "mysql://root:secret@h/d"
@@ -350,7 +450,7 @@ func TestRole(t *testing.T) {
 
 func TestFromEnvironment(t *testing.T) {
 	t.Setenv("RIVERBEAT_ENVIRONMENT", "from_process")
-	c, _, err := config.FromEnvironment("", nil)
+	r, err := config.FromEnvironment("", nil)
 	require.NoError(t, err)
-	require.Equal(t, "from_process", c.Environment)
+	require.Equal(t, "from_process", r.Config.Environment)
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// maxSecretFile is how much is read of a file with a secret, in bytes: more than a
-// secret may have.
+// maxSecretFile is how large a file with a secret may be, in bytes: more than a secret may
+// have.
 const maxSecretFile = 128 << 10
 
 // redacted stands where a secret was.
@@ -100,14 +100,22 @@ func (s SecretSource) Read() (string, error) {
 		}
 		return value, nil
 	}
-	file, err := os.Open(s.File)
+	return readSecret(s.File)
+}
+
+// readSecret reads the value that a file holds, a line break at its end left out.
+func readSecret(name string) (string, error) {
+	file, err := os.Open(name) //nolint:gosec // the operator names it
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = file.Close() }()
-	content, err := io.ReadAll(io.LimitReader(file, maxSecretFile))
+	content, err := io.ReadAll(io.LimitReader(file, maxSecretFile+1))
 	if err != nil {
 		return "", err
+	}
+	if len(content) > maxSecretFile {
+		return "", fmt.Errorf("%s is larger than %d bytes", name, maxSecretFile)
 	}
 	value := strings.TrimSuffix(string(content), "\n")
 	return strings.TrimSuffix(value, "\r"), nil

@@ -17,7 +17,7 @@ import (
 func TestSecretsAreNotShown(t *testing.T) {
 	t.Parallel()
 
-	c, _, err := config.Load(nil, "", map[string]string{
+	c, _, err := load(nil, "", map[string]string{
 		"database-url": "postgres://app:hunter2@db:5432/app?sslmode=require&sslpassword=hunter3",
 	})
 	require.NoError(t, err)

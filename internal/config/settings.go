@@ -31,7 +31,8 @@ type Setting struct {
 	Doc string
 	// Bool tells that the flag may stand without a value.
 	Bool bool
-	// Secret tells that a value may hold one, and is not repeated.
+	// Secret tells that a value may hold one, and is not repeated. It may stand in a file
+	// that FileName names.
 	Secret bool
 
 	// set reads a value that is not empty. What it answers is what the value
@@ -41,6 +42,15 @@ type Setting struct {
 	check func(c *Config) (want string)
 	// get shows the value that c holds, secrets left out.
 	get func(c *Config) string
+}
+
+// FileName is the name under which a file can be given that holds the value, for what is
+// secret; "" for all others.
+func (s *Setting) FileName() string {
+	if !s.Secret {
+		return ""
+	}
+	return s.Name + "_FILE"
 }
 
 // Settings is the list of all settings, in the order in which people read them.

@@ -114,7 +114,9 @@ default.** In each of them an empty value stands for the default.
 	}
 	b.WriteString(`
 The settings are read once, when the process starts. ` + "`dev`" + ` and ` + "`serve`" + ` log all
-of them, passwords and keys left out.
+of them, passwords and keys left out; ` + "`riverbeat config show`" + ` prints them with the place
+where each stands, and ` + "`riverbeat config check`" + ` tells whether ` + "`serve`" + ` would start with
+them, without a database.
 
 ## The settings file
 
@@ -132,7 +134,23 @@ passed over and a pair of quotes around a whole value is taken off. Nothing is
 expanded, and a ` + "`#`" + ` inside a value belongs to it. A ` + "`RIVERBEAT_`" + ` key that is not
 in the list above, or a key that stands there twice, is an error that names its
 line; such a variable in the environment is a warning, as are other keys in the
-file.
+file. ` + "`riverbeat config check`" + ` refuses that variable, too.
+
+## Secrets in files
+
+A secret need not stand in the environment or in the settings file: in either of them
+the name with ` + "`_FILE`" + ` behind it names a file that has the value, a line break at its end
+left out, such as Docker, Kubernetes and systemd put there:
+
+`)
+	for _, s := range config.Settings() {
+		if name := s.FileName(); name != "" {
+			fmt.Fprintf(&b, "- `%s`\n", name)
+		}
+	}
+	b.WriteString(`
+A file that is missing, empty, unreadable or larger than 128 KiB is an error, and so are
+both names at once.
 
 ## The settings one by one
 `)
