@@ -79,6 +79,7 @@ const (
 // of them. A library that is not here may not be used.
 var libraries = map[string][]string{
 	"code.dny.dev/ssrf":                                        {"internal/execute"}, // where a request may go
+	"github.com/coreos/go-systemd/v22":                         {"cmd/command"}, // the node is ready
 	"github.com/danielgtaylor/huma/v2":                         {"internal/httpapi"},
 	"github.com/gin-gonic/gin":                                 {"internal/httpapi", "internal/webui", "riverui"},
 	"github.com/google/uuid":                                   {anywhere},

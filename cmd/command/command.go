@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 	_ "time/tzdata" // for machines without zone files
@@ -87,7 +86,7 @@ func newRoot(tasks []task.Task) *cobra.Command {
 	root.PersistentFlags().Var(&word{kind: "file"}, "config", "Settings, as KEY=value lines. (RIVERBEAT_CONFIG)")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return badCall(c, "%w", err) })
 	root.SetUsageFunc(usage)
-	group(root, newDev(tasks), newServe(tasks), newMigrate(), newKeys(), newImport(), newResume(), newDoctorCommand(), newVersion())
+	group(root, newDev(tasks), newServe(tasks), newMigrate(), newConfig(), newKeys(), newImport(), newResume(), newDoctorCommand(), newHealth(), newVersion())
 	return root
 }
 
@@ -235,7 +234,10 @@ func loadConfig(c *cobra.Command) (config.Config, *slog.Logger, error) {
 		return config.Config{}, nil, usageError{err}
 	}
 	logger := newLogger(c.ErrOrStderr(), r.Config)
-	for _, w := range slices.Concat(r.Unknown, r.Warnings) {
+	for _, name := range r.Unknown {
+		logger.WarnContext(c.Context(), name+": is not a setting and is ignored")
+	}
+	for _, w := range r.Warnings {
 		logger.WarnContext(c.Context(), w)
 	}
 	return r.Config, logger, nil

@@ -287,7 +287,7 @@ func TestBadCallsSayWhatIsWrong(t *testing.T) {
 
 func TestHelpFitsTheScreen(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{}, {"dev"}, {"serve"}, {"migrate"}, {"migrate", "up"}, {"migrate", "down"}, {"migrate", "status"}, {"migrate", "roles"}, {"keys"}, {"keys", "create"}, {"keys", "list"}, {"keys", "rotate"}, {"keys", "revoke"}, {"doctor"}, {"version"}} {
+	for _, args := range [][]string{{}, {"dev"}, {"serve"}, {"migrate"}, {"migrate", "up"}, {"migrate", "down"}, {"migrate", "status"}, {"migrate", "roles"}, {"keys"}, {"keys", "create"}, {"keys", "list"}, {"keys", "rotate"}, {"keys", "revoke"}, {"doctor"}, {"config"}, {"config", "check"}, {"config", "show"}, {"health"}, {"version"}} {
 		var out bytes.Buffer
 		require.Zero(t, run(t.Context(), nil, append(args, "--help"), &out, &out), args)
 		require.NotContains(t, out.String(), "`", args)

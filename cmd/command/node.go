@@ -137,12 +137,13 @@ func commandsOf(cfg config.Config, secrets *secret.Store) (map[string]process.Co
 	if err != nil {
 		return nil, fmt.Errorf("read the commands: %w", err)
 	}
-	for name, c := range commands {
-		if err := c.Check(secrets); err != nil {
-			return nil, fmt.Errorf("command %q: %w", name, err)
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(commands)) {
+		if err := commands[name].Check(secrets); err != nil {
+			problems = append(problems, fmt.Errorf("command %q: %w", name, err))
 		}
 	}
-	return commands, nil
+	return commands, errors.Join(problems...)
 }
 
 // needSchema fails unless this program works with the schema as it is.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"riverbeat/internal/access"
@@ -59,13 +60,21 @@ func newServe(tasks []task.Task) *cobra.Command {
 					return err
 				}
 			}
-			return n.run(c.Context(), front, func(string) error { return nil })
+			return n.run(c.Context(), front, func(string) error {
+				_, err := daemon.SdNotify(true, daemon.SdNotifyReady) // if it is systemd that has started us
+				return err
+			})
 		},
 	}
-	addSettings(c, "database-url", "schema", "listen", "role", "migrate", "insecure-no-auth", "timezone",
-		"environment", "queues", "shutdown-grace", "log-level", "log-format", "max-connections", "body-limit",
-		"requests-per-second", "trusted-proxies")
+	addSettings(c, serveFlags...)
 	return c
+}
+
+// serveFlags are the settings of which serve has a flag.
+var serveFlags = []string{
+	"database-url", "schema", "listen", "role", "migrate", "insecure-no-auth", "timezone",
+	"environment", "queues", "shutdown-grace", "log-level", "log-format", "max-connections", "body-limit",
+	"requests-per-second", "trusted-proxies",
 }
 
 // firstKey sees to it that somebody can come in, and prints the key if it has

@@ -50,7 +50,7 @@ func Load(environ []string, file string, flags map[string]string) (*Reading, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(environment)) {
 		if strings.HasPrefix(name, prefix) && name != fileName && !known(name) {
-			r.Unknown = append(r.Unknown, name+": is not a setting and is ignored")
+			r.Unknown = append(r.Unknown, name)
 		}
 	}
 	for flag := range flags {

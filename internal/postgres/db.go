@@ -104,14 +104,29 @@ func (db *DB) ByIndex() *DB {
 	return &by
 }
 
+// CheckURL tells whether a pool can be made of the URL, with the certificates and the
+// password file that it may name. No database is asked.
+func CheckURL(url string) error {
+	_, err := parse(url)
+	return err
+}
+
+func parse(url string) (*pgxpool.Config, error) {
+	pc, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("read the database URL: %w", err)
+	}
+	return pc, nil
+}
+
 // NewPool opens a pool whose connections see the schema's objects, speak UTC,
 // and plan each statement for its arguments: an idle scheduler's tables are
 // empty, a generic plan made then is a sequential scan, and it would be kept
 // when ten thousand jobs are there.
 func NewPool(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
-	pc, err := pgxpool.ParseConfig(cfg.URL)
+	pc, err := parse(cfg.URL)
 	if err != nil {
-		return nil, fmt.Errorf("read the database URL: %w", err)
+		return nil, err
 	}
 	setSession(pc.ConnConfig, cfg.schema())
 	if cfg.Node != "" {

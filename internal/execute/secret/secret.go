@@ -4,6 +4,7 @@ package secret
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -43,14 +44,14 @@ func (s *Store) Value(name string) (string, error) {
 	return value, nil
 }
 
-// Check reads every secret once.
+// Check reads every secret once. The error tells of all that cannot be used.
 func (s *Store) Check() error {
+	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(s.sources)) {
-		if _, err := s.Value(name); err != nil {
-			return err
-		}
+		_, err := s.Value(name)
+		problems = append(problems, err)
 	}
-	return nil
+	return errors.Join(problems...)
 }
 
 type key struct{}
