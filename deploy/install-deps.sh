@@ -7,6 +7,7 @@
 #   deploy/install-deps.sh faketime   libfaketime, for the test of a database whose clock jumps
 #   deploy/install-deps.sh celery     Python and Celery, for the test of deploy/python
 #   deploy/install-deps.sh beat       django-celery-beat and -results, psycopg2 and Redis, for the tests of the import
+#   deploy/install-deps.sh systemd    systemd-analyze, for the test of deploy/systemd; not as the init
 #
 # Nothing is asked and nothing is started: on Debian and Ubuntu the package would
 # make a cluster and run it; that is prevented, unless it is installed already.
@@ -65,6 +66,7 @@ have() {
 	faketime) have_faketime ;;
 	celery) have_python celery ;;
 	beat) have_python "celery, django_celery_beat, django_celery_results, psycopg2, redis" && command -v redis-cli >/dev/null 2>&1 ;;
+	systemd) command -v systemd-analyze >/dev/null 2>&1 ;;
 	esac
 }
 
@@ -101,11 +103,13 @@ command_for() {
 	debian-faketime) echo "apt-get install -y --no-install-recommends libfaketime" ;;
 	debian-celery) echo "apt-get install -y --no-install-recommends python3-celery" ;;
 	debian-beat) echo "apt-get install -y --no-install-recommends python3-django-celery-beat python3-django-celery-results python3-psycopg2 python3-redis redis-tools" ;;
+	debian-systemd) echo "apt-get install -y --no-install-recommends systemd" ;;
 	fedora-postgres) echo "dnf install -y postgresql-server postgresql-contrib" ;;
 	fedora-compiler) echo "dnf install -y gcc glibc-devel" ;;
 	fedora-curl) echo "dnf install -y curl" ;;
 	fedora-faketime) echo "dnf install -y libfaketime" ;;
 	fedora-celery) echo "dnf install -y python3-celery" ;;
+	fedora-systemd) echo "dnf install -y systemd" ;;
 	alpine-postgres) echo "apk add postgresql" ;;
 	alpine-compiler) echo "apk add gcc musl-dev" ;;
 	alpine-curl) echo "apk add curl" ;;
@@ -116,11 +120,13 @@ command_for() {
 	arch-curl) echo "pacman -S --noconfirm --needed curl" ;;
 	arch-faketime) echo "pacman -S --noconfirm --needed libfaketime" ;;
 	arch-celery) echo "pacman -S --noconfirm --needed python-celery" ;;
+	arch-systemd) echo "pacman -S --noconfirm --needed systemd" ;;
 	suse-postgres) echo "zypper --non-interactive install postgresql-server postgresql-contrib" ;;
 	suse-compiler) echo "zypper --non-interactive install gcc glibc-devel" ;;
 	suse-curl) echo "zypper --non-interactive install curl" ;;
 	suse-faketime) echo "zypper --non-interactive install libfaketime" ;;
 	suse-celery) echo "zypper --non-interactive install python3-celery" ;;
+	suse-systemd) echo "zypper --non-interactive install systemd" ;;
 	darwin-postgres) echo "brew install postgresql@17" ;;
 	darwin-compiler) echo "xcode-select --install" ;;
 	darwin-curl) echo "brew install curl" ;;
@@ -174,6 +180,7 @@ install() {
 		postgres) fail "please install the Postgres server, version $MIN_POSTGRES or newer: https://www.postgresql.org/download/" ;;
 		curl) fail "please install curl" ;;
 		faketime) fail "no package of libfaketime is known here" ;;
+		systemd) fail "there is no systemd here" ;;
 		celery) fail "please install Celery, as by: python3 -m pip install celery" ;;
 		beat) fail "please install django-celery-beat, as by: python3 -m pip install celery django-celery-beat django-celery-results psycopg2-binary redis, and Redis itself" ;;
 		*) fail "please install a C compiler and the C library's headers" ;;
@@ -198,6 +205,7 @@ install() {
 	debian-compiler) apt_install gcc libc6-dev ;;
 	debian-curl) apt_install curl ;;
 	debian-faketime) apt_install libfaketime ;;
+	debian-systemd) apt_install systemd ;;
 	debian-celery) apt_install python3-celery ;;
 	debian-beat) apt_install python3-django-celery-beat python3-django-celery-results python3-psycopg2 python3-redis redis-tools ;; # no package that starts a Redis
 	*)
@@ -210,15 +218,15 @@ install() {
 if [ $# -eq 0 ]; then set -- postgres compiler curl; fi
 for thing in "$@"; do
 	case $thing in
-	postgres | compiler | curl | faketime | celery | beat) ;;
-	*) fail "what is $thing? It installs postgres, compiler, curl, faketime, celery and beat" ;;
+	postgres | compiler | curl | faketime | celery | beat | systemd) ;;
+	*) fail "what is $thing? It installs postgres, compiler, curl, faketime, celery, beat and systemd" ;;
 	esac
 	have "$thing" && continue
 	install "$thing"
 	have "$thing" && continue
 	case $thing in
 	postgres) fail "the newest Postgres of this system is $(postgres_major), and $MIN_POSTGRES or newer is needed: https://www.postgresql.org/download/" ;;
-	curl | faketime | celery | beat) fail "$thing was installed but is not there" ;;
+	curl | faketime | celery | beat | systemd) fail "$thing was installed but is not there" ;;
 	*) fail "a C compiler was installed but cannot compile; set CC to another one" ;;
 	esac
 done

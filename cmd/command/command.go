@@ -211,6 +211,11 @@ const settingFlag = "riverbeat_setting"
 
 // readConfig reads the settings for a command: its flags, the environment, the file.
 func readConfig(c *cobra.Command) (*config.Reading, error) {
+	return config.FromEnvironment(flagOf(c, "config"), settingFlags(c))
+}
+
+// settingFlags are the flags of settings with which a command was called, and their values.
+func settingFlags(c *cobra.Command) map[string]string {
 	flags := map[string]string{}
 	for _, s := range config.Settings() {
 		if s.Flag == "" {
@@ -224,7 +229,7 @@ func readConfig(c *cobra.Command) (*config.Reading, error) {
 			flags[s.Flag] = f.Value.String()
 		}
 	}
-	return config.FromEnvironment(flagOf(c, "config"), flags)
+	return flags
 }
 
 // loadConfig reads the settings for a command that works by them.
