@@ -79,7 +79,7 @@ const (
 // of them. A library that is not here may not be used.
 var libraries = map[string][]string{
 	"code.dny.dev/ssrf":                                        {"internal/execute"}, // where a request may go
-	"github.com/coreos/go-systemd/v22":                         {"cmd/command"}, // the node is ready
+	"github.com/coreos/go-systemd/v22":                         {"cmd/command"},      // the node is ready
 	"github.com/danielgtaylor/huma/v2":                         {"internal/httpapi"},
 	"github.com/gin-gonic/gin":                                 {"internal/httpapi", "internal/webui", "riverui"},
 	"github.com/google/uuid":                                   {anywhere},
@@ -103,10 +103,14 @@ var libraries = map[string][]string{
 	"golang.org/x/time":                                        {"internal/access"},
 	"riverqueue.com/riverui":                                   {"riverui"},
 
-	"github.com/prometheus/common": {inTests},
-	"github.com/stretchr/testify":  {inTests},
-	"go.uber.org/goleak":           {inTests},
-	"pgregory.net/rapid":           {inTests},
+	"github.com/prometheus/common":  {inTests},
+	"github.com/stretchr/testify":   {inTests},
+	"go.uber.org/goleak":            {inTests},
+	"k8s.io/api":                    {inTests}, // what deploy/kubernetes is held to
+	"k8s.io/apimachinery":           {inTests},
+	"k8s.io/pod-security-admission": {inTests},
+	"pgregory.net/rapid":            {inTests},
+	"sigs.k8s.io/yaml":              {inTests},
 }
 
 // top is all that may lie at the top, beside files and folders that begin with a
