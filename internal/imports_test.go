@@ -34,7 +34,7 @@ var layers = [][]string{
 	{"internal/celery", "internal/httpapi", "internal/webui", "internal/worker", "riverui"},
 	{"internal/access", "internal/catalog", "internal/doctor", "internal/execute", "internal/history", "internal/installation", "internal/tick", "internal/watch"},
 	{"internal/ledger"},
-	{"internal/postgres", "internal/queue"},
+	{"internal/metrics", "internal/postgres", "internal/queue"},
 	{"internal/riverbeat"},
 }
 
@@ -87,7 +87,7 @@ var libraries = map[string][]string{
 	"github.com/jackc/pgx/v5":                                  {"internal/postgres", "internal/celery", "internal/queue", "internal/worker", "internal/execute", "internal/localpg", "internal/pgtest", "internal/bench", "internal/faults", "riverui"},
 	"github.com/jackc/tern/v2":                                 {"internal/postgres"},
 	"github.com/kaptinlin/jsonschema":                          {"internal/riverbeat"},
-	"github.com/prometheus/client_golang":                      {"internal/httpapi"},
+	"github.com/prometheus/client_golang":                      {"internal/metrics", "internal/httpapi"},
 	"github.com/riverqueue/apiframe":                           {"riverui"}, // River UI's
 	"github.com/riverqueue/river":                              {"internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
 	"github.com/riverqueue/river/riverdriver/riverpgxv5":       {"internal/postgres", "internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
@@ -103,14 +103,15 @@ var libraries = map[string][]string{
 	"golang.org/x/time":                                        {"internal/access"},
 	"riverqueue.com/riverui":                                   {"riverui"},
 
-	"github.com/prometheus/common":  {inTests},
-	"github.com/stretchr/testify":   {inTests},
-	"go.uber.org/goleak":            {inTests},
-	"k8s.io/api":                    {inTests}, // what deploy/kubernetes is held to
-	"k8s.io/apimachinery":           {inTests},
-	"k8s.io/pod-security-admission": {inTests},
-	"pgregory.net/rapid":            {inTests},
-	"sigs.k8s.io/yaml":              {inTests},
+	"github.com/prometheus/client_model": {inTests},
+	"github.com/prometheus/common":       {inTests},
+	"github.com/stretchr/testify":        {inTests},
+	"go.uber.org/goleak":                 {inTests},
+	"k8s.io/api":                         {inTests}, // what deploy/kubernetes is held to
+	"k8s.io/apimachinery":                {inTests},
+	"k8s.io/pod-security-admission":      {inTests},
+	"pgregory.net/rapid":                 {inTests},
+	"sigs.k8s.io/yaml":                   {inTests},
 }
 
 // top is all that may lie at the top, beside files and folders that begin with a

@@ -67,7 +67,7 @@ func newDev(tasks []task.Task) *cobra.Command {
 			if onLoopback(cfg.Listen) {
 				open = access.OpenUntilAKey
 			}
-			front, err := newFront(c.Context(), cfg, logger)
+			front, err := newFront(c.Context(), cfg.Listen, logger)
 			if err != nil {
 				return err
 			}
@@ -90,7 +90,7 @@ func newDev(tasks []task.Task) *cobra.Command {
 			})
 		},
 	}
-	addSettings(c, "listen", "data-dir", "database-url", "schema", "timezone", "queues", "shutdown-grace",
+	addSettings(c, "listen", "metrics-listen", "data-dir", "database-url", "schema", "timezone", "queues", "shutdown-grace",
 		"log-level", "log-format", "max-connections")
 	return c
 }

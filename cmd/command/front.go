@@ -27,10 +27,10 @@ type front struct {
 }
 
 // newFront listens. Whoever makes one closes it.
-func newFront(ctx context.Context, cfg config.Config, logger *slog.Logger) (*front, error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Listen)
+func newFront(ctx context.Context, address string, logger *slog.Logger) (*front, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", cfg.Listen, err)
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
 	f := &front{logger: logger, listener: listener, failed: make(chan error, 1)}
 	f.server = &http.Server{
@@ -59,6 +59,15 @@ func (f *front) stayShut(why error) { f.why.Store(&why) }
 
 // answerBy has requests answered by handler from now on.
 func (f *front) answerBy(handler http.Handler) { f.handler.Store(&handler) }
+
+// shutdown lets nobody in any more, and waits for the requests that are under way until
+// ctx ends.
+func (f *front) shutdown(ctx context.Context) error {
+	if err := f.server.Shutdown(ctx); err != nil {
+		return f.server.Close()
+	}
+	return nil
+}
 
 // close ends what is left of the requests.
 func (f *front) close() { _ = f.server.Close() }

@@ -30,6 +30,7 @@ import (
 	"riverbeat/internal/httpapi"
 	"riverbeat/internal/installation"
 	"riverbeat/internal/ledger"
+	"riverbeat/internal/metrics"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
@@ -60,6 +61,7 @@ type node struct {
 	registry    *execute.Registry
 	commands    map[string]process.Command
 	secrets     *secret.Store
+	metrics     *metrics.Metrics
 }
 
 // newNode wires a node; needSchema must hold. open says when a request without a key is
@@ -104,9 +106,14 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 		DB: db, BaseURL: cfg.JQuantsBaseURL, APIKey: string(cfg.JQuantsAPIKey), PerMinute: cfg.JQuantsRequestsPerMinute,
 	}))
 	registry.Register(tasks...)
-	l := ledger.New(q)
+	counts := metrics.New(time.Now)
+	counts.WatchPool(func() metrics.Pool { return pool.Stat() })
+	if share := forRequests.Share(); share != nil {
+		counts.WatchShare(share)
+	}
+	l := ledger.New(q).Counting(counts)
 	return &node{
-		cfg: cfg, logger: logger, id: id, db: db, forRequests: forRequests, queue: q, ledger: l,
+		cfg: cfg, logger: logger, metrics: counts, id: id, db: db, forRequests: forRequests, queue: q, ledger: l,
 		catalog: catalog.New(forRequests, l), registry: registry, commands: commands, secrets: secrets,
 		access: access.New(access.Config{
 			DB: forRequests, AdminKey: string(cfg.AdminKey), Open: open, RequestsPerSecond: cfg.RequestsPerSecond, Now: time.Now,
@@ -179,9 +186,12 @@ func (n *node) run(ctx context.Context, front *front, ready func(address string)
 
 	monitor := doctor.NewMonitor(ctx, newDoctor(n.cfg, n.db, n.ledger, n.queue), time.Now, scrapeWait)
 	defer monitor.Close()
-	handler, err := n.handler(ctx, monitor)
+	fronts, err := n.fronts(ctx, front, monitor)
 	if err != nil {
 		return err
+	}
+	for f := range fronts {
+		defer f.close()
 	}
 	stopWork := func() {}
 	if n.cfg.Role.Works() {
@@ -197,14 +207,18 @@ func (n *node) run(ctx context.Context, front *front, ready func(address string)
 			return err
 		}
 	}
-	front.answerBy(handler)
+	failed := make(chan error, len(fronts))
+	for f, handler := range fronts {
+		f.answerBy(handler)
+		go func() { failed <- <-f.failed }()
+	}
 	n.logger.InfoContext(ctx, "serving", "address", front.address(), "node", n.id, "role", string(n.cfg.Role), "version", version)
 	if err := ready(front.address()); err != nil {
 		return err
 	}
 
 	select {
-	case err = <-front.failed:
+	case err = <-failed:
 		err = fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 		n.logger.InfoContext(ctx, "stopping", "grace", n.cfg.ShutdownGrace.String())
@@ -219,14 +233,38 @@ func (n *node) run(ctx context.Context, front *front, ready func(address string)
 	defer func() { <-worked }()
 	drain, cancel := context.WithTimeout(background, n.cfg.ShutdownGrace)
 	defer cancel()
-	if shutdown := front.server.Shutdown(drain); shutdown != nil {
-		err = errors.Join(err, front.server.Close())
+	for f := range fronts {
+		err = errors.Join(err, f.shutdown(drain))
 	}
 	return err
 }
 
-// handler is everything that answers HTTP.
-func (n *node) handler(ctx context.Context, monitor *doctor.Monitor) (http.Handler, error) {
+// fronts are the one of everything and, if there is an address for them, that of the
+// metrics, each with what answers there.
+func (n *node) fronts(ctx context.Context, all *front, monitor *doctor.Monitor) (map[*front]http.Handler, error) {
+	api, err := n.api(ctx, monitor)
+	if err != nil {
+		return nil, err
+	}
+	handler, err := httpapi.New(api) //nolint:contextcheck // each request brings its own
+	if err != nil || n.cfg.MetricsListen == "" {
+		return map[*front]http.Handler{all: handler}, err
+	}
+	api.HealthOnly, api.OpenMetrics, api.Mounts = true, true, nil
+	numbers, err := httpapi.New(api) //nolint:contextcheck // each request brings its own
+	if err != nil {
+		return nil, err
+	}
+	scraped, err := newFront(ctx, n.cfg.MetricsListen, n.logger)
+	if err != nil {
+		return nil, err
+	}
+	n.logger.InfoContext(ctx, "serving metrics", "address", scraped.address())
+	return map[*front]http.Handler{all: handler, scraped: numbers}, nil
+}
+
+// api is what answers HTTP.
+func (n *node) api(ctx context.Context, monitor *doctor.Monitor) (httpapi.Config, error) {
 	api := httpapi.Config{
 		Access:          n.access,
 		Catalog:         n.catalog,
@@ -239,16 +277,16 @@ func (n *node) handler(ctx context.Context, monitor *doctor.Monitor) (http.Handl
 		Now:             time.Now,
 		Ready:           n.ready,
 		Monitor:         monitor,
+		Metrics:         n.metrics,
 		HealthOnly:      !n.cfg.Role.ServesAPI(),
 		TrustedProxies:  n.cfg.TrustedProxies,
 	}
-	if n.cfg.Role.ServesAPI() {
-		var err error
-		if api.Mounts, err = riverui.New(ctx, n.queue.Client(), n.access, n.logger); err != nil {
-			return nil, err
-		}
+	if !n.cfg.Role.ServesAPI() {
+		return api, nil
 	}
-	return httpapi.New(api) //nolint:contextcheck // each request brings its own
+	var err error
+	api.Mounts, err = riverui.New(ctx, n.queue.Client(), n.access, n.logger)
+	return api, err
 }
 
 // ready tells whether this node can do its work.
@@ -267,16 +305,17 @@ func (n *node) worker() (*worker.Worker, error) {
 	return worker.New(worker.Config{
 		DB: n.db,
 		Executor: execute.New(execute.Config{
-			DB: n.db, Ledger: n.ledger, Registry: n.registry, Secrets: n.secrets, Node: node, Logger: n.logger,
+			DB: n.db, Ledger: n.ledger, Registry: n.registry, Secrets: n.secrets, Node: node, Logger: n.logger, Metrics: n.metrics,
 		}),
-		Ticker:  tick.New(n.db, n.ledger, n.logger),
+		Ticker:  tick.New(n.db, n.ledger, n.logger).Counting(n.metrics),
 		Watcher: watch.New(n.db, n.ledger, n.logger),
 		Declare: func(ctx context.Context) error {
 			return n.catalog.Declare(ctx, n.registry.Definitions(), n.logger)
 		},
-		Logger: n.logger,
-		Grace:  n.cfg.ShutdownGrace,
-		Ending: process.Ending(n.commands),
+		Logger:  n.logger,
+		Metrics: n.metrics,
+		Grace:   n.cfg.ShutdownGrace,
+		Ending:  process.Ending(n.commands),
 	})
 }
 

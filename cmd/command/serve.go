@@ -35,7 +35,7 @@ func newServe(tasks []task.Task) *cobra.Command {
 				open = access.Open
 			}
 			logger.InfoContext(c.Context(), "starting", "version", version, "settings", cfg)
-			front, err := newFront(c.Context(), cfg, logger)
+			front, err := newFront(c.Context(), cfg.Listen, logger)
 			if err != nil {
 				return err
 			}
@@ -72,7 +72,7 @@ func newServe(tasks []task.Task) *cobra.Command {
 
 // serveFlags are the settings of which serve has a flag.
 var serveFlags = []string{
-	"database-url", "schema", "listen", "role", "migrate", "insecure-no-auth", "timezone",
+	"database-url", "schema", "listen", "metrics-listen", "role", "migrate", "insecure-no-auth", "timezone",
 	"environment", "queues", "shutdown-grace", "log-level", "log-format", "max-connections", "body-limit",
 	"requests-per-second", "trusted-proxies",
 }

@@ -33,6 +33,10 @@ type Config struct {
 	// free one. Default 127.0.0.1:8080.
 	Listen string
 
+	// MetricsListen is RIVERBEAT_METRICS_LISTEN: the address, host:port, at which
+	// /metrics is served without keys. Default none.
+	MetricsListen string
+
 	// DataDir is RIVERBEAT_DATA_DIR: the directory where dev keeps its private
 	// Postgres. Default none: localpg.DefaultDataDir then says where.
 	DataDir string

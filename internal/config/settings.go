@@ -104,17 +104,23 @@ var settings = []Setting{
 			c.Listen = v
 			return ""
 		},
-		check: func(c *Config) string {
-			_, port, err := net.SplitHostPort(c.Listen)
-			if err == nil {
-				_, err = strconv.ParseUint(port, 10, 16)
-			}
-			if err != nil {
-				return "an address such as 127.0.0.1:8080"
-			}
+		check: func(c *Config) string { return checkAddress(c.Listen, "127.0.0.1:8080") },
+		get:   func(c *Config) string { return c.Listen },
+	},
+	{
+		Name: "RIVERBEAT_METRICS_LISTEN", Flag: "metrics-listen", Unit: "host:port",
+		Doc: "An address of its own at which `/metrics`, `/healthz` and `/readyz` are served, and nothing else, to everyone who reaches it, without keys. `/metrics` tells numbers and the names of tasks; see [operations.md](operations.md#metrics). Without it they are served at `RIVERBEAT_LISTEN` only, `/metrics` to keys of the role viewer.",
+		set: func(c *Config, v string) string {
+			c.MetricsListen = v
 			return ""
 		},
-		get: func(c *Config) string { return c.Listen },
+		check: func(c *Config) string {
+			if c.MetricsListen == "" {
+				return ""
+			}
+			return checkAddress(c.MetricsListen, "127.0.0.1:9090")
+		},
+		get: func(c *Config) string { return c.MetricsListen },
 	},
 	{
 		Name: "RIVERBEAT_DATA_DIR", Flag: "data-dir", Unit: "directory",
@@ -395,6 +401,17 @@ func (s *Setting) problem(where, value, want string) error {
 		return fmt.Errorf("%s: is not %s", where, want)
 	}
 	return fmt.Errorf("%s: %q is not %s", where, value, want)
+}
+
+func checkAddress(address, example string) string {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return "an address such as " + example
+	}
+	return ""
 }
 
 // unprintable tells what no key has.

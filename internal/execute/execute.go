@@ -31,6 +31,7 @@ import (
 
 	"riverbeat/internal/execute/secret"
 	"riverbeat/internal/ledger"
+	"riverbeat/internal/metrics"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
@@ -61,6 +62,7 @@ type Executor struct {
 	secrets  *secret.Store
 	node     postgres.Node
 	logger   *slog.Logger
+	metrics  *metrics.Metrics
 
 	session  *session
 	opened   *postgres.Session // by Open, for Run
@@ -82,18 +84,20 @@ type Config struct {
 	Secrets  *secret.Store // nil: there are none
 	Node     postgres.Node // its ID is new for each Executor, and River's client has it, too
 	Logger   *slog.Logger
+	Metrics  *metrics.Metrics // nil: nothing is counted
 }
 
 // New makes an Executor.
 func New(cfg Config) *Executor {
 	e := &Executor{
 		db: cfg.DB, ledger: cfg.Ledger, registry: cfg.Registry, secrets: cfg.Secrets, node: cfg.Node, logger: cfg.Logger,
-		onHold:   make(chan error, 1),
+		metrics: cfg.Metrics, onHold: make(chan error, 1),
 		attempts: attempts{underWay: map[int64]context.CancelCauseFunc{}, reported: map[int64]outcome{}},
 	}
 	e.session = newSession(func(ctx context.Context) (*postgres.Session, error) {
 		return e.db.OpenSession(ctx, &e.node)
 	}, cfg.Logger)
+	e.session.metrics = cfg.Metrics
 	e.session.fence = func() { e.attempts.cancelAll(errFenced) }
 	e.session.recheck = e.recheck
 	e.session.onHold = func(cause error) {
@@ -349,7 +353,30 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 	case ctx.Err() != nil: // told to stop while it asked; the node may have a session again
 		return e.notStarted(ctx, context.Cause(ctx))
 	}
-	return e.attempt(ctx, job, started)
+	ended := e.metrics.Attempt(started.run)
+	err = e.attempt(ctx, job, started)
+	ended(e.outcome(ctx, job, err))
+	return err
+}
+
+// outcome tells how an attempt has ended, by the error that River is told.
+func (e *Executor) outcome(ctx context.Context, job *river.Job[queue.RunArgs], err error) metrics.Outcome {
+	switch {
+	case err == nil:
+		return metrics.Succeeded
+	case e.givenUp(ctx) != nil:
+		return metrics.Lost
+	case errors.Is(context.Cause(ctx), rivertype.ErrJobCancelledRemotely):
+		return metrics.Cancelled
+	case ctx.Err() != nil:
+		return metrics.Interrupted
+	case errors.As(err, new(*river.JobSnoozeError)):
+		return metrics.Snoozed
+	case errors.As(err, new(*river.JobCancelError)), job.Attempt >= job.MaxAttempts:
+		return metrics.Failed
+	default:
+		return metrics.Retried
+	}
 }
 
 // attempt calls the task and says how it ended.
@@ -509,6 +536,7 @@ func (e *endedForGood) Unwrap() error { return e.cancel }
 
 // handBack gives a job back whose attempt has not begun: no attempt is used up.
 func (e *Executor) handBack(ctx context.Context, reason riverbeat.Reason, pause time.Duration) error {
+	e.metrics.HandedBack(reason)
 	return report(ctx, "", reason, river.JobSnooze(pause))
 }
 

@@ -283,6 +283,7 @@ func (e *Executor) endStray(ctx context.Context, job postgres.RunningJob) error 
 		return fmt.Errorf("end the stray job %d: %w", job.ID, err)
 	}
 	if ended {
+		e.metrics.TookOver(true)
 		e.logger.WarnContext(ctx, "ended a job of this node that nobody worked", "job", job.ID, "succeeded", succeeded)
 	}
 	return nil
@@ -351,6 +352,7 @@ func (e *Executor) takeOver(ctx context.Context, job int64, node string) (bool, 
 		if err := e.ledger.TakeOver(ctx, tx, lost, true); err != nil {
 			return err
 		}
+		tx.AfterCommit(func() { e.metrics.TookOver(false) })
 		if lost.Run != nil {
 			e.logger.WarnContext(ctx, "took over the run of a lost node", "run", lost.Run.ID, "node", node, "lives", lost.Run.Lives+1)
 		}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"riverbeat/internal/metrics"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
 )
@@ -39,6 +40,8 @@ var errNoSession = errors.New("the node has no session with the database")
 type session struct {
 	open   func(context.Context) (*postgres.Session, error)
 	logger *slog.Logger
+	// metrics counts; nil: nothing is counted.
+	metrics *metrics.Metrics
 	// fence gives up all attempts.
 	fence func()
 	// onHold tells that the node has to go on hold, and why.
@@ -240,6 +243,7 @@ func (s *session) run(ctx context.Context, conn *postgres.Session) *postgres.Ses
 			return conn
 		}
 		conn.Close(ctx)
+		s.metrics.SessionLost()
 		if text := riverbeat.Explain(err); text != fault {
 			fault = text
 			s.logger.WarnContext(ctx, "the node has no session with the database; opening it again", "error", text)
@@ -256,8 +260,12 @@ func (s *session) run(ctx context.Context, conn *postgres.Session) *postgres.Ses
 // giveUp stops all attempts at once, for the node goes on hold.
 func (s *session) giveUp(cause error) {
 	s.mu.Lock()
+	newly := !s.fenced
 	s.fenced = true
 	s.mu.Unlock()
+	if newly {
+		s.metrics.Fenced()
+	}
 	s.fence()
 	s.onHold(cause)
 }
@@ -319,6 +327,7 @@ func (s *session) take(ctx context.Context, conn *postgres.Session) (beat time.T
 		s.settledAt = beat.Add(lostAfter)
 	}
 	close(s.standing)
+	s.metrics.SessionUp(true)
 	return beat, nil
 }
 
@@ -428,6 +437,7 @@ func (s *session) fallen() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.standing, s.wake = make(chan struct{}), func() {}
+	s.metrics.SessionUp(false)
 	for _, r := range s.requests {
 		r.err = errNoSession
 		close(r.done)
@@ -517,7 +527,10 @@ func (s *session) sendBeat(ctx context.Context, conn *postgres.Session) (sent ti
 	if err != nil {
 		return sent, fmt.Errorf("beat: %w", err)
 	}
-	s.offset.Store(int64(now.Sub(sent.Add(time.Since(sent) / 2))))
+	took := time.Since(sent)
+	offset := now.Sub(sent.Add(took / 2))
+	s.offset.Store(int64(offset))
+	s.metrics.Beat(took, offset)
 	return sent, nil
 }
 
@@ -542,6 +555,7 @@ func (s *session) guard(ctx context.Context) {
 		if newly {
 			s.logger.ErrorContext(ctx, "the node could not reach the database for too long and gives its runs up",
 				"after", fenceAfter.String())
+			s.metrics.Fenced()
 			s.fence()
 		}
 		if left <= 0 {

@@ -50,6 +50,21 @@ func routePattern(method, path string) string {
 	return method + " " + strings.Join(segments, "/")
 }
 
+// mountKey has, in a request's gin.Context, the pattern of the mount that serves it.
+const mountKey = "mount"
+
+// routeOf is the route that a request was for: a pattern of the table of routes and roles,
+// never what the client has made up.
+func routeOf(c *gin.Context) string {
+	if c.FullPath() != "" {
+		return routePattern(c.Request.Method, c.FullPath())
+	}
+	if mount := c.GetString(mountKey); mount != "" {
+		return mount
+	}
+	return "(none)"
+}
+
 // findRoles finds the role of each route that there is. A route without one is an
 // error.
 func (a *api) findRoles(engine *gin.Engine) error {
@@ -65,6 +80,9 @@ func (a *api) findRoles(engine *gin.Engine) error {
 	}
 	for pattern := range a.Mounts {
 		add(pattern)
+	}
+	if a.OpenMetrics {
+		a.needed[http.MethodGet+" "+metricsPath] = access.Anyone
 	}
 	return errors.Join(errs...)
 }
@@ -219,6 +237,7 @@ func (a *api) elsewhere(c *gin.Context) {
 		a.nowhere(c)
 		return
 	}
+	c.Set(mountKey, pattern)
 	if !a.admit(c, a.needed[pattern]) {
 		return
 	}

@@ -12,15 +12,15 @@ import (
 	"riverbeat/internal/riverbeat"
 )
 
-// metricsPath tells numbers, and no names of schedules or tasks. docs/operations.md
-// says what they mean.
+// metricsPath tells numbers, and no names but those of tasks that the process has
+// executed. docs/operations.md says what they mean.
 const metricsPath = "/metrics"
 
 // scrapes is how many may be answered at once; the rest is told to come again.
 const scrapes = 10
 
-// serveMetrics serves what the doctor finds, and the process's own numbers, in
-// Prometheus's format.
+// serveMetrics serves what the doctor finds, what the process has counted, and the numbers
+// of Go and of the system, in Prometheus's format.
 func (a *api) serveMetrics(engine *gin.Engine) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
@@ -28,6 +28,9 @@ func (a *api) serveMetrics(engine *gin.Engine) {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&vitals{monitor: a.Monitor, version: a.Version},
 	)
+	if a.Metrics != nil {
+		registry.MustRegister(a.Metrics)
+	}
 	serve := gin.WrapH(promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		MaxRequestsInFlight: scrapes,
 		EnableOpenMetrics:   true,

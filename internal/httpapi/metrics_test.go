@@ -13,9 +13,11 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
 
+	"riverbeat/internal/access"
 	"riverbeat/internal/doctor"
 	"riverbeat/internal/httpapi"
 	"riverbeat/internal/ledger"
+	"riverbeat/internal/metrics"
 	"riverbeat/internal/pgtest"
 	"riverbeat/internal/queue"
 )
@@ -145,4 +147,38 @@ func TestMetricsAreOfEveryNodeAndOfTheProcessAtLeast(t *testing.T) {
 	got = setup(t).scrape()
 	require.NotContains(t, got, "riverbeat_database_up", "nobody looks after it")
 	require.NotEmpty(t, got["riverbeat_build_info"])
+}
+
+// What is served at an address of its own is open there, and nothing else is there.
+func TestMetricsAtAnAddressOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	counts := metrics.New(time.Now)
+	closed := func(cfg *httpapi.Config) {
+		cfg.Access = access.New(access.Config{DB: d.DB, AdminKey: "sixteen characters", Now: time.Now})
+		cfg.Metrics = counts
+	}
+	api := monitored(t, d, closed)
+	own := monitored(t, d, closed, func(cfg *httpapi.Config) { cfg.HealthOnly, cfg.OpenMetrics = true, true })
+
+	require.Equal(t, http.StatusUnauthorized, api.send(t.Context(), "GET", "/metrics", "").StatusCode)
+	require.Equal(t, http.StatusUnauthorized, api.send(t.Context(), "GET", "/api/v1/schedules/a%2Fname", "").StatusCode)
+	require.Equal(t, http.StatusNotFound, api.send(t.Context(), "GET", "/made/up", "").StatusCode)
+	for path, status := range map[string]int{
+		"/metrics": http.StatusOK, "/healthz": http.StatusOK, "/readyz": http.StatusOK,
+		"/": http.StatusNotFound, "/docs": http.StatusNotFound, "/openapi.json": http.StatusNotFound,
+		"/api/v1/schedules": http.StatusNotFound, "/riverui/": http.StatusNotFound,
+	} {
+		require.Equal(t, status, own.send(t.Context(), "GET", path, "").StatusCode, path)
+	}
+	body := string(own.send(t.Context(), "GET", "/metrics", "").body)
+	for _, line := range []string{
+		`riverbeat_http_requests_total{code="401",route="GET /metrics"} 1`,
+		`riverbeat_http_requests_total{code="401",route="GET /api/v1/schedules/{id}"} 1`,
+		`riverbeat_http_requests_total{code="200",route="GET /healthz"} 1`,
+		`riverbeat_http_requests_total{code="404",route="(none)"} 6`,
+		`riverbeat_http_requests_under_way 1`,
+	} {
+		require.Contains(t, body, line)
+	}
 }

@@ -22,8 +22,8 @@ const requestIDHeader = "X-Request-Id"
 // maxRequestIDLength is the longest id of a client that is taken over.
 const maxRequestIDLength = 64
 
-// observe names the request, sets the headers that every response has, and logs
-// a line at debug.
+// observe names the request, sets the headers that every response has, counts it, and
+// logs a line at debug.
 func (a *api) observe(c *gin.Context) {
 	id := c.GetHeader(requestIDHeader)
 	if !saneRequestID(id) {
@@ -37,7 +37,8 @@ func (a *api) observe(c *gin.Context) {
 		header.Set("Cache-Control", "no-store")
 	}
 
-	start := a.Now()
+	start, answered := a.Now(), a.Metrics.Request()
+	defer func() { answered(routeOf(c), c.Writer.Status()) }()
 	c.Next()
 	if ctx := c.Request.Context(); a.Logger.Enabled(ctx, slog.LevelDebug) {
 		a.Logger.DebugContext(ctx, "request",

@@ -22,6 +22,7 @@ import (
 	"riverbeat/internal/doctor"
 	"riverbeat/internal/history"
 	"riverbeat/internal/installation"
+	"riverbeat/internal/metrics"
 	"riverbeat/internal/riverbeat"
 )
 
@@ -58,8 +59,12 @@ type Config struct {
 	// Ready says why the process cannot serve yet, or no more. Defaults to
 	// always ready.
 	Ready func(ctx context.Context) error
-	// Monitor looks after the installation, for /metrics. Defaults to none.
+	// Monitor looks after the installation, and Metrics counts what the process does,
+	// for /metrics. Default to none.
 	Monitor *doctor.Monitor
+	Metrics *metrics.Metrics
+	// OpenMetrics is whether /metrics is open to all who reach this handler.
+	OpenMetrics bool
 	// HealthOnly leaves out the API and its docs: a node that only works has
 	// just the health pages and its metrics.
 	HealthOnly bool

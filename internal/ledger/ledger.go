@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"riverbeat/internal/metrics"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
@@ -29,11 +30,19 @@ import (
 type Ledger struct {
 	queue   *queue.Queue
 	schemas *Schemas
+	metrics *metrics.Metrics // nil: nothing is counted
 }
 
 // New makes a Ledger.
 func New(q *queue.Queue) *Ledger {
 	return &Ledger{queue: q, schemas: NewSchemas()}
+}
+
+// Counting answers the Ledger that counts what it records, and shares all else with l.
+func (l *Ledger) Counting(m *metrics.Metrics) *Ledger {
+	counting := *l
+	counting.metrics = m
+	return &counting
 }
 
 // Schemas is the ledger's memory of compiled parameter schemas.
@@ -180,6 +189,7 @@ func (l *Ledger) Record(ctx context.Context, tx *postgres.Tx, now time.Time, ent
 	if err := tx.InsertRuns(ctx, runs); err != nil {
 		return fmt.Errorf("insert %d runs: %w", len(runs), err)
 	}
+	tx.AfterCommit(func() { l.metrics.Recorded(runs) })
 	return l.announceWaiting(ctx, tx, runs)
 }
 

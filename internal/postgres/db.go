@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -60,7 +61,7 @@ type DB struct {
 	schema      string
 	environment string
 	byIndex     bool
-	atOnce      *semaphore.Weighted // nil: as many as the pool has connections
+	share       *Share // nil: as many as the pool has connections
 }
 
 // Tx is a transaction with the queries. It ends with the function that InTx
@@ -70,6 +71,7 @@ type Tx struct {
 	q           *dbq.Queries
 	schema      string
 	environment string
+	committed   *[]func() // by AfterCommit
 }
 
 // New makes a DB of a pool that NewPool made, or of a transaction on such a
@@ -91,9 +93,28 @@ func (db *DB) In(environment string) *DB {
 // cannot wait.
 func (db *DB) AtMost(n int) *DB {
 	some := *db
-	some.atOnce = semaphore.NewWeighted(int64(n))
+	some.share = &Share{most: n, room: semaphore.NewWeighted(int64(n))}
 	return &some
 }
+
+// Share is how much of what AtMost allows is in use; nil if db may have all.
+func (db *DB) Share() *Share { return db.share }
+
+// Share bounds the transactions that are open at once.
+type Share struct {
+	most          int
+	room          *semaphore.Weighted
+	open, waiting atomic.Int64
+}
+
+// Most is how many transactions may be open.
+func (s *Share) Most() int { return s.most }
+
+// Open is how many are.
+func (s *Share) Open() int { return int(s.open.Load()) }
+
+// Waiting is how many want to be.
+func (s *Share) Waiting() int { return int(s.waiting.Load()) }
 
 // ByIndex answers a DB whose transactions find their rows by an index, and in its
 // order, whatever the statistics say: those of clocks know nothing of ten thousand
@@ -349,8 +370,10 @@ SET LOCAL enable_bitmapscan = off`
 // savepoint in a test's transaction.
 func (db *DB) begin(ctx context.Context, options pgx.TxOptions, fn func(tx *Tx) error) error {
 	actor, acts := ActorOf(ctx)
+	var committed []func()
 	run := func(tx pgx.Tx) error {
 		t := db.tx(tx)
+		t.committed = &committed
 		if acts {
 			if err := t.actAs(ctx, actor); err != nil {
 				return err
@@ -364,18 +387,45 @@ func (db *DB) begin(ctx context.Context, options pgx.TxOptions, fn func(tx *Tx) 
 	}
 	defer release()
 	if pool, ok := db.conn.(*pgxpool.Pool); ok {
-		return pgx.BeginTxFunc(ctx, pool, options, run)
+		err = pgx.BeginTxFunc(ctx, pool, options, run)
+	} else {
+		err = pgx.BeginFunc(ctx, db.conn, run)
 	}
-	return pgx.BeginFunc(ctx, db.conn, run)
+	if err != nil {
+		return err
+	}
+	for _, fn := range committed {
+		fn()
+	}
+	return nil
+}
+
+// AfterCommit has fn called once the transaction is committed, if it is, and the savepoint
+// in which it was said was not undone. fn must be quick, and cannot fail. A Read commits
+// nothing.
+func (tx *Tx) AfterCommit(fn func()) {
+	if tx.committed != nil {
+		*tx.committed = append(*tx.committed, fn)
+	}
 }
 
 // await waits until there are less open than AtMost allows; release lets the next one
 // in.
 func (db *DB) await(ctx context.Context) (release func(), err error) {
-	if db.atOnce == nil {
+	s := db.share
+	if s == nil {
 		return func() {}, nil
 	}
-	return func() { db.atOnce.Release(1) }, db.atOnce.Acquire(ctx, 1)
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
+	if err := s.room.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	s.open.Add(1)
+	return func() {
+		s.open.Add(-1)
+		s.room.Release(1)
+	}, nil
 }
 
 func (db *DB) tx(tx pgx.Tx) *Tx {
@@ -391,11 +441,19 @@ func again(err error) bool {
 // Savepoint runs fn in a savepoint of tx: if fn fails, what it did is undone
 // and tx can go on.
 func (tx *Tx) Savepoint(ctx context.Context, fn func(tx *Tx) error) error {
-	return pgx.BeginFunc(ctx, tx.Tx, func(inner pgx.Tx) error {
+	before := 0
+	if tx.committed != nil {
+		before = len(*tx.committed)
+	}
+	err := pgx.BeginFunc(ctx, tx.Tx, func(inner pgx.Tx) error {
 		savepoint := *tx
 		savepoint.Tx = inner
 		return fn(&savepoint)
 	})
+	if err != nil && tx.committed != nil {
+		*tx.committed = (*tx.committed)[:before]
+	}
+	return err
 }
 
 // WaitAtMost bounds each wait of the transaction for a lock. One that takes longer

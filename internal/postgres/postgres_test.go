@@ -3,12 +3,14 @@ package postgres_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
@@ -182,6 +184,10 @@ func TestAtMost(t *testing.T) {
 	}
 	<-inside
 	<-inside
+	require.Equal(t, 2, some.Share().Most())
+	require.Equal(t, 2, some.Share().Open())
+	require.Eventually(t, func() bool { return some.Share().Waiting() == 1 }, 10*time.Second, time.Millisecond)
+	require.Nil(t, db.Share())
 	nothing := func(*postgres.Tx) error { return nil }
 	require.NoError(t, db.InTx(t.Context(), nothing))
 	require.NoError(t, db.Snapshot(t.Context(), nothing))
@@ -196,6 +202,44 @@ func TestAtMost(t *testing.T) {
 		require.ErrorIs(t, some.Read(t.Context(), func(*postgres.Tx) error { return io.EOF }), io.EOF)
 	}
 	require.NoError(t, some.InTx(t.Context(), nothing))
+	require.Zero(t, some.Share().Open())
+	require.Zero(t, some.Share().Waiting())
+}
+
+// What is said after a commit is said of what was committed, once.
+func TestAfterCommit(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	var said []string
+	say := func(what string) func(*postgres.Tx) error {
+		return func(tx *postgres.Tx) error {
+			tx.AfterCommit(func() { said = append(said, what) })
+			return nil
+		}
+	}
+	undone := func(what string) func(*postgres.Tx) error {
+		return func(tx *postgres.Tx) error { return errors.Join(say(what)(tx), io.EOF) }
+	}
+	tries := 0
+	require.NoError(t, d.DB.InTx(t.Context(), func(tx *postgres.Tx) error {
+		if tries++; tries == 1 {
+			return errors.Join(say("the first try")(tx), &pgconn.PgError{Code: "40001"})
+		}
+		require.NoError(t, say("the transaction")(tx))
+		require.NoError(t, tx.Savepoint(t.Context(), say("a savepoint")))
+		require.ErrorIs(t, tx.Savepoint(t.Context(), func(tx *postgres.Tx) error {
+			return errors.Join(tx.Savepoint(t.Context(), say("one in another that is undone")), io.EOF)
+		}), io.EOF)
+		require.NoError(t, d.DB.InTx(tx.Within(t.Context()), say("a use case within")))
+		require.Empty(t, said, "not yet")
+		return nil
+	}))
+	require.Equal(t, []string{"the transaction", "a savepoint", "a use case within"}, said)
+	said = nil
+	require.ErrorIs(t, d.DB.InTx(t.Context(), undone("undone")), io.EOF)
+	require.NoError(t, d.DB.DryRun(t.Context(), func(ctx context.Context) error { return d.DB.InTx(ctx, say("dry")) }))
+	require.NoError(t, d.DB.Read(t.Context(), say("read")))
+	require.Empty(t, said)
 }
 
 // What only reads opens no transaction, and is a part of the one that it is within.

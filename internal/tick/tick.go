@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"riverbeat/internal/ledger"
+	"riverbeat/internal/metrics"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
 )
@@ -55,6 +56,7 @@ type Ticker struct {
 	ledger     *ledger.Ledger
 	partitions *postgres.Partitions
 	logger     *slog.Logger
+	metrics    *metrics.Metrics // nil: nothing is counted
 	wake       chan struct{}
 	fault      string // of the last sweep, as it was logged; of Run alone
 }
@@ -65,6 +67,12 @@ func New(db *postgres.DB, l *ledger.Ledger, logger *slog.Logger) *Ticker {
 		db: db, ledger: l, partitions: postgres.NewPartitions(db.ByIndex()), logger: logger,
 		wake: make(chan struct{}, 1),
 	}
+}
+
+// Counting has t count its sweeps, and answers it. It is called before Run.
+func (t *Ticker) Counting(m *metrics.Metrics) *Ticker {
+	t.metrics = m
+	return t
 }
 
 // Wake makes the Ticker look now. Calls that come while it looks are one.
@@ -121,14 +129,25 @@ func (t *Ticker) failed(ctx context.Context, what string, err error) {
 // is until it should look again, also with an error: SweepEvery at most. A line
 // that cannot move is an error and delays no tick.
 func (t *Ticker) Sweep(ctx context.Context) (next time.Duration, err error) {
-	more, err := t.decideDue(ctx)
+	swept := t.metrics.Sweep()
+	next, stalled, err := t.decideAll(ctx)
+	swept(err)
 	if err != nil {
 		return SweepEvery, err
 	}
-	if _, err := t.claim(ctx, (*postgres.Tx).ClocksToRetry, 1); err != nil {
-		return SweepEvery, err
+	return next, t.promote(ctx, stalled)
+}
+
+// decideAll decides what is due. It says how long it is until it should look again, and
+// which lines are stalled.
+func (t *Ticker) decideAll(ctx context.Context) (next time.Duration, stalled []string, err error) {
+	more, err := t.decideDue(ctx)
+	if err != nil {
+		return 0, nil, err
 	}
-	var stalled []string
+	if _, err := t.claim(ctx, (*postgres.Tx).ClocksToRetry, 1); err != nil {
+		return 0, nil, err
+	}
 	err = t.inTx(ctx, func(ctx context.Context, tx *postgres.Tx) error {
 		err := tx.AtHome(ctx) // a copy promotes nobody
 		if err != nil {
@@ -140,13 +159,10 @@ func (t *Ticker) Sweep(ctx context.Context) (next time.Duration, err error) {
 		next, err = tx.UntilNextTick(ctx)
 		return err
 	})
-	if err != nil {
-		return SweepEvery, err
-	}
 	if more {
 		next = 0
 	}
-	return min(max(next, 0), SweepEvery), t.promote(ctx, stalled)
+	return min(max(next, 0), SweepEvery), stalled, err
 }
 
 // decideDue decides batch after batch until nothing is due, or has decided
@@ -273,6 +289,7 @@ func (t *Ticker) claim(ctx context.Context, clocksOf func(*postgres.Tx, context.
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	claimed, ticks := 0, 0
+	decided := t.metrics.Claim()
 	err := t.partitions.InTx(ctx, func(tx *postgres.Tx) error {
 		clocks, err := clocksOf(tx, ctx, maxClocks/part)
 		if err != nil {
@@ -296,6 +313,7 @@ func (t *Ticker) claim(ctx context.Context, clocksOf func(*postgres.Tx, context.
 		ticks = len(times)
 		return t.settle(ctx, tx, decisions)
 	})
+	decided(claimed, err)
 	if err == nil && claimed > 0 {
 		t.logger.DebugContext(ctx, "claimed", "schedules", claimed, "runs", ticks)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
 
+	"riverbeat/internal/metrics"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
 )
@@ -25,11 +26,12 @@ type alarms struct {
 	db      *postgres.DB
 	bundle  *river.PeriodicJobBundle
 	wake    func()
+	metrics *metrics.Metrics // nil: nothing is counted
 	handles map[postgres.RecurrenceKey]rivertype.PeriodicJobHandle
 }
 
-func newAlarms(db *postgres.DB, bundle *river.PeriodicJobBundle, wake func()) *alarms {
-	return &alarms{db: db, bundle: bundle, wake: wake, handles: map[postgres.RecurrenceKey]rivertype.PeriodicJobHandle{}}
+func newAlarms(db *postgres.DB, bundle *river.PeriodicJobBundle, wake func(), m *metrics.Metrics) *alarms {
+	return &alarms{db: db, bundle: bundle, wake: wake, metrics: m, handles: map[postgres.RecurrenceKey]rivertype.PeriodicJobHandle{}}
 }
 
 // sync adds and removes alarms until they are those of the schedules.
@@ -54,6 +56,7 @@ func (a *alarms) sync(ctx context.Context) error {
 			continue // the claim stops its schedules and says why
 		}
 		a.handles[key] = a.bundle.Add(river.NewPeriodicJob(alarm{recurrence}, func() (river.JobArgs, *river.InsertOpts) {
+			a.metrics.AlarmFired()
 			a.wake()
 			return nil, nil
 		}, nil))
@@ -64,6 +67,7 @@ func (a *alarms) sync(ctx context.Context) error {
 			delete(a.handles, key)
 		}
 	}
+	a.metrics.Alarms(len(a.handles))
 	return nil
 }
 

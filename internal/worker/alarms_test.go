@@ -43,7 +43,7 @@ func TestAlarmsAreThoseOfTheEnabledSchedules(t *testing.T) {
 	})
 	require.NoError(t, err)
 	woken := make(chan struct{}, 100)
-	a := newAlarms(d.DB, client.PeriodicJobs(), func() { woken <- struct{}{} })
+	a := newAlarms(d.DB, client.PeriodicJobs(), func() { woken <- struct{}{} }, nil)
 
 	daily := add("@daily", "UTC")
 	add("@daily", "UTC")

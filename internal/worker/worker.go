@@ -15,8 +15,10 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
 
 	"riverbeat/internal/execute"
+	"riverbeat/internal/metrics"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
@@ -44,7 +46,8 @@ type Config struct {
 	// worked, at home only, and until it has succeeded; nil: they are defined already.
 	Declare func(context.Context) error
 	Logger  *slog.Logger
-	Grace   time.Duration // how long runs may go on after Stop was asked for
+	Metrics *metrics.Metrics // nil: nothing is counted
+	Grace   time.Duration    // how long runs may go on after Stop was asked for
 	// Ending is how long they may take to end after that, when they are told to; less than
 	// ten seconds are ten.
 	Ending time.Duration
@@ -76,6 +79,7 @@ func New(cfg Config) (*Worker, error) {
 		Logger:               slog.New(quiet{cfg.Logger.Handler()}),
 		Queues:               queues,
 		Workers:              workers,
+		Plugins:              []rivertype.Plugin{river.HookMetricEmitFunc(fetches(cfg.Metrics))},
 		FetchCooldown:        fetchCooldown,
 		FetchOnlyKnownKinds:  true,
 		JobTimeout:           -1, // an attempt's deadline is its definition's
@@ -88,7 +92,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	return &Worker{
 		cfg: cfg, client: client,
-		alarms: newAlarms(cfg.DB, client.PeriodicJobs(), cfg.Ticker.Wake),
+		alarms: newAlarms(cfg.DB, client.PeriodicJobs(), cfg.Ticker.Wake, cfg.Metrics),
 	}, nil
 }
 
@@ -183,6 +187,7 @@ func (w *Worker) begin(ctx context.Context) error {
 	}
 	// What the client's jobs need outlives the client, what feeds it does not.
 	w.background(ctx, w.cfg.Executor.Run)
+	w.countJobs(ctx)
 	if w.cfg.Declare != nil && !w.declared(ctx) {
 		w.background(ctx, w.declare)
 	}
@@ -204,6 +209,45 @@ func (w *Worker) begin(ctx context.Context) error {
 	}
 	w.background(ctx, w.listen)
 	return nil
+}
+
+// fetches counts what River tells of its fetches.
+func fetches(m *metrics.Metrics) func(context.Context, *rivertype.HookMetricEmitParams) {
+	return func(_ context.Context, p *rivertype.HookMetricEmitParams) {
+		switch told := p.Metric.(type) {
+		case *rivertype.JobGetAvailableDurationMetric:
+			m.Fetch(told.Queue, told.Duration)
+		case *rivertype.JobGetAvailableCountMetric:
+			m.Fetched(told.Queue, told.Count)
+		}
+	}
+}
+
+// jobEvents is how many of River's events wait to be counted: it writes the ends of up to
+// 5,000 attempts at once, and drops what is more.
+const jobEvents = 10_000
+
+// countJobs counts the attempts that River has written down, until rest.
+func (w *Worker) countJobs(ctx context.Context) {
+	events, unsubscribe := w.client.SubscribeConfig(&river.SubscribeConfig{ChanSize: jobEvents, Kinds: []river.EventKind{
+		river.EventKindJobCompleted, river.EventKindJobFailed, river.EventKindJobCancelled,
+		river.EventKindJobSnoozed, river.EventKindJobInterrupted,
+	}})
+	w.background(ctx, func(ctx context.Context) {
+		defer unsubscribe()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case event, ok := <-events:
+				if !ok {
+					return // the client has stopped
+				}
+				kind := strings.TrimPrefix(string(event.Kind), "job_")
+				w.cfg.Metrics.Job(event.Job.Queue, kind, event.JobStats.QueueWaitDuration, event.JobStats.CompleteDuration)
+			}
+		}
+	})
 }
 
 // declared tells whether the tasks are defined now. Somebody may hold a definition, or

@@ -21,6 +21,7 @@ import (
 	"riverbeat/internal/execute/secret"
 	"riverbeat/internal/history"
 	"riverbeat/internal/ledger"
+	"riverbeat/internal/metrics"
 	"riverbeat/internal/pgtest"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
@@ -44,6 +45,7 @@ type bundle struct {
 	history  *history.History
 	registry *execute.Registry
 	secrets  *secret.Store
+	metrics  *metrics.Metrics
 	said     *journal // by the nodes
 	logger   *slog.Logger
 	start    func(...func(*worker.Config)) *worker.Worker
@@ -56,9 +58,10 @@ func setup(t *testing.T) *bundle {
 	logger := slog.New(slog.NewTextHandler(said, nil))
 	q, err := queue.New(d.Pool, pgtest.Schema, logger)
 	require.NoError(t, err)
-	l := ledger.New(q)
+	counts := metrics.New(time.Now)
+	l := ledger.New(q).Counting(counts)
 	b := &bundle{
-		Database: d, catalog: catalog.New(d.DB, l), history: history.New(d.DB, l), registry: execute.NewRegistry(), said: said, logger: logger,
+		Database: d, metrics: counts, catalog: catalog.New(d.DB, l), history: history.New(d.DB, l), registry: execute.NewRegistry(), said: said, logger: logger,
 	}
 	b.registry.Register(builtin.Tasks()...)
 	b.start = func(change ...func(*worker.Config)) *worker.Worker {
@@ -66,10 +69,10 @@ func setup(t *testing.T) *bundle {
 			ID: uuid.New(), Version: "test", Tasks: b.registry.Names(), Queues: map[string]int{"default": 50, riverbeat.AlertQueue: 5},
 		}
 		cfg := worker.Config{
-			DB: d.DB, Logger: logger, Grace: 5 * time.Second,
-			Ticker: tick.New(d.DB, l, logger),
+			DB: d.DB, Logger: logger, Metrics: counts, Grace: 5 * time.Second,
+			Ticker: tick.New(d.DB, l, logger).Counting(counts),
 			Executor: execute.New(execute.Config{
-				DB: d.DB, Ledger: l, Registry: b.registry, Secrets: b.secrets, Node: node, Logger: logger,
+				DB: d.DB, Ledger: l, Registry: b.registry, Secrets: b.secrets, Node: node, Logger: logger, Metrics: counts,
 			}),
 		}
 		for _, c := range change {
