@@ -289,9 +289,31 @@ func (n *node) api(ctx context.Context, monitor *doctor.Monitor) (httpapi.Config
 	return api, err
 }
 
-// ready tells whether this node can do its work.
+// sweepPatience is how long a node that works is ready without a sweep that has
+// succeeded: longer than one may take whose every statement waits.
+const sweepPatience = time.Minute
+
+// ready tells whether this node can do its work: its database answers, is home, and has
+// the schema that the program needs, and its sweeps succeed. The error says which is not.
 func (n *node) ready(ctx context.Context) error {
-	return n.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.AtHome(ctx) })
+	err := n.db.InTx(ctx, func(tx *postgres.Tx) error {
+		status, err := tx.MigrationStatus(ctx)
+		if err != nil {
+			return err
+		}
+		if err := status.Check(n.cfg.Schema); err != nil {
+			return err
+		}
+		return tx.AtHome(ctx)
+	})
+	if err != nil || !n.cfg.Role.Works() {
+		return err
+	}
+	if age := n.metrics.SinceSweep(); age > sweepPatience {
+		return riverbeat.Errorf(riverbeat.Unavailable, "no_sweep",
+			"Its last sweep succeeded %s ago: it decides no ticks. Its log says why.", age.Truncate(time.Second))
+	}
+	return nil
 }
 
 func (n *node) worker() (*worker.Worker, error) {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"time"
@@ -23,14 +24,21 @@ func (a *api) healthz(context.Context, *healthRequest) (*answer[health], error) 
 	return ok(health{"ok"}), nil
 }
 
+// readyz says which part of the process is not as it should be, and nothing of what lies
+// behind that.
 func (a *api) readyz(ctx context.Context, _ *healthRequest) (*answer[health], error) {
-	if err := a.Ready(ctx); err != nil {
-		if postgres.IsOnHold(err) {
-			return nil, err
-		}
-		return nil, &riverbeat.Error{Kind: riverbeat.Unavailable, Code: "not_ready", Detail: "This process cannot serve now.", Cause: err}
+	err := a.Ready(ctx)
+	if err == nil {
+		return ok(health{"ok"}), nil
 	}
-	return ok(health{"ok"}), nil
+	if postgres.IsOnHold(err) {
+		return nil, err
+	}
+	detail := "This process cannot serve now."
+	if why, ok := errors.AsType[*riverbeat.Error](err); ok && why.Kind == riverbeat.Unavailable {
+		detail += " " + why.Detail
+	}
+	return nil, &riverbeat.Error{Kind: riverbeat.Unavailable, Code: "not_ready", Detail: detail, Cause: err}
 }
 
 // NewWaiting makes the handler of a process that does not serve yet: it lives, and

@@ -16,6 +16,7 @@ import (
 
 	"riverbeat/internal/httpapi"
 	"riverbeat/internal/pgtest"
+	"riverbeat/internal/riverbeat"
 )
 
 const nobody = "11111111-2222-7333-8444-555555555555"
@@ -284,6 +285,13 @@ func TestReady(t *testing.T) {
 	require.Equal(t, "1", r.Header.Get("Retry-After"))
 	golden(t, "problems/not_ready", r.body, strings.NewReplacer())
 	require.Contains(t, c.log.String(), "password")
+
+	c = setup(t, ready(&riverbeat.Error{
+		Kind: riverbeat.Unavailable, Code: "database_unavailable", Detail: "The database does not answer.", Cause: errors.New("password authentication failed"),
+	}))
+	why := c.ask(http.StatusServiceUnavailable, "GET", "/readyz", "")
+	require.Equal(t, "not_ready", why["code"])
+	require.Equal(t, "This process cannot serve now. The database does not answer.", why["detail"])
 
 	require.Equal(t, "ok", c.ask(http.StatusOK, "GET", "/healthz", "")["status"])
 }
