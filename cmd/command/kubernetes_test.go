@@ -44,7 +44,9 @@ type cluster struct {
 		Instances int
 		ImageName string
 		Storage   struct{ Size string }
-		Bootstrap struct{ InitDB struct{ Database, Owner string } }
+		Bootstrap struct {
+			InitDB struct{ Database, Owner string }
+		}
 
 		PostgreSQL struct {
 			Synchronous struct {

@@ -18,9 +18,9 @@ import (
 func TestANodeIsReadyWhenItCanDoItsWork(t *testing.T) {
 	t.Parallel()
 	d := pgtest.DB(t)
-	cfg, _, err := config.Load([]string{"DATABASE_URL=" + d.URL}, "", nil)
+	read, err := config.Load([]string{"DATABASE_URL=" + d.URL}, "", nil)
 	require.NoError(t, err)
-	n, err := newNode(t.Context(), cfg, access.Closed, nil, slog.New(slog.DiscardHandler))
+	n, err := newNode(t.Context(), read.Config, access.Closed, nil, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(n.db.Pool().Close)
 	exec := func(statement string) {
