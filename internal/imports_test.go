@@ -52,6 +52,10 @@ var beside = map[string]struct{ imports, importedBy []string }{
 	// Tests, and the oracle that judges them. What they run they build; the
 	// oracle's own test holds that it imports nothing of ours.
 	"internal/faults": {},
+	// The API from outside: what the commands of people see of a server.
+	"internal/client": {
+		importedBy: []string{"cmd/command"},
+	},
 	"internal/localpg": {
 		importedBy: []string{"cmd/command", "internal/pgtest", "internal/bench"},
 	},
