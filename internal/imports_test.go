@@ -104,6 +104,7 @@ var libraries = map[string][]string{
 	"github.com/vgarvardt/pgx-google-uuid/v5":                  {"internal/postgres"},
 	"golang.org/x/sync":                                        {"internal/bench", "internal/postgres", "internal/tick"},
 	"golang.org/x/sys":                                         {"internal/execute"}, // the clock that processes share
+	"golang.org/x/term":                                        {"cmd/command"},
 	"golang.org/x/time":                                        {"internal/access"},
 	"riverqueue.com/riverui":                                   {"riverui"},
 

@@ -49,28 +49,14 @@ func run(ctx context.Context, tasks []task.Task, args []string, stdout, stderr i
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
-		return 0
+		return exitOK
 	}
-	_, _ = fmt.Fprintln(stderr, "riverbeat:", err)
+	_, _ = fmt.Fprintln(stderr, "riverbeat:", printableLines(err.Error()))
 	if e, ok := errors.AsType[*riverbeat.Error](err); ok && e.Cause != nil {
 		_, _ = fmt.Fprintln(stderr, "the cause:", e.Cause)
 	}
-	if errors.As(err, new(usageError)) {
-		return 2
-	}
-	if errors.As(err, new(differences)) {
-		return 3
-	}
-	return 1
+	return exitCode(err)
 }
-
-// differences is what a command ends with that compares, if it has found any.
-type differences struct{ error }
-
-// usageError is a fault in how the program was called.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
 
 func newRoot(tasks []task.Task) *cobra.Command {
 	root := &cobra.Command{
@@ -86,7 +72,8 @@ func newRoot(tasks []task.Task) *cobra.Command {
 	root.PersistentFlags().Var(&word{kind: "file"}, "config", "Settings, as KEY=value lines. (RIVERBEAT_CONFIG)")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return badCall(c, "%w", err) })
 	root.SetUsageFunc(usage)
-	group(root, newDev(tasks), newServe(tasks), newMigrate(), newConfig(), newKeys(), newImport(), newResume(), newDoctorCommand(), newHealth(), newVersion())
+	group(root, newDev(tasks), newServe(tasks), newMigrate(), newConfig(), newKeys(), newImport(), newResume(), newDoctorCommand(),
+		newLogin(), newLogout(), newHealth(), newVersion())
 	return root
 }
 

@@ -113,7 +113,7 @@ func differing(compared []celery.Compared) error {
 	if n == 0 {
 		return nil
 	}
-	return differences{fmt.Errorf("%d of %d differ", n, len(compared))}
+	return codedError{fmt.Errorf("%d of %d differ", n, len(compared)), exitDifferences}
 }
 
 // maxMoments is how many moments are listed for each schedule.

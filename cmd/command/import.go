@@ -263,6 +263,15 @@ func printable(text string) string {
 	}, text)
 }
 
+// printableLines is printable for a text of several lines.
+func printableLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = printable(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
 func count(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing

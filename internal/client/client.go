@@ -62,7 +62,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	if cfg.Key != "" && base.Scheme == "http" && !isLoopback(base.Hostname()) && !cfg.PlainHTTP {
-		return nil, fmt.Errorf("the API key is not sent to %s: on the way others could read it; use https, or allow plain http", base)
+		return nil, fmt.Errorf("the API key is not sent to %s: on the way others could read it; use https, or say --plain-http", base)
 	}
 	if strings.ContainsFunc(cfg.Key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, errors.New("the API key has characters that no key has")

@@ -116,6 +116,22 @@ type Config struct {
 	// posted to. Default none.
 	AlertNetworks []netip.Prefix
 
+	// Server is RIVERBEAT_SERVER: the server whose API commands use, an http:// or
+	// https:// URL. Default none: that of the login (Logins), else DefaultServer.
+	Server string
+
+	// APIKey is RIVERBEAT_API_KEY: the key that commands show to the API. Default
+	// none: that of the login at the server, if there is one.
+	APIKey Secret
+
+	// PlainHTTP is RIVERBEAT_PLAIN_HTTP: true lets a key travel unencrypted to another
+	// machine. Default false.
+	PlainHTTP bool
+
+	// LoginFile is RIVERBEAT_LOGIN_FILE: where logins are kept. Default none:
+	// riverbeat/login.json in the user's directory for configuration.
+	LoginFile string
+
 	// JQuantsBaseURL is RIVERBEAT_JQUANTS_BASE_URL: where fetch_listed_info finds the
 	// J-Quants API. Default https://api.jquants.com.
 	JQuantsBaseURL string

@@ -341,6 +341,55 @@ var settings = []Setting{
 		get: func(c *Config) string { return showNetworks(c.AlertNetworks) },
 	},
 	{
+		Name: "RIVERBEAT_SERVER", Flag: "server", Unit: "http:// or https:// URL",
+		Doc: "The server whose API is used by the commands for people ([cli.md](cli.md)). When not set: the one of the last `riverbeat login`, else `http://127.0.0.1:8080`.",
+		set: func(c *Config, v string) string {
+			c.Server = v
+			return ""
+		},
+		check: func(c *Config) string {
+			if c.Server == "" {
+				return ""
+			}
+			u, err := url.Parse(c.Server)
+			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
+				return "a URL such as https://riverbeat.example, without user or query"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return c.Server },
+	},
+	{
+		Name: "RIVERBEAT_API_KEY", Unit: "API key", Secret: true,
+		Doc: "The API key that those commands show. When not set: the one of the `riverbeat login` at the server, if there is one. It has no flag, because a command line can be read by every user of the machine; `--key-file` names a file with a key.",
+		set: func(c *Config, v string) string {
+			c.APIKey = Secret(v)
+			return ""
+		},
+		check: func(c *Config) string {
+			if strings.ContainsFunc(string(c.APIKey), unprintable) {
+				return "a key of printable characters without spaces"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return c.APIKey.String() },
+	},
+	{
+		Name: "RIVERBEAT_PLAIN_HTTP", Flag: "plain-http", Default: "false", Unit: "true or false", Bool: true,
+		Doc: "Let those commands show a key to another machine over plain http, where it can be read on the way.",
+		set: func(c *Config, v string) string { return setBool(&c.PlainHTTP, v) },
+		get: func(c *Config) string { return strconv.FormatBool(c.PlainHTTP) },
+	},
+	{
+		Name: "RIVERBEAT_LOGIN_FILE", Unit: "file",
+		Doc: "Where `riverbeat login` keeps servers and keys; nobody else may be allowed to read it. When not set: `riverbeat/login.json` in `$XDG_CONFIG_HOME`, else in `$HOME/.config`.",
+		set: func(c *Config, v string) string {
+			c.LoginFile = v
+			return ""
+		},
+		get: func(c *Config) string { return c.LoginFile },
+	},
+	{
 		Name: "RIVERBEAT_JQUANTS_BASE_URL", Default: "https://api.jquants.com", Unit: "http:// or https:// URL",
 		Doc: "Where the task `fetch_listed_info` finds the J-Quants API, without `/v2`.",
 		set: func(c *Config, v string) string {
