@@ -46,7 +46,7 @@ func (c *Config) Logins() (Logins, error) {
 	none := Logins{Servers: map[string]Login{}}
 	name, err := c.loginFile()
 	if err != nil {
-		return none, nil //nolint:nilerr // a user without a home has logged in nowhere
+		return none, nil // a user without a home has logged in nowhere
 	}
 	file, err := os.Open(name) //nolint:gosec // whoever starts the program names the file
 	if errors.Is(err, fs.ErrNotExist) {

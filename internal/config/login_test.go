@@ -63,7 +63,7 @@ func TestLoginFileOfTheUser(t *testing.T) {
 	require.ErrorContains(t, c.SaveLogins(found), "RIVERBEAT_LOGIN_FILE")
 }
 
-func TestPlain(t *testing.T) {
+func TestPlain(t *testing.T) { //nolint:paralleltest // it sets the environment
 	for _, test := range []struct {
 		noColor, term string
 		plain         bool

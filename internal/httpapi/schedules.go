@@ -271,6 +271,7 @@ func (a *api) deleteSchedule(ctx context.Context, req *changeRequest) (*answer[n
 }
 
 type listSchedulesRequest struct {
+	Name     *string      `query:"name" doc:"With exactly this name; several may have it."`
 	Category *string      `query:"category" doc:"Of this category; empty: of none."`
 	Tags     []string     `query:"tags" doc:"With this tag. May be repeated; all must match."`
 	TaskName *string      `query:"task_name" doc:"Of this task."`
@@ -283,6 +284,7 @@ type listSchedulesRequest struct {
 func (a *api) listSchedules(ctx context.Context, req *listSchedulesRequest) (*answer[list[*schedule]], error) {
 	column, descending := strings.CutPrefix(string(req.Sort), "-")
 	f := postgres.ScheduleFilter{
+		Name:     req.Name,
 		Category: req.Category,
 		TaskName: req.TaskName,
 		Enabled:  req.Enabled,

@@ -247,6 +247,8 @@ func TestListSchedules(t *testing.T) {
 		"task_name=a&sort=name":    {"alpha one", "gamma one"},
 		"enabled=false":            {"beta two"},
 		"enabled=true&sort=name":   {"alpha one", "delta", "gamma one"},
+		"name=alpha+one":           {"alpha one"},
+		"name=alpha":               {},
 		"q=one&sort=name":          {"alpha one", "gamma one"},
 		"q=ONE+gam":                {"gamma one"},
 		"q=%21":                    {},

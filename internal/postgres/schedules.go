@@ -240,6 +240,7 @@ const (
 
 // ScheduleFilter picks a page of schedules. A nil field picks all.
 type ScheduleFilter struct {
+	Name     *string
 	Category *string // "" picks those without
 	TaskName *string
 	Enabled  *bool
@@ -350,6 +351,9 @@ func newScheduleQuery(f *ScheduleFilter) *scheduleQuery {
 	add := func(condition, name string, value any) {
 		where = append(where, condition)
 		q.args[name] = value
+	}
+	if f.Name != nil {
+		add("s.name = @name", "name", *f.Name)
 	}
 	switch {
 	case f.Category == nil:
