@@ -91,6 +91,7 @@ var libraries = map[string][]string{
 	"github.com/jackc/pgx/v5":                                  {"internal/postgres", "internal/celery", "internal/queue", "internal/worker", "internal/execute", "internal/localpg", "internal/pgtest", "internal/bench", "internal/faults", "riverui"},
 	"github.com/jackc/tern/v2":                                 {"internal/postgres"},
 	"github.com/kaptinlin/jsonschema":                          {"internal/riverbeat"},
+	"github.com/mattn/go-runewidth":                            {"cmd/command"},
 	"github.com/prometheus/client_golang":                      {"internal/metrics", "internal/httpapi"},
 	"github.com/riverqueue/apiframe":                           {"riverui"}, // River UI's
 	"github.com/riverqueue/river":                              {"internal/queue", "internal/worker", "internal/execute", "internal/bench", "riverui"},
@@ -102,6 +103,7 @@ var libraries = map[string][]string{
 	"github.com/standard-webhooks/standard-webhooks/libraries": {"internal/execute"},
 	"github.com/swaggest/swgui":                                {"internal/httpapi"},
 	"github.com/vgarvardt/pgx-google-uuid/v5":                  {"internal/postgres"},
+	"go.yaml.in/yaml/v3":                                       {"cmd/command"},
 	"golang.org/x/sync":                                        {"internal/bench", "internal/postgres", "internal/tick"},
 	"golang.org/x/sys":                                         {"internal/execute"}, // the clock that processes share
 	"golang.org/x/term":                                        {"cmd/command"},

@@ -72,8 +72,10 @@ func newRoot(tasks []task.Task) *cobra.Command {
 	root.PersistentFlags().Var(&word{kind: "file"}, "config", "Settings, as KEY=value lines. (RIVERBEAT_CONFIG)")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return badCall(c, "%w", err) })
 	root.SetUsageFunc(usage)
-	group(root, newDev(tasks), newServe(tasks), newMigrate(), newConfig(), newKeys(), newImport(), newResume(), newDoctorCommand(),
-		newLogin(), newLogout(), newHealth(), newVersion())
+	group(root, newDev(tasks), newServe(tasks), newMigrate(), newConfig(), newKeys(), newImport(), newDoctorCommand(),
+		newLogin(), newLogout(), newSchedules(), newTasks(), newRuns(), newBackfills(), newAudit(), newNodes(),
+		newPause(), newResume(), newHealth(), newVersion())
+	completion(root)
 	return root
 }
 
@@ -147,6 +149,22 @@ func group(c *cobra.Command, subcommands ...*cobra.Command) {
 			return badCall(c, "unknown command %q", args[0])
 		}
 		return c.Help()
+	}
+}
+
+// completion gives the program cobra's scripts for shells, which are called like its own
+// commands.
+func completion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() != "completion" {
+			continue
+		}
+		c.Short = "Print the script by which a shell completes commands"
+		for _, shell := range c.Commands() {
+			shell.Args = noArgs
+		}
+		group(c)
 	}
 }
 

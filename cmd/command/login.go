@@ -38,7 +38,7 @@ func newLogin() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			there, err := client.Call[installationState](c.Context(), api, client.Request{Path: "/installation"})
+			there, err := client.Call[installationState](c.Context(), api, client.Request{Path: installationPath})
 			if err != nil {
 				return err
 			}
@@ -53,11 +53,6 @@ func newLogin() *cobra.Command {
 	}
 	addServer(c)
 	return c
-}
-
-// installationState is what the API says of the state of an installation.
-type installationState struct {
-	Environment string `json:"environment"`
 }
 
 // askForKey asks for a key, without showing what is typed. What is no terminal is read.

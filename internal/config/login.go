@@ -110,8 +110,8 @@ func (c *Config) SaveLogins(l Logins) (err error) {
 	return os.Rename(file.Name(), name)
 }
 
-// Plain tells whether the environment asks for no colours: NO_COLOR has a value
-// (no-color.org), or the terminal is a dumb one.
-func Plain() bool {
-	return os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb"
+// Terminal tells what the environment says of the terminal: whether it can do more than
+// print lines, and whether colours are wanted (NO_COLOR, see no-color.org).
+func Terminal() (capable, colours bool) {
+	return os.Getenv("TERM") != "dumb", os.Getenv("NO_COLOR") == ""
 }

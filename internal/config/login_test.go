@@ -63,13 +63,15 @@ func TestLoginFileOfTheUser(t *testing.T) {
 	require.ErrorContains(t, c.SaveLogins(found), "RIVERBEAT_LOGIN_FILE")
 }
 
-func TestPlain(t *testing.T) { //nolint:paralleltest // it sets the environment
+func TestTerminal(t *testing.T) { //nolint:paralleltest // it sets the environment
 	for _, test := range []struct {
-		noColor, term string
-		plain         bool
-	}{{"", "xterm", false}, {"1", "xterm", true}, {"", "dumb", true}} {
-		t.Setenv("NO_COLOR", test.noColor)
+		term, noColor    string
+		capable, colours bool
+	}{{"xterm", "", true, true}, {"xterm", "1", true, false}, {"dumb", "", false, true}} {
 		t.Setenv("TERM", test.term)
-		require.Equal(t, test.plain, config.Plain())
+		t.Setenv("NO_COLOR", test.noColor)
+		capable, colours := config.Terminal()
+		require.Equal(t, test.capable, capable)
+		require.Equal(t, test.colours, colours)
 	}
 }

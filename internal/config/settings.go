@@ -341,8 +341,8 @@ var settings = []Setting{
 		get: func(c *Config) string { return showNetworks(c.AlertNetworks) },
 	},
 	{
-		Name: "RIVERBEAT_SERVER", Flag: "server", Unit: "http:// or https:// URL",
-		Doc: "The server whose API is used by the commands for people ([cli.md](cli.md)). When not set: the one of the last `riverbeat login`, else `http://127.0.0.1:8080`.",
+		Name: "RIVERBEAT_SERVER", Flag: "server", Unit: "URL",
+		Doc: "The server whose API is used, by commands that use one. When not set: that of the last `riverbeat login`, else `http://127.0.0.1:8080`.",
 		set: func(c *Config, v string) string {
 			c.Server = v
 			return ""
@@ -361,7 +361,7 @@ var settings = []Setting{
 	},
 	{
 		Name: "RIVERBEAT_API_KEY", Unit: "API key", Secret: true,
-		Doc: "The API key that those commands show. When not set: the one of the `riverbeat login` at the server, if there is one. It has no flag, because a command line can be read by every user of the machine; `--key-file` names a file with a key.",
+		Doc: "The API key that commands show to the server. When not set: that of the `riverbeat login` there, if there is one. It has no flag, because a command line can be read by every user of the machine; `--key-file` names a file with a key.",
 		set: func(c *Config, v string) string {
 			c.APIKey = Secret(v)
 			return ""
@@ -376,7 +376,7 @@ var settings = []Setting{
 	},
 	{
 		Name: "RIVERBEAT_PLAIN_HTTP", Flag: "plain-http", Default: "false", Unit: "true or false", Bool: true,
-		Doc: "Let those commands show a key to another machine over plain http, where it can be read on the way.",
+		Doc: "Let commands show the API key to another machine over plain http, where it can be read on the way.",
 		set: func(c *Config, v string) string { return setBool(&c.PlainHTTP, v) },
 		get: func(c *Config) string { return strconv.FormatBool(c.PlainHTTP) },
 	},
