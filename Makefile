@@ -46,7 +46,7 @@ build: go ## Build bin/riverbeat
 
 # The race detector needs a C compiler.
 .PHONY: test
-test: go postgres compiler curl faketime celery beat systemd ## Run every test, race detector on (PKG=./internal/tick, ARGS="-run TestX" for some)
+test: go postgres compiler curl faketime celery beat systemd promtool ## Run every test, race detector on (PKG=./internal/tick, ARGS="-run TestX" for some)
 	CGO_ENABLED=1 $(GO) test -race -count=1 $(ARGS) $(PKG)
 
 .PHONY: lint
@@ -113,7 +113,7 @@ clean: ## Remove what was built, tools included
 
 # What must be there first.
 
-.PHONY: go postgres compiler curl faketime celery beat systemd
+.PHONY: go postgres compiler curl faketime celery beat systemd promtool
 go:
 	@$(GO) version >/dev/null 2>&1 || { echo "Go 1.26 or newer is needed: https://go.dev/dl/" >&2; exit 1; }
 
@@ -132,6 +132,9 @@ beat:
 # Its test is skipped on no Linux.
 systemd:
 	@[ "$$(uname -s)" != Linux ] || deploy/install-deps.sh $@ || echo "without systemd-analyze the test of deploy/systemd fails" >&2
+
+promtool:
+	@deploy/install-deps.sh $@ || echo "without promtool the test that alerts fire is skipped" >&2
 
 $(GOLANGCI_LINT): | go
 	$(call install,github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION),golangci-lint)

@@ -8,6 +8,7 @@
 #   deploy/install-deps.sh celery     Python and Celery, for the test of deploy/python
 #   deploy/install-deps.sh beat       django-celery-beat and -results, psycopg2 and Redis, for the tests of the import
 #   deploy/install-deps.sh systemd    systemd-analyze, for the test of deploy/systemd; not as the init
+#   deploy/install-deps.sh promtool   Prometheus's promtool, for the test that alerts fire
 #
 # Nothing is asked and nothing is started: on Debian and Ubuntu the package would
 # make a cluster and run it; that is prevented, unless it is installed already.
@@ -67,6 +68,7 @@ have() {
 	celery) have_python celery ;;
 	beat) have_python "celery, django_celery_beat, django_celery_results, psycopg2, redis" && command -v redis-cli >/dev/null 2>&1 ;;
 	systemd) command -v systemd-analyze >/dev/null 2>&1 ;;
+	promtool) command -v promtool >/dev/null 2>&1 ;;
 	esac
 }
 
@@ -104,23 +106,27 @@ command_for() {
 	debian-celery) echo "apt-get install -y --no-install-recommends python3-celery" ;;
 	debian-beat) echo "apt-get install -y --no-install-recommends python3-django-celery-beat python3-django-celery-results python3-psycopg2 python3-redis redis-tools" ;;
 	debian-systemd) echo "apt-get install -y --no-install-recommends systemd" ;;
+	debian-promtool) echo "apt-get install -y --no-install-recommends prometheus" ;;
 	fedora-postgres) echo "dnf install -y postgresql-server postgresql-contrib" ;;
 	fedora-compiler) echo "dnf install -y gcc glibc-devel" ;;
 	fedora-curl) echo "dnf install -y curl" ;;
 	fedora-faketime) echo "dnf install -y libfaketime" ;;
 	fedora-celery) echo "dnf install -y python3-celery" ;;
 	fedora-systemd) echo "dnf install -y systemd" ;;
+	fedora-promtool) echo "dnf install -y golang-github-prometheus" ;;
 	alpine-postgres) echo "apk add postgresql" ;;
 	alpine-compiler) echo "apk add gcc musl-dev" ;;
 	alpine-curl) echo "apk add curl" ;;
 	alpine-faketime) echo "apk add libfaketime" ;;
 	alpine-celery) echo "apk add python3 py3-celery" ;;
+	alpine-promtool) echo "apk add prometheus" ;;
 	arch-postgres) echo "pacman -S --noconfirm --needed postgresql" ;;
 	arch-compiler) echo "pacman -S --noconfirm --needed gcc" ;;
 	arch-curl) echo "pacman -S --noconfirm --needed curl" ;;
 	arch-faketime) echo "pacman -S --noconfirm --needed libfaketime" ;;
 	arch-celery) echo "pacman -S --noconfirm --needed python-celery" ;;
 	arch-systemd) echo "pacman -S --noconfirm --needed systemd" ;;
+	arch-promtool) echo "pacman -S --noconfirm --needed prometheus" ;;
 	suse-postgres) echo "zypper --non-interactive install postgresql-server postgresql-contrib" ;;
 	suse-compiler) echo "zypper --non-interactive install gcc glibc-devel" ;;
 	suse-curl) echo "zypper --non-interactive install curl" ;;
@@ -130,6 +136,7 @@ command_for() {
 	darwin-postgres) echo "brew install postgresql@17" ;;
 	darwin-compiler) echo "xcode-select --install" ;;
 	darwin-curl) echo "brew install curl" ;;
+	darwin-promtool) echo "brew install prometheus" ;;
 	esac
 }
 
@@ -172,6 +179,18 @@ debian_postgres() {
 	apt_install postgresql
 }
 
+# debian_promtool takes the one program out of its package, which would start a
+# Prometheus.
+debian_promtool() {
+	dir=$(mktemp -d)
+	trap 'rm -rf "$dir"' EXIT
+	chmod 755 "$dir"
+	(cd "$dir" && apt-get download prometheus </dev/null) ||
+		{ as_root apt-get update </dev/null && (cd "$dir" && apt-get download prometheus </dev/null); }
+	dpkg-deb -x "$dir"/prometheus_*.deb "$dir/package"
+	as_root cp "$dir/package/usr/bin/promtool" /usr/local/bin/promtool
+}
+
 install() {
 	system=$(system)
 	line=$(command_for "$system" "$1")
@@ -183,6 +202,7 @@ install() {
 		systemd) fail "there is no systemd here" ;;
 		celery) fail "please install Celery, as by: python3 -m pip install celery" ;;
 		beat) fail "please install django-celery-beat, as by: python3 -m pip install celery django-celery-beat django-celery-results psycopg2-binary redis, and Redis itself" ;;
+		promtool) fail "please install promtool, which comes with Prometheus" ;;
 		*) fail "please install a C compiler and the C library's headers" ;;
 		esac
 	fi
@@ -208,6 +228,7 @@ install() {
 	debian-systemd) apt_install systemd ;;
 	debian-celery) apt_install python3-celery ;;
 	debian-beat) apt_install python3-django-celery-beat python3-django-celery-results python3-psycopg2 python3-redis redis-tools ;; # no package that starts a Redis
+	debian-promtool) debian_promtool ;;
 	*)
 		# shellcheck disable=SC2086 # the words of our own table
 		as_root $line </dev/null
@@ -218,15 +239,15 @@ install() {
 if [ $# -eq 0 ]; then set -- postgres compiler curl; fi
 for thing in "$@"; do
 	case $thing in
-	postgres | compiler | curl | faketime | celery | beat | systemd) ;;
-	*) fail "what is $thing? It installs postgres, compiler, curl, faketime, celery, beat and systemd" ;;
+	postgres | compiler | curl | faketime | celery | beat | systemd | promtool) ;;
+	*) fail "what is $thing? It installs postgres, compiler, curl, faketime, celery, beat, systemd and promtool" ;;
 	esac
 	have "$thing" && continue
 	install "$thing"
 	have "$thing" && continue
 	case $thing in
 	postgres) fail "the newest Postgres of this system is $(postgres_major), and $MIN_POSTGRES or newer is needed: https://www.postgresql.org/download/" ;;
-	curl | faketime | celery | beat | systemd) fail "$thing was installed but is not there" ;;
+	curl | faketime | celery | beat | systemd | promtool) fail "$thing was installed but is not there" ;;
 	*) fail "a C compiler was installed but cannot compile; set CC to another one" ;;
 	esac
 done

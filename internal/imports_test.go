@@ -112,6 +112,7 @@ var libraries = map[string][]string{
 
 	"github.com/prometheus/client_model": {inTests},
 	"github.com/prometheus/common":       {inTests},
+	"github.com/prometheus/prometheus":   {inTests}, // its PromQL
 	"github.com/stretchr/testify":        {inTests},
 	"go.uber.org/goleak":                 {inTests},
 	"k8s.io/api":                         {inTests}, // what deploy/kubernetes is held to

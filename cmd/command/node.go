@@ -106,7 +106,7 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 		DB: db, BaseURL: cfg.JQuantsBaseURL, APIKey: string(cfg.JQuantsAPIKey), PerMinute: cfg.JQuantsRequestsPerMinute,
 	}))
 	registry.Register(tasks...)
-	counts := metrics.New(time.Now)
+	counts := metrics.New(time.Now, cfg.Role.Works())
 	counts.WatchPool(func() metrics.Pool { return pool.Stat() })
 	if share := forRequests.Share(); share != nil {
 		counts.WatchShare(share)

@@ -44,7 +44,7 @@ func TestANodeIsReadyWhenItCanDoItsWork(t *testing.T) {
 
 	// Sweeps.
 	now := time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
-	n.metrics = metrics.New(func() time.Time { return now })
+	n.metrics = metrics.New(func() time.Time { return now }, true)
 	now = now.Add(sweepPatience)
 	require.Empty(t, code(), "a minute is not long")
 	now = now.Add(time.Second)

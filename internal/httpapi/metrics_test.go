@@ -153,7 +153,7 @@ func TestMetricsAreOfEveryNodeAndOfTheProcessAtLeast(t *testing.T) {
 func TestMetricsAtAnAddressOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	d := pgtest.DB(t)
-	counts := metrics.New(time.Now)
+	counts := metrics.New(time.Now, true)
 	closed := func(cfg *httpapi.Config) {
 		cfg.Access = access.New(access.Config{DB: d.DB, AdminKey: "sixteen characters", Now: time.Now})
 		cfg.Metrics = counts

@@ -51,7 +51,7 @@ type Metrics struct {
 	claimed        prometheus.Counter
 	alarms         prometheus.Gauge
 	alarmsFired    prometheus.Counter
-	sessionUp      prometheus.Gauge
+	sessionUp      prometheus.Gauge // nil: there is none to have
 	sessionsLost   prometheus.Counter
 	fenced         prometheus.Counter
 	beats          prometheus.Observer
@@ -79,7 +79,9 @@ var (
 )
 
 // New makes Metrics. now is this machine's clock, which measures how long things take.
-func New(now func() time.Time) *Metrics {
+// works is whether the process decides ticks and executes runs: one that does not has no
+// session, and no last sweep.
+func New(now func() time.Time, works bool) *Metrics {
 	m := &Metrics{now: now, swept: now()}
 	m.recorded = m.counters("runs_recorded_total", "Runs written by this node, by the state that they began in.", "trigger", "state", "reason")
 	m.missed = m.counters("missed_ticks_total", "Ticks that this node has recorded as missed; more than 10000 of one gap count as 10001.", "reason")
@@ -95,7 +97,6 @@ func New(now func() time.Time) *Metrics {
 	m.claimed = m.counter("claimed_schedules_total", "Schedules in these batches.")
 	m.alarms = m.gauge("alarms", "Recurrences for which this node keeps an alarm.")
 	m.alarmsFired = m.counter("alarms_fired_total", "Alarms that have fired; they do on one node, River's leader.")
-	m.sessionUp = m.gauge("session_up", "1 while the node has its session with the database, else 0.")
 	m.sessionsLost = m.counter("sessions_lost_total", "Sessions that have broken.")
 	m.fenced = m.counter("fenced_total", "How often the node gave up all its runs, because it could not say that it lives or had to go on hold.")
 	m.beats = m.histogram("beat_duration_seconds", "How long it took to say that the node lives.", brief)
@@ -108,9 +109,12 @@ func New(now func() time.Time) *Metrics {
 	m.requests = m.counters("http_requests_total", "Requests that were answered.", "route", "code")
 	m.requestsTook = m.histograms("http_request_duration_seconds", "How long the answers took.", brief, "route")
 	m.requestsOpened = m.gauge("http_requests_under_way", "Requests that are being answered.")
-	m.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: prefix + "last_sweep_age_seconds", Help: "How long ago the last sweep of this node succeeded.",
-	}, func() float64 { return m.SinceSweep().Seconds() }))
+	if works {
+		m.sessionUp = m.gauge("session_up", "1 while the node has its session with the database, else 0.")
+		m.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: prefix + "last_sweep_age_seconds", Help: "How long ago the last sweep of this node succeeded.",
+		}, func() float64 { return m.SinceSweep().Seconds() }))
+	}
 	m.begin()
 	return m
 }
@@ -277,7 +281,7 @@ func (m *Metrics) AlarmFired() {
 
 // SessionUp tells whether the node has its session now.
 func (m *Metrics) SessionUp(up bool) {
-	if m == nil {
+	if m == nil || m.sessionUp == nil {
 		return
 	}
 	m.sessionUp.Set(0)

@@ -27,7 +27,7 @@ func (c *clock) pass(d time.Duration) { c.at = c.at.Add(d) }
 func setup(t *testing.T) (*metrics.Metrics, *clock, func(name string) map[string]string) {
 	t.Helper()
 	c := &clock{at: time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)}
-	m := metrics.New(c.now)
+	m := metrics.New(c.now, true)
 	registry := prometheus.NewPedanticRegistry()
 	require.NoError(t, registry.Register(m))
 	return m, c, func(name string) map[string]string {

@@ -58,7 +58,7 @@ func setup(t *testing.T) *bundle {
 	logger := slog.New(slog.NewTextHandler(said, nil))
 	q, err := queue.New(d.Pool, pgtest.Schema, logger)
 	require.NoError(t, err)
-	counts := metrics.New(time.Now)
+	counts := metrics.New(time.Now, true)
 	l := ledger.New(q).Counting(counts)
 	b := &bundle{
 		Database: d, metrics: counts, catalog: catalog.New(d.DB, l), history: history.New(d.DB, l), registry: execute.NewRegistry(), said: said, logger: logger,
