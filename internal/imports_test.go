@@ -120,6 +120,7 @@ var libraries = map[string][]string{
 	"k8s.io/pod-security-admission":      {inTests},
 	"pgregory.net/rapid":                 {inTests},
 	"sigs.k8s.io/yaml":                   {inTests},
+	"sigs.k8s.io/json":                   {inTests},
 }
 
 // top is all that may lie at the top, beside files and folders that begin with a

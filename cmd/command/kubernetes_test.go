@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	admission "k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
@@ -26,44 +27,36 @@ import (
 type kustomization struct {
 	metav1.TypeMeta
 
-	Namespace string
-	Resources []string
-	Images    []struct{ Name, NewName, NewTag string }
-	Settings  []struct {
-		Name     string
-		Literals []string
+	Namespace string   `json:"namespace"`
+	Resources []string `json:"resources"`
+	Images    []struct {
+		Name    string `json:"name"`
+		NewName string `json:"newName"`
+		NewTag  string `json:"newTag"`
+	} `json:"images"`
+	Settings []struct {
+		Name     string   `json:"name"`
+		Literals []string `json:"literals"`
 	} `json:"configMapGenerator"`
 }
 
-// cluster is what we use of a Cluster of CloudNativePG.
+// cluster is what the tests need of a Cluster of CloudNativePG.
 type cluster struct {
 	metav1.TypeMeta
 	metav1.ObjectMeta `json:"metadata"`
 
 	Spec struct {
-		Instances int
-		ImageName string
-		Storage   struct{ Size string }
-		Bootstrap struct {
-			InitDB struct{ Database, Owner string }
-		}
-
-		PostgreSQL struct {
-			Synchronous struct {
-				Method string
-				Number int
-			}
-			Parameters map[string]string
-		}
-		Managed struct{ Roles []managedRole }
-	}
-}
-
-type managedRole struct {
-	Name, Ensure   string
-	Login, Inherit bool
-	InRoles        []string
-	PasswordSecret struct{ Name string }
+		Managed struct {
+			Roles []struct {
+				Name           string   `json:"name"`
+				Login          bool     `json:"login"`
+				InRoles        []string `json:"inRoles"`
+				PasswordSecret struct {
+					Name string `json:"name"`
+				} `json:"passwordSecret"`
+			} `json:"roles"`
+		} `json:"managed"`
+	} `json:"spec"`
 }
 
 // manifests is what deploy/kubernetes has, by kind and name.
@@ -90,7 +83,7 @@ func readManifests(t *testing.T) *manifests {
 		jobs: map[string]*batchv1.Job{}, budgets: map[string]*policyv1.PodDisruptionBudget{},
 		networks: map[string]*networkingv1.NetworkPolicy{}, clusters: map[string]*cluster{},
 	}
-	require.NoError(t, yaml.UnmarshalStrict([]byte(fromTop(t, manifestsDir+"/kustomization.yaml")), &m.kustomization))
+	strictly(t, fromTop(t, manifestsDir+"/kustomization.yaml"), &m.kustomization)
 	files, err := os.ReadDir(filepath.Join("..", "..", manifestsDir))
 	require.NoError(t, err)
 	var there []string
@@ -120,7 +113,10 @@ func readManifests(t *testing.T) *manifests {
 			case "networking.k8s.io/v1 NetworkPolicy":
 				add(t, m.networks, text)
 			case "postgresql.cnpg.io/v1 Cluster":
-				add(t, m.clusters, text)
+				// The types of the operator are none that a test could import.
+				var c cluster
+				require.NoError(t, yaml.Unmarshal([]byte(text), &c))
+				m.clusters[c.Name] = &c
 			default:
 				require.Fail(t, "what is this?", "%s: %+v", file, kind)
 			}
@@ -137,9 +133,19 @@ func add[T any, P interface {
 ) {
 	t.Helper()
 	read := P(new(T))
-	require.NoError(t, yaml.UnmarshalStrict([]byte(text), read, yaml.DisallowUnknownFields), text)
+	strictly(t, text, read)
 	require.NotContains(t, to, read.GetName())
 	to[read.GetName()] = read
+}
+
+// strictly reads YAML as Kubernetes does, which tells aB from ab.
+func strictly(t *testing.T, text string, to any) {
+	t.Helper()
+	asJSON, err := yaml.YAMLToJSONStrict([]byte(text))
+	require.NoError(t, err)
+	problems, err := kjson.UnmarshalStrict(asJSON, to)
+	require.NoError(t, err)
+	require.Empty(t, problems)
 }
 
 // pods are the templates of the pods, by the names of what makes them.
@@ -278,10 +284,10 @@ func TestKubernetesCalls(t *testing.T) {
 			require.Equal(t, m.kustomization.Settings[0].Name, c.EnvFrom[0].ConfigMapRef.Name)
 			environment := maps.Clone(common)
 			for _, variable := range c.Env {
-				switch {
-				case variable.Name == "PGSSLMODE":
+				switch variable.Name {
+				case "PGSSLMODE":
 					require.Equal(t, "verify-full", variable.Value)
-				case variable.Name == "PGSSLROOTCERT":
+				case "PGSSLROOTCERT":
 					require.Contains(t, mounted(t, pod.Spec, c, variable.Value), "-ca/")
 				default:
 					secret := mounted(t, pod.Spec, c, variable.Value)
@@ -317,7 +323,7 @@ func TestKubernetesCalls(t *testing.T) {
 		}
 		for _, volume := range pod.Spec.Volumes {
 			if volume.Secret != nil && !madeByOperator(m, volume.Secret.SecretName) {
-				require.Contains(t, page, "secret generic "+volume.Secret.SecretName)
+				require.Contains(t, page, "secret generic "+volume.Secret.SecretName+" ")
 			}
 		}
 	}
