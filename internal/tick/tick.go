@@ -46,8 +46,6 @@ const (
 	// promoteWait is how long a promotion waits for a lock: a notification may be
 	// heard before the locks of whoever sent it are given back.
 	promoteWait = 200 * time.Millisecond
-	// weeksAhead is how many partitions are made before they are needed.
-	weeksAhead = 2
 )
 
 // Ticker claims and decides. Any number of them may work on one database.
@@ -86,27 +84,18 @@ func (t *Ticker) Wake() {
 // Run sweeps until ctx ends: at each Wake, at each tick that is near, and once
 // every SweepEvery. A failed sweep is logged and tried again.
 func (t *Ticker) Run(ctx context.Context) {
-	timer, upkeep := time.NewTimer(0), time.NewTimer(0)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
-	defer upkeep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-upkeep.C:
-			if err := t.upkeep(ctx); err != nil {
-				t.failed(ctx, "partition upkeep failed", err)
-				upkeep.Reset(SweepEvery)
-			} else {
-				upkeep.Reset(time.Hour)
-			}
-			continue
 		case <-t.wake:
 		case <-timer.C:
 		}
 		next, err := t.Sweep(ctx)
 		if err != nil {
-			t.failed(ctx, "sweep failed", err)
+			t.failed(ctx, err)
 		} else if t.fault != "" {
 			t.fault = ""
 			t.logger.InfoContext(ctx, "sweeps work again")
@@ -117,11 +106,11 @@ func (t *Ticker) Run(ctx context.Context) {
 
 // failed logs a fault of the sweep, once for as long as it stays the same: a
 // database that is away is asked each second.
-func (t *Ticker) failed(ctx context.Context, what string, err error) {
+func (t *Ticker) failed(ctx context.Context, err error) {
 	text := riverbeat.Explain(err)
 	if ctx.Err() == nil && text != t.fault {
 		t.fault = text
-		t.logger.ErrorContext(ctx, what, "error", text)
+		t.logger.ErrorContext(ctx, "sweep failed", "error", text)
 	}
 }
 
@@ -237,29 +226,6 @@ func (t *Ticker) inTx(ctx context.Context, fn func(context.Context, *postgres.Tx
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	return t.db.InTx(ctx, func(tx *postgres.Tx) error { return fn(ctx, tx) })
-}
-
-func (t *Ticker) upkeep(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	var now time.Time
-	err := t.db.InTx(ctx, func(tx *postgres.Tx) error {
-		var err error
-		if now, err = tx.Now(ctx); err != nil {
-			return err
-		}
-		return tx.ForgetNodes(ctx)
-	})
-	if err != nil {
-		return err
-	}
-	if err := t.partitions.EnsureAhead(ctx, now, weeksAhead); err != nil {
-		return err
-	}
-	return t.db.InTx(ctx, func(tx *postgres.Tx) error {
-		_, err := tx.RestoreLines(ctx)
-		return err
-	})
 }
 
 // decision is what becomes of one claimed clock.

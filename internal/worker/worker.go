@@ -202,6 +202,7 @@ func (w *Worker) begin(ctx context.Context) error {
 		}
 	})
 	w.background(ctx, w.cfg.Ticker.Run)
+	w.background(ctx, w.cfg.Ticker.RunUpkeep)
 	w.background(ctx, w.cfg.Ticker.RunBackfills)
 	w.background(ctx, w.cfg.Ticker.RunForgetting)
 	if w.cfg.Watcher != nil {
