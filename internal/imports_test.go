@@ -32,7 +32,7 @@ var layers = [][]string{
 	{"cmd/riverbeat"},
 	{"cmd/command", "internal/bench"},
 	{"internal/celery", "internal/httpapi", "internal/webui", "internal/worker", "riverui"},
-	{"internal/access", "internal/catalog", "internal/doctor", "internal/execute", "internal/history", "internal/installation", "internal/tick", "internal/watch"},
+	{"internal/access", "internal/catalog", "internal/doctor", "internal/execute", "internal/history", "internal/installation", "internal/prune", "internal/tick", "internal/watch"},
 	{"internal/ledger"},
 	{"internal/metrics", "internal/postgres", "internal/queue"},
 	{"internal/riverbeat"},

@@ -90,7 +90,7 @@ func newDev(tasks []task.Task) *cobra.Command {
 			})
 		},
 	}
-	addSettings(c, "listen", "metrics-listen", "data-dir", "database-url", "schema", "timezone", "queues", "shutdown-grace",
+	addSettings(c, "listen", "metrics-listen", "data-dir", "database-url", "schema", "timezone", "queues", "shutdown-grace", "run-retention",
 		"log-level", "log-format", "max-connections")
 	return c
 }

@@ -32,6 +32,7 @@ import (
 	"riverbeat/internal/ledger"
 	"riverbeat/internal/metrics"
 	"riverbeat/internal/postgres"
+	"riverbeat/internal/prune"
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
 	"riverbeat/internal/tick"
@@ -323,6 +324,7 @@ func (n *node) worker() (*worker.Worker, error) {
 	}
 	node := postgres.Node{
 		ID: n.id, Host: host, Version: version, TZDataVersion: tzdataVersion(zoneDirs), Tasks: n.registry.Names(), Commands: slices.Sorted(maps.Keys(n.commands)), Queues: withAlerts(n.cfg.Queues),
+		RunsKept: n.cfg.RunRetention,
 	}
 	return worker.New(worker.Config{
 		DB: n.db,
@@ -331,6 +333,7 @@ func (n *node) worker() (*worker.Worker, error) {
 		}),
 		Ticker:  tick.New(n.db, n.ledger, n.logger).Counting(n.metrics),
 		Watcher: watch.New(n.db, n.ledger, n.logger),
+		Pruner:  prune.New(prune.Config{DB: n.db, Keep: n.cfg.RunRetention, Now: time.Now, Logger: n.logger}),
 		Declare: func(ctx context.Context) error {
 			return n.catalog.Declare(ctx, n.registry.Definitions(), n.logger)
 		},

@@ -73,7 +73,7 @@ func newServe(tasks []task.Task) *cobra.Command {
 // serveFlags are the settings of which serve has a flag.
 var serveFlags = []string{
 	"database-url", "schema", "listen", "metrics-listen", "role", "migrate", "insecure-no-auth", "timezone",
-	"environment", "queues", "shutdown-grace", "log-level", "log-format", "max-connections", "body-limit",
+	"environment", "queues", "shutdown-grace", "run-retention", "log-level", "log-format", "max-connections", "body-limit",
 	"requests-per-second", "trusted-proxies",
 }
 

@@ -75,6 +75,10 @@ type Config struct {
 	// Default 10s.
 	ShutdownGrace time.Duration
 
+	// RunRetention is RIVERBEAT_RUN_RETENTION: how long runs are kept, at least
+	// riverbeat.LeastRetention; 0 is for ever. Default 90d.
+	RunRetention time.Duration
+
 	// LogLevel is RIVERBEAT_LOG_LEVEL: the least level that is logged: debug, info,
 	// warn or error. Default info.
 	LogLevel slog.Level

@@ -243,6 +243,15 @@ var settings = []Setting{
 		get: func(c *Config) string { return c.ShutdownGrace.String() },
 	},
 	{
+		Name: "RIVERBEAT_RUN_RETENTION", Flag: "run-retention", Default: "90d", Unit: "duration or forever",
+		Doc: "How long runs are kept, at least `7d`; `forever` keeps them all. Of the nodes of an installation the longest counts. See [operations.md](operations.md#how-long-runs-are-kept).",
+		set: func(c *Config, v string) (want string) {
+			c.RunRetention, want = riverbeat.ParseRetention(v)
+			return want
+		},
+		get: func(c *Config) string { return riverbeat.FormatRetention(c.RunRetention) },
+	},
+	{
 		Name: "RIVERBEAT_LOG_LEVEL", Flag: "log-level", Default: "info", Unit: "debug, info, warn or error",
 		Doc: "The least level that is logged.",
 		set: func(c *Config, v string) string {

@@ -22,6 +22,10 @@ var byConstraint = map[string]*riverbeat.Error{
 		Kind: riverbeat.Conflict, Code: "tick_decided",
 		Detail: "This tick of the schedule was decided already.",
 	},
+	"runs_sealed": {
+		Kind: riverbeat.Conflict, Code: "runs_sealed",
+		Detail: "The runs of this week are about to be dropped, or are detached: none can begin there.",
+	},
 }
 
 // partitionSuffix is how create_runs_partition names what belongs to a

@@ -34,6 +34,7 @@ type Node struct {
 	Tasks         []string       // registered names
 	Commands      []string       // configured names
 	Queues        map[string]int // workers of each
+	RunsKept      time.Duration  // how long it wants runs to be kept, whole seconds; 0: for ever
 }
 
 // Session is the one database session by which a node is known to live: while
@@ -145,6 +146,7 @@ func (s *Session) Beat(ctx context.Context) (time.Time, error) {
 	return s.q.Beat(ctx, s.conn, &dbq.BeatParams{
 		ID: n.ID, Host: n.Host, Version: n.Version, TzdataVersion: n.TZDataVersion,
 		Tasks: mustJSON(append([]string{}, n.Tasks...)), Commands: mustJSON(append([]string{}, n.Commands...)), Queues: mustJSON(n.Queues),
+		RunsKeptS: int64(n.RunsKept / time.Second),
 	})
 }
 

@@ -27,7 +27,7 @@ func ReadDuration(raw json.RawMessage) (d time.Duration, problem string) {
 			return 0, badDuration
 		}
 		var ok bool
-		if d, ok = parseDuration(text); !ok {
+		if d, ok = ParseDuration(text); !ok {
 			return 0, badDuration
 		}
 	case c == '-' || c >= '0' && c <= '9':
@@ -49,7 +49,8 @@ func ReadDuration(raw json.RawMessage) (d time.Duration, problem string) {
 	return d, ""
 }
 
-func parseDuration(text string) (time.Duration, bool) {
+// ParseDuration reads a length of time as people write it: "1h30m", "7d", "7d12h".
+func ParseDuration(text string) (time.Duration, bool) {
 	var sum time.Duration
 	found := days.FindStringSubmatch(text)
 	if found != nil {

@@ -20,6 +20,7 @@ import (
 	"riverbeat/internal/execute"
 	"riverbeat/internal/metrics"
 	"riverbeat/internal/postgres"
+	"riverbeat/internal/prune"
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
 	"riverbeat/internal/tick"
@@ -34,6 +35,11 @@ const (
 	// the nodes' clocks and starts the same job again. Package execute takes the
 	// runs of lost nodes over.
 	rescueAfter = 10 * 365 * 24 * time.Hour
+	// jobsKept is how long River keeps jobs that have ended, for River UI, and failedKept
+	// those that failed for good: the attempts of a run are read from its job. Runs are
+	// kept for longer (riverbeat.LeastRetention), so that no job outlives its run.
+	jobsKept   = 24 * time.Hour
+	failedKept = 7 * 24 * time.Hour
 )
 
 // Config is what a Worker needs.
@@ -42,6 +48,7 @@ type Config struct {
 	Executor *execute.Executor
 	Ticker   *tick.Ticker
 	Watcher  *watch.Watcher // nil: nobody is told of anything
+	Pruner   *prune.Pruner  // nil: nothing is dropped
 	// Declare defines the tasks of the registry. It is called before anything is
 	// worked, at home only, and until it has succeeded; nil: they are defined already.
 	Declare func(context.Context) error
@@ -84,8 +91,12 @@ func New(cfg Config) (*Worker, error) {
 		FetchOnlyKnownKinds:  true,
 		JobTimeout:           -1, // an attempt's deadline is its definition's
 		RescueStuckJobsAfter: rescueAfter,
-		SoftStopTimeout:      max(cfg.Grace, time.Millisecond), // zero is for ever to River
-		Test:                 river.TestConfig{Time: databaseTime{cfg.Executor.Now}},
+
+		CompletedJobRetentionPeriod: jobsKept,
+		CancelledJobRetentionPeriod: jobsKept,
+		DiscardedJobRetentionPeriod: failedKept,
+		SoftStopTimeout:             max(cfg.Grace, time.Millisecond), // zero is for ever to River
+		Test:                        river.TestConfig{Time: databaseTime{cfg.Executor.Now}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the River client: %w", err)
@@ -207,6 +218,9 @@ func (w *Worker) begin(ctx context.Context) error {
 	w.background(ctx, w.cfg.Ticker.RunForgetting)
 	if w.cfg.Watcher != nil {
 		w.background(ctx, w.cfg.Watcher.Run)
+	}
+	if w.cfg.Pruner != nil {
+		w.background(ctx, w.cfg.Pruner.Run)
 	}
 	w.background(ctx, w.listen)
 	return nil

@@ -214,6 +214,7 @@ SELECT EXISTS (
     SELECT FROM pg_catalog.pg_inherits
     WHERE inhparent = 'runs'::regclass
         AND inhrelid = to_regclass('runs_p' || to_char(runs_week(@at) AT TIME ZONE 'UTC', 'YYYYMMDD'))
+        AND NOT inhdetachpending
 ) AS has;
 
 -- name: CreateRunsPartition :one

@@ -20,8 +20,8 @@ SELECT pg_advisory_unlock(key) FROM unnest(@keys::bigint[]) AS given (key);
 -- Written, not only read: a primary that is cut off from its synchronous
 -- standby still answers reads.
 -- name: Beat :one
-INSERT INTO nodes (id, host, version, tzdata_version, tasks, commands, queues)
-VALUES (@id, @host, @version, @tzdata_version, @tasks, @commands, @queues)
+INSERT INTO nodes (id, host, version, tzdata_version, tasks, commands, queues, runs_kept_s)
+VALUES (@id, @host, @version, @tzdata_version, @tasks, @commands, @queues, @runs_kept_s::bigint)
 ON CONFLICT (id) DO UPDATE SET last_seen_at = clock_timestamp()
 RETURNING last_seen_at;
 
@@ -31,6 +31,14 @@ DELETE FROM nodes WHERE id = @id;
 -- Nodes that went without a word long ago.
 -- name: ForgetNodes :exec
 DELETE FROM nodes WHERE last_seen_at < clock_timestamp() - interval '1 day';
+
+-- The longest that a node of the last day wants runs to be kept.
+-- name: RunsKept :one
+SELECT
+    (count(runs_kept_s) > 0)::boolean AS known,
+    coalesce(bool_or(runs_kept_s = 0), false)::boolean AS for_ever,
+    coalesce(max(runs_kept_s), 0)::bigint AS seconds
+FROM nodes;
 
 -- Which jobs of runs are being worked, by whom ('' if somebody made it run in
 -- psql), and when that node was last seen.

@@ -123,7 +123,7 @@ func (q *Queries) Home(ctx context.Context, db DBTX) (HomeRow, error) {
 
 const listNodes = `-- name: ListNodes :many
 SELECT
-    n.id, n.started_at, n.last_seen_at, n.host, n.version, n.tzdata_version, n.tasks, n.queues, n.commands,
+    n.id, n.started_at, n.last_seen_at, n.host, n.version, n.tzdata_version, n.tasks, n.queues, n.commands, n.runs_kept_s,
     (n.last_seen_at >= statement_timestamp() - make_interval(secs => $1::float8))::boolean AS alive,
     (
         SELECT count(*)
@@ -150,6 +150,7 @@ type ListNodesRow struct {
 	Tasks         json.RawMessage `db:"tasks"`
 	Queues        json.RawMessage `db:"queues"`
 	Commands      json.RawMessage `db:"commands"`
+	RunsKeptS     *int64          `db:"runs_kept_s"`
 	Alive         bool            `db:"alive"`
 	Running       int32           `db:"running"`
 }
@@ -174,6 +175,7 @@ func (q *Queries) ListNodes(ctx context.Context, db DBTX, arg *ListNodesParams) 
 			&i.Tasks,
 			&i.Queues,
 			&i.Commands,
+			&i.RunsKeptS,
 			&i.Alive,
 			&i.Running,
 		); err != nil {

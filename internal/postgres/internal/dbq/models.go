@@ -225,6 +225,7 @@ type Node struct {
 	Tasks         json.RawMessage `db:"tasks"`
 	Queues        json.RawMessage `db:"queues"`
 	Commands      json.RawMessage `db:"commands"`
+	RunsKeptS     *int64          `db:"runs_kept_s"`
 }
 
 // Each pause of the installation, kept by a trigger; resumed_at is null while it lasts.

@@ -356,6 +356,7 @@ SELECT EXISTS (
     SELECT FROM pg_catalog.pg_inherits
     WHERE inhparent = 'runs'::regclass
         AND inhrelid = to_regclass('runs_p' || to_char(runs_week($1) AT TIME ZONE 'UTC', 'YYYYMMDD'))
+        AND NOT inhdetachpending
 ) AS has
 `
 

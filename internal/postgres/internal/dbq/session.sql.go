@@ -14,8 +14,8 @@ import (
 )
 
 const beat = `-- name: Beat :one
-INSERT INTO nodes (id, host, version, tzdata_version, tasks, commands, queues)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO nodes (id, host, version, tzdata_version, tasks, commands, queues, runs_kept_s)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8::bigint)
 ON CONFLICT (id) DO UPDATE SET last_seen_at = clock_timestamp()
 RETURNING last_seen_at
 `
@@ -28,6 +28,7 @@ type BeatParams struct {
 	Tasks         json.RawMessage `db:"tasks"`
 	Commands      json.RawMessage `db:"commands"`
 	Queues        json.RawMessage `db:"queues"`
+	RunsKeptS     int64           `db:"runs_kept_s"`
 }
 
 // Written, not only read: a primary that is cut off from its synchronous
@@ -41,6 +42,7 @@ func (q *Queries) Beat(ctx context.Context, db DBTX, arg *BeatParams) (time.Time
 		arg.Tasks,
 		arg.Commands,
 		arg.Queues,
+		arg.RunsKeptS,
 	)
 	var last_seen_at time.Time
 	err := row.Scan(&last_seen_at)
@@ -284,6 +286,28 @@ func (q *Queries) RunningJobs(ctx context.Context, db DBTX) ([]RunningJobsRow, e
 		return nil, err
 	}
 	return items, nil
+}
+
+const runsKept = `-- name: RunsKept :one
+SELECT
+    (count(runs_kept_s) > 0)::boolean AS known,
+    coalesce(bool_or(runs_kept_s = 0), false)::boolean AS for_ever,
+    coalesce(max(runs_kept_s), 0)::bigint AS seconds
+FROM nodes
+`
+
+type RunsKeptRow struct {
+	Known   bool  `db:"known"`
+	ForEver bool  `db:"for_ever"`
+	Seconds int64 `db:"seconds"`
+}
+
+// The longest that a node of the last day wants runs to be kept.
+func (q *Queries) RunsKept(ctx context.Context, db DBTX) (RunsKeptRow, error) {
+	row := db.QueryRow(ctx, runsKept)
+	var i RunsKeptRow
+	err := row.Scan(&i.Known, &i.ForEver, &i.Seconds)
+	return i, err
 }
 
 const startNextLife = `-- name: StartNextLife :exec
