@@ -101,7 +101,7 @@ func TestDoctor(t *testing.T) {
 	code, out, stderr = p.call()
 	require.Zero(t, code, "a warning is no failure")
 	require.Empty(t, stderr)
-	require.Contains(t, out, "20 checks: 19 ok, 1 warn, 0 fail")
+	require.Contains(t, out, "21 checks: 20 ok, 1 warn, 0 fail")
 	p.exec("DELETE FROM task_definitions")
 
 	p.fallIll()
@@ -119,9 +119,9 @@ func TestDoctor(t *testing.T) {
 	require.NoError(t, decoder.Decode(&report))
 	require.Equal(t, doctor.Fail, report.Status)
 	require.Equal(t, report.CheckedAt.Add(-24*60*60*1e9), report.Since)
-	require.Len(t, report.Findings, 20)
-	require.Equal(t, "stalled_lines", report.Findings[15].Check)
-	require.Equal(t, []string{"nightly (019b8b74-1800-7000-8000-000000000001): 3 runs, since 2026-01-05T00:00:00Z"}, report.Findings[15].Examples)
+	require.Len(t, report.Findings, 21)
+	require.Equal(t, "stalled_lines", report.Findings[16].Check)
+	require.Equal(t, []string{"nightly (019b8b74-1800-7000-8000-000000000001): 3 runs, since 2026-01-05T00:00:00Z"}, report.Findings[16].Examples)
 	require.Contains(t, out, `"examples": []`, "a list, always")
 
 	p.exec("DELETE FROM nodes")

@@ -104,6 +104,7 @@ INSERT INTO riverbeat.schedule_clocks (schedule_id, last_scheduled_for, next_run
 		return n
 	}
 	require.Eventually(t, func() bool { return count("SELECT count(*) FROM riverbeat.runs WHERE state = 'succeeded'") >= 3 }, 30*time.Second, 50*time.Millisecond)
+	require.Equal(t, 90*86400, count("SELECT runs_kept_s FROM riverbeat.nodes"), "it says how long it wants runs to be kept")
 	before := count("SELECT count(*) FROM pg_inherits WHERE inhparent = 'riverbeat.runs'::regclass")
 	may(app, "SET lock_timeout = '1s'")
 	may(app, "SELECT create_runs_partition(now() + interval '100 days')")
@@ -119,6 +120,11 @@ INSERT INTO riverbeat.schedule_clocks (schedule_id, last_scheduled_for, next_run
 	}
 	code, out := doctor()
 	require.Zero(t, code, out)
+	// To drop runs is the owner's.
+	var refused bytes.Buffer
+	require.Equal(t, 1, run(t.Context(), nil, []string{"runs", "prune", "--database-url", urlOf(t, d.URL, "login_riverbeat_app")}, &refused, &refused))
+	require.Contains(t, refused.String(), "may not change its tables")
+	require.Contains(t, call("runs", "prune"), "kept")
 	require.Zero(t, node.stop(), node.stderr)
 	require.NotRegexp(t, ".*permission denied.*", node.stderr.String())
 }

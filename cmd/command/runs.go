@@ -15,13 +15,15 @@ import (
 func newRuns() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "runs",
-		Short: "List, watch, cancel and retry runs",
-		Long: "Uses the API of a server; see 'riverbeat login'. Every tick of a schedule is a\n" +
-			"run, or is inside one that is missed and stands for a gap.",
+		Short: "List, watch, cancel, retry and prune runs",
+		Long: "Uses the API of a server; see 'riverbeat login'. Only prune works on the database\n" +
+			"itself. Every tick of a schedule is a run, or is inside one that is missed and\n" +
+			"stands for a gap.",
 	}
 	group(c, newRunsList(), newRunsShow(), newRunsWatch(),
 		newRunsChange("cancel", "Cancel runs; running ones are asked to stop"),
-		newRunsChange("retry", "Run ended runs once more"))
+		newRunsChange("retry", "Run ended runs once more"),
+		newPrune())
 	return c
 }
 

@@ -46,6 +46,7 @@ var checks = []check{
 		name: "partitions", look: (*Doctor).missingPartitions,
 		repair: (*Doctor).makePartitions, repairs: "makes the partitions",
 	},
+	{name: "old_partitions", slow: true, look: (*Doctor).oldPartitions},
 	{name: "indexes", look: (*Doctor).indexes},
 	{name: "long_transactions", look: (*Doctor).longTransactions},
 
@@ -97,6 +98,8 @@ const (
 	overdue = 10 * time.Second
 	// weeksAhead is for how many weeks after this one there must be partitions.
 	weeksAhead = 1
+	// pruned is how long after their time runs should be gone.
+	pruned = 2 * 24 * time.Hour
 )
 
 func (d *Doctor) schema(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
@@ -237,6 +240,45 @@ func (d *Doctor) missingPartitions(ctx context.Context, tx *postgres.Tx, o Optio
 		f.Status = Fail
 	}
 	return f, nil
+}
+
+// oldPartitions looks for a week of runs that should be gone, of which nothing has
+// happened since. It stops at the first.
+func (d *Doctor) oldPartitions(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {
+	keep, known, err := tx.RunsKept(ctx)
+	if err != nil {
+		return f, err
+	}
+	if !known || keep == 0 {
+		return healthy("Nobody wants runs to be dropped."), nil
+	}
+	now, err := tx.Now(ctx)
+	if err != nil {
+		return f, err
+	}
+	weeks, err := tx.Weeks(ctx)
+	if err != nil {
+		return f, err
+	}
+	before := now.Add(-keep - pruned)
+	for _, w := range weeks {
+		if !w.Until.Before(before) {
+			break
+		}
+		changed, err := tx.WeekChangedSince(ctx, w, before)
+		if err != nil {
+			return f, err
+		}
+		if !changed {
+			return Finding{
+				Status: Warn, Count: 1,
+				Detail: sentence("The runs of %s are still there, and perhaps those of later ones: they are kept for %s.", w, riverbeat.FormatRetention(keep)),
+				Advice: "'riverbeat runs prune --dry-run' says why. If nothing keeps them, nodes cannot drop them: look for 'old runs are not dropped' in their logs. " +
+					"A login that is not the owner's may not; then say 'riverbeat runs prune' as the owner, once a day.",
+			}, nil
+		}
+	}
+	return healthy("None is kept for longer than %s.", riverbeat.FormatRetention(keep)), nil
 }
 
 func (d *Doctor) indexes(ctx context.Context, tx *postgres.Tx, o Options) (f Finding, err error) {

@@ -198,7 +198,7 @@ func TestAHealthyInstallation(t *testing.T) {
 		require.Empty(t, f.Advice+f.Repair+f.Repaired)
 	}
 	require.Equal(t, []string{
-		"schema", "installation", "nodes", "history_trigger", "partitions", "indexes", "long_transactions",
+		"schema", "installation", "nodes", "history_trigger", "partitions", "old_partitions", "indexes", "long_transactions",
 		"overdue_clocks", "stopped_clocks", "idle_clocks", "unaccounted_ticks", "doubled_ticks",
 		"runs_without_job", "jobs_without_run", "runs_without_line", "stalled_lines", "lost_jobs",
 		"unserved_queues", "unregistered_tasks", "untold_alerts",
@@ -315,6 +315,20 @@ func TestChecks(t *testing.T) {
 			harm:   func(b *bundle) { dropPartition(b, thisWeek) },
 			status: doctor.Fail, count: 1, detail: "1 partition of runs is missing.",
 			repaired: "Made 1 partition.",
+		},
+		{
+			name: "old runs", check: "old_partitions",
+			harm: func(b *bundle) {
+				b.exec("UPDATE nodes SET runs_kept_s = 90 * 86400")
+				for _, week := range []string{"2026-01-05 00:00Z", "2026-01-12 00:00Z", "2026-01-19 00:00Z"} {
+					b.exec("SELECT create_runs_partition('" + week + "')")
+					b.exec(`INSERT INTO runs (id, scheduled_for, schedule_name, task_name, execution_policy, trigger, slot, state, finished_at, created_at)
+VALUES (gen_random_uuid(), '` + week + `', 'nightly', 'echo', 'allow', 'manual', gen_random_uuid(), 'succeeded', '` + week + `', '` + week + `')`)
+				}
+				b.exec("UPDATE runs SET finished_at = now() WHERE scheduled_for = '2026-01-05 00:00Z'") // of a backfill
+			},
+			status: doctor.Warn, count: 1, detail: "The runs of the week of 2026-01-12 are still there, and perhaps those of later ones: they are kept for 90d.",
+			after: doctor.Warn,
 		},
 		{
 			name: "index missing", check: "indexes",

@@ -83,7 +83,7 @@ VALUES (gen_random_uuid(), '1', '["echo"]', '{"default": 1}', now() + interval '
 	var got map[string]map[string]float64
 	require.Eventually(t, func() bool {
 		got = c.scrape()
-		return len(got["riverbeat_check_status"]) == 20
+		return len(got["riverbeat_check_status"]) == 21
 	}, 30*time.Second, 10*time.Millisecond)
 
 	require.Equal(t, map[string]float64{"1.2.3": 1}, got["riverbeat_build_info"])
@@ -106,8 +106,8 @@ VALUES (gen_random_uuid(), '1', '["echo"]', '{"default": 1}', now() + interval '
 	require.Equal(t, map[string]float64{
 		"overdue_clocks": 3, "stopped_clocks": 1, "idle_clocks": 1, "unserved_queues": 1, "unregistered_tasks": 1,
 	}, faults)
-	require.Len(t, got["riverbeat_check_age_seconds"], 20)
-	require.Len(t, got["riverbeat_check_errors_total"], 20)
+	require.Len(t, got["riverbeat_check_age_seconds"], 21)
+	require.Len(t, got["riverbeat_check_errors_total"], 21)
 	require.NotEmpty(t, got["go_goroutines"])
 	require.NotEmpty(t, got["process_resident_memory_bytes"])
 

@@ -466,16 +466,21 @@ CROSS JOIN LATERAL (
 	return faults[Decided](ctx, tx, decided, pgx.StrictNamedArgs{"ids": ids, "afters": afters, "untils": untils})
 }
 
-// FirstRunsWeek is the beginning of the oldest partition of runs; what lies
-// before it nobody can account for any more.
+// FirstRunsWeek is the beginning of the oldest partition of runs from which on there is
+// one for each week; what lies before it nobody can account for any more. Those of a
+// backfill of long ago stand alone.
 func (tx *Tx) FirstRunsWeek(ctx context.Context) (time.Time, error) {
 	const first = `
-SELECT coalesce(
-    to_date(substr(min(c.relname), 7), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC', statement_timestamp()
+WITH weeks AS (
+    SELECT to_date(substr(c.relname, 7), 'YYYYMMDD') AS monday
+    FROM pg_inherits AS i
+    JOIN pg_class AS c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'runs'::regclass AND NOT i.inhdetachpending AND c.relname ~ '^runs_p\d{8}$'
 )
-FROM pg_inherits AS i
-JOIN pg_class AS c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'runs'::regclass AND c.relname ~ '^runs_p\d{8}$'`
+SELECT coalesce(max(monday)::timestamp AT TIME ZONE 'UTC', statement_timestamp())
+FROM weeks
+WHERE monday::timestamp AT TIME ZONE 'UTC' <= statement_timestamp()
+    AND NOT EXISTS (SELECT FROM weeks AS before WHERE before.monday = weeks.monday - 7)`
 	var at time.Time
 	err := tx.QueryRow(ctx, first).Scan(&at)
 	return at.UTC(), err

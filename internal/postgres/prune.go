@@ -79,8 +79,11 @@ type WeekRuns struct {
 
 const unended = "('waiting', 'queued', 'running', 'retrying')"
 
-// LookAtWeek reads all runs of a week.
+// LookAtWeek reads all runs of a week, on one processor: the others are for ticks.
 func (tx *Tx) LookAtWeek(ctx context.Context, w Week) (WeekRuns, error) {
+	if _, err := tx.Exec(ctx, "SET LOCAL max_parallel_workers_per_gather = 0"); err != nil {
+		return WeekRuns{}, err
+	}
 	look := `
 SELECT
     count(*) AS runs,
@@ -163,7 +166,10 @@ const (
 // Pruning is the session of who drops weeks of runs. There is one at a time. It has a
 // connection of its own, since what it does is no part of a transaction. It is used by one
 // goroutine.
-type Pruning struct{ conn *pgx.Conn }
+type Pruning struct {
+	conn *pgx.Conn
+	db   *DB
+}
 
 // OpenPruning begins to prune. It fails when somebody else does (IsPruning), on hold as
 // AtHome does, and when the login of the database may change no table (Forbidden).
@@ -185,20 +191,20 @@ func (db *DB) OpenPruning(ctx context.Context) (*Pruning, error) {
 	if err != nil {
 		return nil, translate(err)
 	}
-	p := &Pruning{conn: conn}
-	if err := p.take(ctx, db); err != nil {
+	p := &Pruning{conn, db}
+	if err := p.take(ctx); err != nil {
 		p.Close(ctx)
 		return nil, translate(err)
 	}
 	return p, nil
 }
 
-func (p *Pruning) take(ctx context.Context, db *DB) error {
+func (p *Pruning) take(ctx context.Context) error {
 	if err := keepsSettings(ctx, p.conn); err != nil {
 		return err
 	}
 	q := dbq.New()
-	if err := atHome(ctx, q, p.conn, db.environment); err != nil {
+	if err := atHome(ctx, q, p.conn, p.db.environment); err != nil {
 		return err
 	}
 	const owns = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'runs'::regclass"
@@ -210,7 +216,7 @@ func (p *Pruning) take(ctx context.Context, db *DB) error {
 		return riverbeat.Errorf(riverbeat.Forbidden, "not_owner",
 			"The login of this database may not change its tables. Old runs are dropped by 'riverbeat runs prune', said by the owner.")
 	}
-	locked, err := q.TryLock(ctx, p.conn, riverbeat.AdvisoryKey(db.schema, pruneClass, ""))
+	locked, err := q.TryLock(ctx, p.conn, riverbeat.AdvisoryKey(p.db.schema, pruneClass, ""))
 	if err == nil && !locked {
 		err = riverbeat.Errorf(riverbeat.Conflict, codePruned, "Somebody else is pruning the runs at this moment.")
 	}
@@ -221,6 +227,12 @@ func (p *Pruning) take(ctx context.Context, db *DB) error {
 func IsPruning(err error) bool {
 	e, ok := errors.AsType[*riverbeat.Error](err)
 	return ok && e.Code == codePruned
+}
+
+// InTx runs fn in a transaction of this session, which else would be idle meanwhile and
+// end.
+func (p *Pruning) InTx(ctx context.Context, fn func(tx *Tx) error) error {
+	return translate(pgx.BeginFunc(ctx, p.conn, func(tx pgx.Tx) error { return fn(p.db.tx(tx)) }))
 }
 
 // Seal sees to it that nothing begins in a week any more: no run is added and none that

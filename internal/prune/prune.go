@@ -130,15 +130,16 @@ func (r *Report) Unfinished() bool {
 // the report of what was done until then.
 func (p *Pruner) Prune(ctx context.Context, o Options) (*Report, error) {
 	pass := &pass{Pruner: p, Options: o, report: &Report{}}
+	pass.inTx = p.cfg.DB.InTx
 	if !o.DryRun {
 		session, err := p.cfg.DB.OpenPruning(ctx)
 		if err != nil {
 			return pass.report, err
 		}
 		defer session.Close(ctx)
-		pass.session = session
+		pass.session, pass.inTx = session, session.InTx
 	}
-	if err := p.cfg.DB.Read(ctx, func(tx *postgres.Tx) error { return pass.begin(ctx, tx) }); err != nil {
+	if err := pass.inTx(ctx, func(tx *postgres.Tx) error { return pass.begin(ctx, tx) }); err != nil {
 		return pass.report, err
 	}
 	return pass.report, pass.weeks(ctx)
@@ -149,6 +150,7 @@ type pass struct {
 	*Pruner
 	Options
 	session *postgres.Pruning // nil: nothing is changed
+	inTx    func(context.Context, func(*postgres.Tx) error) error
 	before  time.Time         // what is older is dropped
 	report  *Report
 }
@@ -260,7 +262,7 @@ func (p *pass) look(ctx context.Context, w *Week) error {
 		w.Outcome = Kept
 		return nil
 	}
-	return p.cfg.DB.Read(ctx, func(tx *postgres.Tx) error {
+	return p.inTx(ctx, func(tx *postgres.Tx) error {
 		found, err := tx.LookAtWeek(ctx, w.Week)
 		if err != nil {
 			return err

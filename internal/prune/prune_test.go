@@ -21,6 +21,7 @@ import (
 	"riverbeat/internal/prune"
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/tick"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -33,6 +34,7 @@ type bundle struct {
 	t       *testing.T
 	now     time.Time
 	history *history.History
+	ledger  *ledger.Ledger
 	queue   *queue.Queue
 }
 
@@ -42,7 +44,8 @@ func setup(t *testing.T) *bundle {
 	var err error
 	b.queue, err = queue.New(b.Pool, pgtest.Schema, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	b.history = history.New(b.DB, ledger.New(b.queue))
+	b.ledger = ledger.New(b.queue)
+	b.history = history.New(b.DB, b.ledger)
 	b.now = value[time.Time](b, "SELECT now()")
 	return b
 }
@@ -345,37 +348,36 @@ func TestAWeekWaitsForAReportAndNobodyForTheWeek(t *testing.T) {
 	}
 }
 
-// works does what nodes do all the time: write runs, start and end them, by statements and
-// the history trigger. None may wait for a lock.
+// works does what nodes do all the time: it claims ticks, and starts and ends runs, whose
+// history trigger reaches for every partition there is. Nothing may wait for a lock for
+// longer than a moment.
 func (b *bundle) works() {
 	b.t.Helper()
-	require.NoError(b.t, b.DB.InTx(b.t.Context(), func(tx *postgres.Tx) error {
-		if err := tx.WaitAtMost(b.t.Context(), 50*time.Millisecond); err != nil {
-			return err
-		}
-		_, err := tx.Exec(b.t.Context(), `
-WITH ids AS (
-    SELECT (lpad(to_hex((extract(epoch FROM date_trunc('milliseconds', now())) * 1000)::bigint), 12, '0') || '7' || substr(md5(random()::text), 1, 3)
-        || '8' || substr(md5(random()::text), 1, 15))::uuid AS id
-    FROM generate_series(1, 20)
-),
-jobs AS (
-    INSERT INTO river_job (kind, args, max_attempts, state, attempt, attempted_by, attempted_at)
-    SELECT 'run', jsonb_build_object('run_id', id), 1, 'running', 1, '{x}', now() FROM ids
-    RETURNING id, (args ->> 'run_id')::uuid AS run_id
+	ctx := b.t.Context()
+	cfg := b.Config()
+	cfg.URL += "&lock_timeout=150"
+	pool, err := postgres.NewPool(ctx, cfg)
+	require.NoError(b.t, err)
+	defer pool.Close()
+	b.exec(`
+WITH made AS (
+    INSERT INTO schedules (name, task_name, cron_expression, timezone) SELECT 'now', 'echo', '@hourly', 'UTC' FROM generate_series(1, 20)
+    RETURNING id
 )
-INSERT INTO runs (id, scheduled_for, schedule_name, task_name, execution_policy, trigger, slot, state, job_id)
-SELECT run_id, run_time_of(run_id), 'now', 'echo', 'allow', 'manual', run_id, 'running', id FROM jobs`)
-		if err != nil {
-			return err
-		}
-		if _, err := tx.Exec(b.t.Context(), "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE state = 'running'"); err != nil {
-			return err
-		}
-		_, err = tx.Exec(b.t.Context(), "SELECT count(*) FROM runs WHERE task_name = 'echo'")
-		return err
-	}))
+INSERT INTO schedule_clocks (schedule_id, last_scheduled_for, next_run_at) SELECT id, now() - interval '1 hour', now() - interval '1 s' FROM made`)
+	node := tick.New(postgres.New(pool, pgtest.Schema), b.ledger, slog.New(slog.DiscardHandler))
+	_, err = node.Sweep(ctx)
+	require.NoError(b.t, err)
+	require.Equal(b.t, 20, value[int](b, "SELECT count(*) FROM runs WHERE schedule_name = 'now' AND state = 'queued'"))
+	for _, state := range []string{"running", "completed"} {
+		_, err = pool.Exec(ctx, `
+UPDATE river_job
+SET state = $1::river_job_state, attempt = 1, attempted_by = '{x}', finalized_at = CASE WHEN $1 = 'completed' THEN now() END
+WHERE args ->> 'schedule_name' = 'now' AND finalized_at IS NULL`, state)
+		require.NoError(b.t, err)
+	}
 	require.Zero(b.t, value[int](b, "SELECT count(*) FROM runs WHERE schedule_name = 'now' AND state <> 'succeeded'"))
+	b.exec("DELETE FROM schedules")
 }
 
 // Whoever prunes may die between any two steps. The next one goes on where he was.
@@ -448,6 +450,8 @@ func TestNoLiveRunIsDropped(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, riverbeat.Queued, run.State)
 		pruned = b.begin(prune.Options{})
+		b.waits()
+		b.works()
 		b.waits()
 		return nil
 	}))
