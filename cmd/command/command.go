@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 	_ "time/tzdata" // for machines without zone files
@@ -200,7 +201,7 @@ func addSettings(c *cobra.Command, flags ...string) {
 			if s.Flag != flag {
 				continue
 			}
-			doc := strings.ReplaceAll(s.Doc, "`", "") + " (" + s.Name + ")"
+			doc := withoutMarkup(s.Doc) + " (" + s.Name + ")"
 			if s.Bool {
 				c.Flags().Bool(flag, s.Default == "true", doc)
 			} else {
@@ -209,6 +210,14 @@ func addSettings(c *cobra.Command, flags ...string) {
 			c.Flags().Lookup(flag).Annotations = map[string][]string{settingFlag: nil}
 		}
 	}
+}
+
+// link is one of a page of docs to another.
+var link = regexp.MustCompile(`\[[^]]*\]\(([a-z-]+\.md)[^)]*\)`)
+
+// withoutMarkup is Markdown as it is read on a terminal.
+func withoutMarkup(doc string) string {
+	return strings.ReplaceAll(link.ReplaceAllString(doc, "docs/$1"), "`", "")
 }
 
 // settingFlag marks the flags of settings: keys create has a --role that is none.

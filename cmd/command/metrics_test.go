@@ -276,7 +276,7 @@ UPDATE schedule_clocks SET last_scheduled_for = now() - interval '2 hours', next
 		} {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 		}
-		check := exec.CommandContext(t.Context(), promtool, "test", "rules", "riverbeat.rules.test.yml", "nodes.test.yml") //nolint:gosec // found above
+		check := exec.CommandContext(t.Context(), promtool, "test", "rules", "riverbeat.rules.test.yml", "nodes.test.yml")
 		check.Dir = dir
 		out, err := check.CombinedOutput()
 		require.NoError(t, err, "%s", out)

@@ -191,7 +191,7 @@ func (n *node) run(ctx context.Context, front *front, ready func(address string)
 	if err != nil {
 		return err
 	}
-	for f := range fronts {
+	for _, f := range fronts[1:] {
 		defer f.close()
 	}
 	stopWork := func() {}
@@ -209,8 +209,8 @@ func (n *node) run(ctx context.Context, front *front, ready func(address string)
 		}
 	}
 	failed := make(chan error, len(fronts))
-	for f, handler := range fronts {
-		f.answerBy(handler)
+	for _, f := range fronts {
+		f.answerBy(f.by)
 		go func() { failed <- <-f.failed }()
 	}
 	n.logger.InfoContext(ctx, "serving", "address", front.address(), "node", n.id, "role", string(n.cfg.Role), "version", version)
@@ -234,22 +234,28 @@ func (n *node) run(ctx context.Context, front *front, ready func(address string)
 	defer func() { <-worked }()
 	drain, cancel := context.WithTimeout(background, n.cfg.ShutdownGrace)
 	defer cancel()
-	for f := range fronts {
+	for _, f := range fronts {
 		err = errors.Join(err, f.shutdown(drain))
 	}
 	return err
 }
 
+// answered is a front with what answers there.
+type answered struct {
+	*front
+	by http.Handler
+}
+
 // fronts are the one of everything and, if there is an address for them, that of the
-// metrics, each with what answers there.
-func (n *node) fronts(ctx context.Context, all *front, monitor *doctor.Monitor) (map[*front]http.Handler, error) {
+// metrics, which its maker closes.
+func (n *node) fronts(ctx context.Context, all *front, monitor *doctor.Monitor) ([]answered, error) {
 	api, err := n.api(ctx, monitor)
 	if err != nil {
 		return nil, err
 	}
 	handler, err := httpapi.New(api) //nolint:contextcheck // each request brings its own
 	if err != nil || n.cfg.MetricsListen == "" {
-		return map[*front]http.Handler{all: handler}, err
+		return []answered{{all, handler}}, err
 	}
 	api.HealthOnly, api.OpenMetrics, api.Mounts = true, true, nil
 	numbers, err := httpapi.New(api) //nolint:contextcheck // each request brings its own
@@ -261,7 +267,7 @@ func (n *node) fronts(ctx context.Context, all *front, monitor *doctor.Monitor) 
 		return nil, err
 	}
 	n.logger.InfoContext(ctx, "serving metrics", "address", scraped.address())
-	return map[*front]http.Handler{all: handler, scraped: numbers}, nil
+	return []answered{{all, handler}, {scraped, numbers}}, nil
 }
 
 // api is what answers HTTP.
