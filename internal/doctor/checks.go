@@ -116,6 +116,10 @@ func (d *Doctor) schema(ctx context.Context, tx *postgres.Tx, o Options) (f Find
 			Status: Warn, Count: 1, forbids: true, Detail: "The schema is newer than this program. " + is,
 			Advice: "Use the program of the nodes that migrated it.",
 		}
+		if s.TooNew() {
+			f.Status = Fail
+			f.Detail = fmt.Sprintf("The schema is too new for this program: it needs one that knows %d. ", s.OldestNode) + is
+		}
 	default:
 		f = healthy("%s", is)
 	}

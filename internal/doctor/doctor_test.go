@@ -688,6 +688,11 @@ func TestASchemaThatIsBehindIsAllThatIsTold(t *testing.T) {
 	_, err = b.doctor.Repair(t.Context(), doctor.Options{})
 	require.Equal(t, riverbeat.Conflict, riverbeat.KindOf(err))
 
+	b.exec("UPDATE schema_version SET oldest_node = version")
+	f = of(t, b.check(), "schema")
+	require.Equal(t, doctor.Fail, f.Status)
+	require.Contains(t, f.Detail, "too new for this program")
+
 	empty := pgtest.Empty(t)
 	d := doctor.New(doctor.Config{DB: empty.DB, Environment: "default"})
 	report, err = d.Check(t.Context(), doctor.Options{})
