@@ -159,8 +159,8 @@ const (
 	sealTries = 50
 	sealPause = 100 * time.Millisecond
 	// leaveWait is how long a week that leaves waits for those who read it, and so what a
-	// new partition may wait for it.
-	leaveWait = 500 * time.Millisecond
+	// new partition may wait for it. An autovacuum makes way after a second.
+	leaveWait = 2 * time.Second
 )
 
 // Pruning is the session of who drops weeks of runs. There is one at a time. It has a
