@@ -151,7 +151,7 @@ type pass struct {
 	Options
 	session *postgres.Pruning // nil: nothing is changed
 	inTx    func(context.Context, func(*postgres.Tx) error) error
-	before  time.Time         // what is older is dropped
+	before  time.Time // what is older is dropped
 	report  *Report
 }
 
@@ -215,43 +215,37 @@ func (p *pass) weeks(ctx context.Context) error {
 	return nil
 }
 
-// week drops a week, if it is kept no longer.
+// week drops a week, if it is kept no longer. It is looked at before each step, as it may
+// have been left at any by somebody else; but not while it leaves, which may take long.
 func (p *pass) week(ctx context.Context, w *Week) error {
-	if err := p.look(ctx, w); err != nil || w.Outcome == Kept || p.session == nil {
-		return err
-	}
-	if w.State == postgres.WeekOpen {
-		if done, err := p.step(ctx, w, p.session.Seal, postgres.WeekSealed); !done {
-			return err
+	for {
+		if w.State != postgres.WeekLeaving || p.session == nil {
+			if err := p.look(ctx, w); err != nil || w.Outcome == Kept || p.session == nil {
+				return err
+			}
 		}
-		// A run may have begun anew since it was looked at. From now on none can.
-		if err := p.look(ctx, w); err != nil || w.Outcome == Kept {
-			return err
+		step, next := p.session.Seal, postgres.WeekSealed
+		switch w.State {
+		case postgres.WeekOpen:
+		case postgres.WeekSealed, postgres.WeekLeaving:
+			step, next = p.session.Detach, postgres.WeekDetached
+		case postgres.WeekDetached:
+			step = p.session.Drop
 		}
-	}
-	if w.State != postgres.WeekDetached {
-		if done, err := p.step(ctx, w, p.session.Detach, postgres.WeekDetached); !done {
+		done, err := step(ctx, w.Week)
+		switch {
+		case err != nil:
 			return err
+		case !done:
+			w.Outcome, w.Why = Leaving, "somebody is at it; it goes when they are done"
+			return nil
+		case w.State == postgres.WeekDetached:
+			w.Outcome = Dropped
+			p.cfg.Logger.InfoContext(ctx, "dropped old runs", "week", w.From.Format(time.DateOnly), "runs", w.Looked.Runs, "bytes", w.Bytes)
+			return nil
 		}
+		w.State = next
 	}
-	if done, err := p.step(ctx, w, p.session.Drop, postgres.WeekDetached); !done {
-		return err
-	}
-	w.Outcome = Dropped
-	p.cfg.Logger.InfoContext(ctx, "dropped old runs", "week", w.From.Format(time.DateOnly), "runs", w.Looked.Runs, "bytes", w.Bytes)
-	return nil
-}
-
-// step takes a week one step further, unless somebody is at it.
-func (p *pass) step(ctx context.Context, w *Week, do func(context.Context, postgres.Week) (bool, error), to postgres.WeekState) (bool, error) {
-	done, err := do(ctx, w.Week)
-	switch {
-	case done:
-		w.State = to
-	case err == nil:
-		w.Outcome, w.Why = Leaving, "somebody is at it; it goes when they are done"
-	}
-	return done, err
 }
 
 // look tells whether a week is kept. One that is sealed is dropped when all its runs have
@@ -275,10 +269,11 @@ func (p *pass) look(ctx context.Context, w *Week) error {
 		}
 		w.Looked, w.Outcome, w.Why = &found, Kept, ""
 		switch {
-		case found.Unended == 1:
-			w.Why = "1 run has not ended"
-		case found.Unended > 1:
-			w.Why = fmt.Sprintf("%d runs have not ended", found.Unended)
+		case found.Unended > 0:
+			w.Why = unended(found.Unended)
+			if w.State == postgres.WeekDetached { // somebody has switched the trigger off
+				w.Why += "; attach it again"
+			}
 		case open && found.LastChange != nil && !found.LastChange.Before(p.before):
 			w.Why = "a run was written down or ended on " + found.LastChange.Format(time.DateOnly)
 		case awaiting != "":
@@ -288,4 +283,11 @@ func (p *pass) look(ctx context.Context, w *Week) error {
 		}
 		return nil
 	})
+}
+
+func unended(n int64) string {
+	if n == 1 {
+		return "1 run has not ended"
+	}
+	return fmt.Sprintf("%d runs have not ended", n)
 }

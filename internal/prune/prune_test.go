@@ -407,8 +407,7 @@ func TestWhatWasBegunIsFinished(t *testing.T) {
 				require.True(t, done)
 			}
 			step(session.Seal)
-			switch state {
-			case postgres.WeekLeaving:
+			if state == postgres.WeekLeaving {
 				report, err := b.Pool.Begin(ctx)
 				require.NoError(t, err)
 				_, err = report.Exec(ctx, "SELECT count(*) FROM runs")
@@ -421,10 +420,22 @@ func TestWhatWasBegunIsFinished(t *testing.T) {
 				b.exec("SELECT pg_terminate_backend($1)", b.waits())
 				require.Error(t, <-died)
 				require.NoError(t, report.Rollback(ctx))
-			case postgres.WeekDetached:
+			}
+			if state == postgres.WeekDetached {
 				step(session.Detach)
 			}
 			session.Close(ctx)
+			if state == postgres.WeekDetached { // nothing is dropped unseen
+				live := func(state string) {
+					b.exec("ALTER TABLE " + w.Table + " DISABLE TRIGGER riverbeat_sealed")
+					b.exec("UPDATE "+w.Table+" SET state = $1 WHERE id = (SELECT id FROM "+w.Table+" ORDER BY id LIMIT 1)", state)
+				}
+				live("queued")
+				kept := of(t, b.prune(prune.Options{DryRun: true}), monday)
+				require.Equal(t, prune.Kept, kept.Outcome)
+				require.Equal(t, "1 run has not ended; attach it again", kept.Why)
+				live("succeeded")
+			}
 
 			dry := b.prune(prune.Options{DryRun: true})
 			require.Equal(t, state, of(t, dry, monday).State)
@@ -453,17 +464,16 @@ func TestNoLiveRunIsDropped(t *testing.T) {
 	id, other, third := b.one(monday, riverbeat.Failed), b.one(monday, riverbeat.Succeeded), b.one(monday, riverbeat.Cancelled)
 
 	// It is begun anew in a transaction that is not seen when the week is looked at.
-	var pruned func() *prune.Report
-	require.NoError(t, b.DB.InTx(ctx, func(tx *postgres.Tx) error {
-		run, err := b.history.Retry(tx.Within(ctx), id)
-		require.NoError(t, err)
-		require.Equal(t, riverbeat.Queued, run.State)
-		pruned = b.begin(prune.Options{})
-		b.waits()
-		b.works()
-		b.waits()
-		return nil
-	}))
+	held, err := b.Pool.Begin(ctx)
+	require.NoError(t, err)
+	run, err := history.New(postgres.New(held, pgtest.Schema), b.ledger).Retry(ctx, id)
+	require.NoError(t, err)
+	require.Equal(t, riverbeat.Queued, run.State)
+	pruned := b.begin(prune.Options{})
+	b.waits()
+	b.works()
+	b.waits()
+	require.NoError(t, held.Commit(ctx))
 	w := of(t, pruned(), monday)
 	require.Equal(t, prune.Kept, w.Outcome)
 	require.Equal(t, postgres.WeekSealed, w.State)
@@ -471,7 +481,7 @@ func TestNoLiveRunIsDropped(t *testing.T) {
 	require.Equal(t, prune.Kept, of(t, b.prune(prune.Options{}), monday).Outcome)
 
 	// Nothing else begins there.
-	_, err := b.history.Retry(ctx, other)
+	_, err = b.history.Retry(ctx, other)
 	require.Equal(t, riverbeat.Conflict, riverbeat.KindOf(err))
 	require.ErrorContains(t, err, "about to be dropped")
 	_, err = b.Pool.Exec(ctx, "INSERT INTO runs SELECT (jsonb_populate_record(r, jsonb_build_object('id', gen_random_uuid(), 'slot', gen_random_uuid()))).* FROM runs AS r WHERE id = $1", other)
@@ -492,7 +502,7 @@ VALUES ('run', jsonb_build_object('run_id', $1::text), 1, 'discarded', 1, now())
 			b.set(id, "state = 'running', started_at = now()")
 		}
 	}
-	run, err := b.history.Run(ctx, id)
+	run, err = b.history.Run(ctx, id)
 	require.NoError(t, err)
 	require.Equal(t, riverbeat.Succeeded, run.State)
 	require.Equal(t, prune.Dropped, of(t, b.prune(prune.Options{}), monday).Outcome)
