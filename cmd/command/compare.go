@@ -22,10 +22,10 @@ func newImportCompare() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "compare",
 		Short: "Hold what ticks here in shadow against what Celery has sent",
-		Long: "Compares the ticks that were recorded here in shadow (import celery-beat --shadow)\n" +
-			"with the table in which Celery writes down what it has sent or done, tick by\n" +
-			"tick. With --django that is the one of django-celery-results, unless told\n" +
-			"otherwise. It only reads.\n\n" +
+		Long: "Compares the ticks that were recorded here in shadow ('riverbeat import\n" +
+			"celery-beat --shadow') with the table in which Celery writes down what it has\n" +
+			"sent or done, tick by tick. With --django that is the one of\n" +
+			"django-celery-results, unless told otherwise. It only reads.\n\n" +
 			"It exits with 3 if anything differs.",
 		Args: noArgs,
 	}

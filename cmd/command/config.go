@@ -34,7 +34,7 @@ func newConfig() *cobra.Command {
 			for _, w := range r.Warnings {
 				_, _ = fmt.Fprintln(c.ErrOrStderr(), "warning:", w)
 			}
-			if err := check(r, err); err != nil {
+			if err := faultsOf(r, err); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "the settings are right, for the role %s\n", r.Config.Role)
@@ -64,8 +64,8 @@ func newConfig() *cobra.Command {
 	return c
 }
 
-// check finds all that is wrong with settings that were read with an error, or without.
-func check(r *config.Reading, err error) error {
+// faultsOf is all that is wrong with settings that were read with an error, or without.
+func faultsOf(r *config.Reading, err error) error {
 	problems := []error{err}
 	for _, name := range r.Unknown {
 		problems = append(problems, fmt.Errorf("%s: is not a setting", name))

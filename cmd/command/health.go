@@ -60,7 +60,8 @@ func askReady(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	response, err := http.DefaultClient.Do(request)
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // and no proxy of the environment
+	response, err := client.Do(request)
 	if err != nil {
 		return err
 	}

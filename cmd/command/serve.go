@@ -61,8 +61,10 @@ func newServe(tasks []task.Task) *cobra.Command {
 				}
 			}
 			return n.run(c.Context(), front, func(string) error {
-				_, err := daemon.SdNotify(true, daemon.SdNotifyReady) // if it is systemd that has started us
-				return err
+				if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil { // nothing, if systemd has not asked
+					logger.WarnContext(c.Context(), "tell systemd that the node is ready", "error", err)
+				}
+				return nil
 			})
 		},
 	}
