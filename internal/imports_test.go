@@ -35,7 +35,7 @@ var layers = [][]string{
 	{"internal/access", "internal/catalog", "internal/doctor", "internal/execute", "internal/history", "internal/installation", "internal/prune", "internal/tick", "internal/watch"},
 	{"internal/ledger"},
 	{"internal/metrics", "internal/postgres", "internal/queue"},
-	{"internal/riverbeat"},
+	{"internal/riverbeat", "internal/trace"},
 }
 
 // sideways are the imports that go from one package to another of its layer, each
@@ -104,6 +104,7 @@ var libraries = map[string][]string{
 	"github.com/swaggest/swgui":                                {"internal/httpapi"},
 	"github.com/vgarvardt/pgx-google-uuid/v5":                  {"internal/postgres"},
 	"go.yaml.in/yaml/v3":                                       {"cmd/command"},
+	"go.opentelemetry.io/otel":                                 {"internal/trace"},
 	"golang.org/x/sync":                                        {"internal/bench", "internal/postgres", "internal/tick"},
 	"golang.org/x/sys":                                         {"internal/execute"}, // the clock that processes share
 	"golang.org/x/term":                                        {"cmd/command"},
@@ -118,6 +119,8 @@ var libraries = map[string][]string{
 	"k8s.io/api":                         {inTests}, // what deploy/kubernetes is held to
 	"k8s.io/apimachinery":                {inTests},
 	"k8s.io/pod-security-admission":      {inTests},
+	"go.opentelemetry.io/proto/otlp":     {inTests}, // what a collector is told
+	"google.golang.org/protobuf":         {inTests},
 	"pgregory.net/rapid":                 {inTests},
 	"sigs.k8s.io/yaml":                   {inTests},
 	"sigs.k8s.io/json":                   {inTests},

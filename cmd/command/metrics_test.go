@@ -3,6 +3,7 @@ package command
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"net/http"
@@ -46,29 +47,48 @@ func watchNode(t *testing.T) *watchedNode {
 	w := &watchedNode{pgtest.DB(t), t, "http://" + freeAddress(t), "http://" + freeAddress(t)}
 	start(t, "serve", "--database-url", w.URL, "--insecure-no-auth",
 		"--listen", strings.TrimPrefix(w.api, "http://"), "--metrics-listen", strings.TrimPrefix(w.own, "http://"))
-	require.Eventually(t, func() bool {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.own+"/readyz", http.NoBody)
-		require.NoError(t, err)
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			return false
-		}
-		require.NoError(t, response.Body.Close())
-		return response.StatusCode == http.StatusOK
-	}, 30*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return healthy(t, w.own) }, 30*time.Second, 20*time.Millisecond)
 	return w
 }
 
-// post asks the API for something that it makes.
-func (w *watchedNode) post(path, body string) (id string) {
-	w.t.Helper()
-	code, answered := ask(w.t, http.MethodPost, w.api+"/api/v1"+path, body)
-	require.Equal(w.t, http.StatusCreated, code, answered)
-	var made struct {
+// healthy tells whether a node is ready.
+func healthy(t *testing.T, base string) bool {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/readyz", http.NoBody)
+	require.NoError(t, err)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	require.NoError(t, response.Body.Close())
+	return response.StatusCode == http.StatusOK
+}
+
+// posted asks an API for something that it makes. Headers are given as "Name: value".
+func posted(t *testing.T, url, body string, headers ...string) (id string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
+	require.NoError(t, err)
+	for _, header := range append(headers, "Content-Type: application/json") {
+		name, value, _ := strings.Cut(header, ": ")
+		request.Header.Set(name, value)
+	}
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	defer func() { _ = response.Body.Close() }()
+	answered, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusCreated, response.StatusCode, "%s", answered)
+	var thing struct {
 		ID string `json:"id"`
 	}
-	require.NoError(w.t, json.Unmarshal([]byte(answered), &made))
-	return made.ID
+	require.NoError(t, json.Unmarshal(answered, &thing))
+	return thing.ID
+}
+
+func (w *watchedNode) post(path, body string) (id string) {
+	w.t.Helper()
+	return posted(w.t, w.api+"/api/v1"+path, body)
 }
 
 // scrape scrapes the node until what it tells is enough.
@@ -152,7 +172,7 @@ func TestWhatANodeTellsPrometheus(t *testing.T) {
 	code, _ := get(t, w.own+"/api/v1/schedules")
 	require.Equal(t, http.StatusNotFound, code)
 	well := w.scrape(func(s scrape) bool {
-		return len(s["riverbeat_check_status"].GetMetric()) == 20 && s.value("riverbeat_river_jobs_total", "kind", "completed") > 0
+		return len(s["riverbeat_check_status"].GetMetric()) == 21 && s.value("riverbeat_river_jobs_total", "kind", "completed") > 0
 	})
 
 	t.Run("Page", func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,6 +37,7 @@ import (
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
 	"riverbeat/internal/tick"
+	"riverbeat/internal/trace"
 	"riverbeat/internal/watch"
 	"riverbeat/internal/worker"
 	"riverbeat/riverui"
@@ -63,6 +65,7 @@ type node struct {
 	commands    map[string]process.Command
 	secrets     *secret.Store
 	metrics     *metrics.Metrics
+	tracer      *trace.Tracer // nil: nothing is traced
 }
 
 // newNode wires a node; needSchema must hold. open says when a request without a key is
@@ -77,6 +80,10 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 		return nil, err
 	}
 	id := uuid.New()
+	tracer, err := tracerOf(ctx, cfg, id, logger)
+	if err != nil {
+		return nil, err
+	}
 	database := databaseConfig(cfg)
 	database.Node = id.String()
 	pool, err := postgres.NewPool(ctx, database)
@@ -112,14 +119,47 @@ func newNode(ctx context.Context, cfg config.Config, open access.Openness, tasks
 	if share := forRequests.Share(); share != nil {
 		counts.WatchShare(share)
 	}
-	l := ledger.New(q).Counting(counts)
+	l := ledger.New(q).Counting(counts).Tracing(tracer)
 	return &node{
-		cfg: cfg, logger: logger, metrics: counts, id: id, db: db, forRequests: forRequests, queue: q, ledger: l,
+		cfg: cfg, logger: logger, metrics: counts, tracer: tracer, id: id, db: db, forRequests: forRequests, queue: q, ledger: l,
 		catalog: catalog.New(forRequests, l), registry: registry, commands: commands, secrets: secrets,
 		access: access.New(access.Config{
 			DB: forRequests, AdminKey: string(cfg.AdminKey), Open: open, RequestsPerSecond: cfg.RequestsPerSecond, Now: time.Now,
 		}),
 	}, nil
+}
+
+const (
+	// traceFaultEvery is how often it is logged that the collector of traces is not told:
+	// it may be away for long, and nothing depends on it.
+	traceFaultEvery = 5 * time.Minute
+	// tracesWithin is how long a node that ends tells the collector what it was not told.
+	tracesWithin = 3 * time.Second
+)
+
+// tracerOf is the tracer of a node; nil if nothing is traced.
+func tracerOf(ctx context.Context, cfg config.Config, id uuid.UUID, logger *slog.Logger) (*trace.Tracer, error) {
+	if cfg.TracesEndpoint == "" {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	var said atomic.Int64
+	return trace.New(ctx, trace.Config{
+		Endpoint: cfg.TracesEndpoint, Ratio: cfg.TracesRatio, Version: version, Node: id.String(),
+		Failed: func(err error) {
+			now, last := time.Now().UnixNano(), said.Load()
+			if now-last > int64(traceFaultEvery) && said.CompareAndSwap(last, now) {
+				logger.Warn("the collector of traces was not told", "error", err)
+			}
+		},
+	})
+}
+
+func (n *node) closeTracer(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, tracesWithin)
+	defer cancel()
+	if err := n.tracer.Close(ctx); err != nil {
+		n.logger.WarnContext(ctx, "the collector of traces was not told the last ones", "error", err)
+	}
 }
 
 // secretsOf are the secrets that the configuration names. It fails if a node that works
@@ -181,6 +221,7 @@ func (n *node) run(ctx context.Context, front *front, ready func(address string)
 	collectLessOften()
 	// Everything that ends is ended here, by us, and not by ctx.
 	background := context.WithoutCancel(ctx)
+	defer n.closeTracer(background)
 	if err := n.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.EnsureInstallation(ctx) }); err != nil {
 		return err
 	}
@@ -285,6 +326,7 @@ func (n *node) api(ctx context.Context, monitor *doctor.Monitor) (httpapi.Config
 		Ready:           n.ready,
 		Monitor:         monitor,
 		Metrics:         n.metrics,
+		Tracer:          n.tracer,
 		HealthOnly:      !n.cfg.Role.ServesAPI(),
 		TrustedProxies:  n.cfg.TrustedProxies,
 	}
@@ -335,7 +377,8 @@ func (n *node) worker() (*worker.Worker, error) {
 	return worker.New(worker.Config{
 		DB: n.db,
 		Executor: execute.New(execute.Config{
-			DB: n.db, Ledger: n.ledger, Registry: n.registry, Secrets: n.secrets, Node: node, Logger: n.logger, Metrics: n.metrics,
+			DB: n.db, Ledger: n.ledger, Registry: n.registry, Secrets: n.secrets, Node: node, Logger: n.logger,
+			Metrics: n.metrics, Tracer: n.tracer,
 		}),
 		Ticker:  tick.New(n.db, n.ledger, n.logger).Counting(n.metrics),
 		Watcher: watch.New(n.db, n.ledger, n.logger),

@@ -37,6 +37,14 @@ type Config struct {
 	// /metrics is served without keys. Default none.
 	MetricsListen string
 
+	// TracesEndpoint is OTEL_EXPORTER_OTLP_ENDPOINT: the http:// or https:// URL of the
+	// collector that is told of traces. Default none; then nothing is traced.
+	TracesEndpoint string
+
+	// TracesRatio is RIVERBEAT_TRACES_RATIO: of the traces that begin here, those that the
+	// collector is told of, 0 to 1. Default 1.
+	TracesRatio float64
+
 	// DataDir is RIVERBEAT_DATA_DIR: the directory where dev keeps its private
 	// Postgres. Default none: localpg.DefaultDataDir then says where.
 	DataDir string

@@ -123,6 +123,44 @@ var settings = []Setting{
 		get: func(c *Config) string { return c.MetricsListen },
 	},
 	{
+		Name: "OTEL_EXPORTER_OTLP_ENDPOINT", Unit: "http:// or https:// URL", Secret: true,
+		Doc: "The collector of OpenTelemetry that is told of [traces](operations.md#traces), by OTLP over HTTP, as in `http://127.0.0.1:4318`. Without it nothing is traced. OpenTelemetry itself reads the other variables of its exporter from the environment, such as `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`.",
+		set: func(c *Config, v string) string {
+			c.TracesEndpoint = v
+			return ""
+		},
+		check: func(c *Config) string {
+			if c.TracesEndpoint == "" {
+				return ""
+			}
+			u, err := url.Parse(c.TracesEndpoint)
+			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
+				return "a URL such as http://127.0.0.1:4318, without user or query"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return c.TracesEndpoint },
+	},
+	{
+		Name: "RIVERBEAT_TRACES_RATIO", Default: "1", Unit: "number from 0 to 1",
+		Doc: "Of the traces that begin here, those that the collector is told of; all nodes pick the same. Of a request that is a part of a trace already, that trace decides.",
+		set: func(c *Config, v string) string {
+			ratio, err := strconv.ParseFloat(v, 64)
+			if err != nil {
+				return "a number such as 0.1"
+			}
+			c.TracesRatio = ratio
+			return ""
+		},
+		check: func(c *Config) string {
+			if !(c.TracesRatio >= 0 && c.TracesRatio <= 1) { // NaN is neither
+				return "a number from 0 to 1"
+			}
+			return ""
+		},
+		get: func(c *Config) string { return strconv.FormatFloat(c.TracesRatio, 'g', -1, 64) },
+	},
+	{
 		Name: "RIVERBEAT_DATA_DIR", Flag: "data-dir", Unit: "directory",
 		Doc: "Where `riverbeat dev` keeps its private Postgres. When not set: `/var/lib/riverbeat` for root, else `$XDG_DATA_HOME/riverbeat`, else `$HOME/.local/share/riverbeat`.",
 		set: func(c *Config, v string) string {

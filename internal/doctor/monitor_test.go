@@ -44,7 +44,7 @@ func complete(t *testing.T, m *doctor.Monitor) doctor.Vitals {
 	var v doctor.Vitals
 	require.Eventually(t, func() bool {
 		v = m.Vitals()
-		return len(v.Readings) == 20
+		return len(v.Readings) == 21
 	}, 30*time.Second, 10*time.Millisecond)
 	return v
 }

@@ -35,6 +35,7 @@ import (
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/trace"
 	"riverbeat/task"
 )
 
@@ -63,6 +64,7 @@ type Executor struct {
 	node     postgres.Node
 	logger   *slog.Logger
 	metrics  *metrics.Metrics
+	tracer   *trace.Tracer
 
 	session  *session
 	opened   *postgres.Session // by Open, for Run
@@ -85,13 +87,14 @@ type Config struct {
 	Node     postgres.Node // its ID is new for each Executor, and River's client has it, too
 	Logger   *slog.Logger
 	Metrics  *metrics.Metrics // nil: nothing is counted
+	Tracer   *trace.Tracer    // nil: nothing is traced
 }
 
 // New makes an Executor.
 func New(cfg Config) *Executor {
 	e := &Executor{
 		db: cfg.DB, ledger: cfg.Ledger, registry: cfg.Registry, secrets: cfg.Secrets, node: cfg.Node, logger: cfg.Logger,
-		metrics: cfg.Metrics, onHold: make(chan error, 1),
+		metrics: cfg.Metrics, tracer: cfg.Tracer, onHold: make(chan error, 1),
 		attempts: attempts{underWay: map[int64]context.CancelCauseFunc{}, reported: map[int64]outcome{}},
 	}
 	e.session = newSession(func(ctx context.Context) (*postgres.Session, error) {
@@ -353,9 +356,26 @@ func (e *Executor) Work(ctx context.Context, job *river.Job[queue.RunArgs]) erro
 	case ctx.Err() != nil: // told to stop while it asked; the node may have a session again
 		return e.notStarted(ctx, context.Cause(ctx))
 	}
-	ended := e.metrics.Attempt(started.run)
-	err = e.attempt(ctx, job, started)
-	ended(e.outcome(ctx, job, err))
+	return e.observed(ctx, job, started)
+}
+
+// observed is the attempt, counted and traced.
+func (e *Executor) observed(ctx context.Context, job *river.Job[queue.RunArgs], started *started) error {
+	run := started.run
+	ended := e.metrics.Attempt(run)
+	within, span := e.tracer.Attempt(ctx, ledger.TraceOf(run), queue.Trace(job.JobRow))
+	span.Set("riverbeat.schedule", run.ScheduleName)
+	span.SetNumber("riverbeat.execution", run.Execution)
+	span.SetNumber("riverbeat.attempt", run.Attempt)
+	defer span.End()
+	err := e.attempt(within, job, started)
+	outcome := e.outcome(ctx, job, err)
+	ended(outcome)
+	span.Set("riverbeat.outcome", string(outcome))
+	switch outcome {
+	case metrics.Failed, metrics.Retried, metrics.Lost:
+		span.Fail()
+	}
 	return err
 }
 

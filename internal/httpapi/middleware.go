@@ -47,6 +47,30 @@ func (a *api) observe(c *gin.Context) {
 	}
 }
 
+// trace makes the request a part of a trace. Those that look at the process are none.
+func (a *api) trace(c *gin.Context) {
+	switch c.FullPath() {
+	case healthzPath, readyzPath, metricsPath:
+		c.Next()
+		return
+	}
+	ctx, span := a.Tracer.Request(c.Request)
+	defer func() {
+		route := routeOf(c)
+		span.Name(route)
+		span.Set("http.route", strings.TrimPrefix(route, c.Request.Method+" "))
+		span.Set("http.request.method", c.Request.Method)
+		span.Set("riverbeat.request_id", c.Writer.Header().Get(requestIDHeader))
+		span.SetNumber("http.response.status_code", c.Writer.Status())
+		if c.Writer.Status() >= http.StatusInternalServerError {
+			span.Fail()
+		}
+		span.End()
+	}()
+	c.Request = c.Request.WithContext(ctx)
+	c.Next()
+}
+
 func saneRequestID(id string) bool {
 	return id != "" && len(id) <= maxRequestIDLength &&
 		!strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' })

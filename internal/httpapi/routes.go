@@ -16,6 +16,8 @@ const (
 	backfillsPath       = apiPath + "/backfills"
 	apiKeysPath         = apiPath + "/api-keys"
 	featuresPath        = apiPath + "/features"
+	healthzPath         = "/healthz"
+	readyzPath          = "/readyz"
 )
 
 // The headings of the OpenAPI document.
@@ -225,10 +227,10 @@ func (a *api) routes() {
 
 // healthRoutes are the open pages of every node, whatever its role.
 func (a *api) healthRoutes() {
-	handle(a, http.MethodGet, "/healthz", operation{
+	handle(a, http.MethodGet, healthzPath, operation{
 		id: "health", tag: tagProcess, summary: "Whether the process lives",
 	}, a.healthz)
-	handle(a, http.MethodGet, "/readyz", operation{
+	handle(a, http.MethodGet, readyzPath, operation{
 		id: "ready", tag: tagProcess, summary: "Whether the process can serve",
 	}, a.readyz)
 }

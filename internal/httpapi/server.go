@@ -24,6 +24,7 @@ import (
 	"riverbeat/internal/installation"
 	"riverbeat/internal/metrics"
 	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/trace"
 )
 
 // DefaultRequestTimeout is shorter than what a server gives its answers, so that
@@ -63,6 +64,8 @@ type Config struct {
 	// for /metrics. Default to none.
 	Monitor *doctor.Monitor
 	Metrics *metrics.Metrics
+	// Tracer begins a trace with each request. Defaults to none.
+	Tracer *trace.Tracer
 	// OpenMetrics is whether /metrics is open to all who reach this handler.
 	OpenMetrics bool
 	// HealthOnly leaves out the API and its docs: a node that only works has
@@ -117,7 +120,7 @@ func New(cfg Config) (http.Handler, error) {
 	h := humagin.New(engine, huma.Config{OpenAPI: newOpenAPI(a.Version)})
 	a.openAPI, a.adapter = h.OpenAPI(), h.Adapter()
 
-	engine.Use(a.observe, a.recoverPanic, a.limitTime, a.guard, a.limitBody)
+	engine.Use(a.observe, a.trace, a.recoverPanic, a.limitTime, a.guard, a.limitBody)
 	engine.NoRoute(a.elsewhere)
 	engine.NoMethod(a.wrongMethod)
 	a.healthRoutes()

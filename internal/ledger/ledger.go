@@ -24,6 +24,7 @@ import (
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/trace"
 )
 
 // Ledger records runs. It is safe for concurrent use.
@@ -31,6 +32,7 @@ type Ledger struct {
 	queue   *queue.Queue
 	schemas *Schemas
 	metrics *metrics.Metrics // nil: nothing is counted
+	tracer  *trace.Tracer    // nil: nothing is traced
 }
 
 // New makes a Ledger.
@@ -43,6 +45,13 @@ func (l *Ledger) Counting(m *metrics.Metrics) *Ledger {
 	counting := *l
 	counting.metrics = m
 	return &counting
+}
+
+// Tracing answers the Ledger that tells of what it records, and shares all else with l.
+func (l *Ledger) Tracing(t *trace.Tracer) *Ledger {
+	tracing := *l
+	tracing.tracer = t
+	return &tracing
 }
 
 // Schemas is the ledger's memory of compiled parameter schemas.
@@ -169,7 +178,11 @@ func (l *Ledger) Record(ctx context.Context, tx *postgres.Tx, now time.Time, ent
 	if err != nil {
 		return fmt.Errorf("read who is busy: %w", err)
 	}
-	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, admit(entries, busy, now))
+	jobs := admit(entries, busy, now)
+	for i, job := range jobs {
+		jobs[i].Trace = trace.CarryRun(ctx, job.Run.ID)
+	}
+	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, jobs)
 	if err != nil {
 		return err
 	}
@@ -189,8 +202,18 @@ func (l *Ledger) Record(ctx context.Context, tx *postgres.Tx, now time.Time, ent
 	if err := tx.InsertRuns(ctx, runs); err != nil {
 		return fmt.Errorf("insert %d runs: %w", len(runs), err)
 	}
-	tx.AfterCommit(func() { l.metrics.Recorded(runs) })
+	tx.AfterCommit(func() {
+		l.metrics.Recorded(runs)
+		for _, r := range runs {
+			l.tracer.Recorded(ctx, TraceOf(r), string(r.State), r.ScheduledFor, now)
+		}
+	})
 	return l.announceWaiting(ctx, tx, runs)
+}
+
+// TraceOf is what is told of a run in its trace.
+func TraceOf(r *riverbeat.Run) trace.Run {
+	return trace.Run{ID: r.ID, Task: r.TaskName, Trigger: string(r.Trigger)}
 }
 
 // inLine is the order of a key's line, as promotion has it.
@@ -309,7 +332,9 @@ func (l *Ledger) enqueue(ctx context.Context, tx *postgres.Tx, run *riverbeat.Ru
 	if err != nil {
 		return nil, err
 	}
-	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, []queue.Entry{job(run, d)})
+	entry := job(run, d)
+	entry.Trace = trace.Carry(ctx)
+	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, []queue.Entry{entry})
 	if err != nil || len(duplicates) == 0 {
 		return nil, err
 	}

@@ -4,6 +4,7 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/trace"
 )
 
 // RunArgs is what a job carries. The history trigger goes by run_id, and
@@ -97,6 +99,9 @@ type Entry struct {
 	Run      *riverbeat.Run
 	Queue    string
 	Priority int // 1 (first) to 4
+	// Trace is what trace.Carry has said of the request that asks for the job; "": nobody
+	// does, or nothing is traced.
+	Trace string
 }
 
 // Duplicate is a run whose key was taken by another job after all.
@@ -104,6 +109,28 @@ type Duplicate struct {
 	Entry     Entry
 	BlockedBy uuid.UUID // the run of that job
 	State     riverbeat.State
+}
+
+// traceMetadata is the metadata of a job that carries a trace; nil, which costs nothing, of
+// one that carries none.
+func traceMetadata(carried string) []byte {
+	if carried == "" {
+		return nil
+	}
+	metadata, _ := json.Marshal(map[string]string{trace.Member: carried}) // never fails
+	return metadata
+}
+
+// Trace is the trace that a job carries; "": none.
+func Trace(job *rivertype.JobRow) string {
+	if !bytes.Contains(job.Metadata, []byte(trace.Member)) {
+		return ""
+	}
+	var metadata struct {
+		Trace string `json:"traceparent"`
+	}
+	_ = json.Unmarshal(job.Metadata, &metadata) // what cannot be read carries none
+	return metadata.Trace
 }
 
 // Enqueue inserts a job for each run, due now by the database's clock, and sets
@@ -119,7 +146,7 @@ func (q *Queue) Enqueue(ctx context.Context, tx pgx.Tx, now time.Time, entries [
 
 	params := make([]river.InsertManyParams, len(entries))
 	for i, e := range entries {
-		opts := &river.InsertOpts{MaxAttempts: e.Run.MaxAttempts, Queue: e.Queue, Priority: e.Priority}
+		opts := &river.InsertOpts{MaxAttempts: e.Run.MaxAttempts, Queue: e.Queue, Priority: e.Priority, Metadata: traceMetadata(e.Trace)}
 		if e.Run.LockKey != "" {
 			opts.UniqueOpts = unique
 		}

@@ -28,6 +28,7 @@ import (
 
 	"riverbeat/internal/execute/secret"
 	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/trace"
 	"riverbeat/task"
 )
 
@@ -98,11 +99,22 @@ func (c *Client) Send(ctx context.Context, settings *riverbeat.Executor, run uui
 	if err != nil {
 		return nil, task.Final(err)
 	}
+	ctx, span := trace.Outgoing(ctx, r.Method, r.URL.Hostname())
+	defer span.End()
+	r = r.WithContext(ctx)
+	if carried := trace.Carry(ctx); carried != "" {
+		r.Header.Set(trace.Member, carried)
+	}
 	response, err := c.transport.RoundTrip(r)
 	if err != nil {
+		span.Fail()
 		return nil, fmt.Errorf("%s to %s: %w", r.Method, r.URL.Host, err)
 	}
 	defer func() { _ = response.Body.Close() }()
+	span.SetNumber("http.response.status_code", response.StatusCode)
+	if !succeeds(settings, response.StatusCode) {
+		span.Fail()
+	}
 
 	redact := secret.From(ctx)
 	limit := maxBody + redact.Longest()
