@@ -50,13 +50,7 @@ func newAudit() *cobra.Command {
 			"-o json has what a thing was and is then. What was done to keys is told to\n" +
 			"admins only.",
 		do: func(c *call, _ []string) error {
-			limit, size, err := limitOf(c.Command)
-			if err != nil {
-				return err
-			}
-			query := queryOf(c.Command, filters)
-			query.Set("page_size", size)
-			return list(c.output, changeNoun, c.items("/audit", query), limit)
+			return list(c, changeNoun, "/audit", queryOf(c.Command, filters))
 		},
 	}.command()
 	addFilters(c, filters)

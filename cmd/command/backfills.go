@@ -65,13 +65,7 @@ func newBackfillsList() *cobra.Command {
 	c := apiCommand{
 		use: "list", short: "List backfills, the newest first", args: noArgs,
 		do: func(c *call, _ []string) error {
-			limit, size, err := limitOf(c.Command)
-			if err != nil {
-				return err
-			}
-			query := queryOf(c.Command, filters)
-			query.Set("page_size", size)
-			return list(c.output, backfillNoun, c.items(backfillsPath, query), limit)
+			return list(c, backfillNoun, backfillsPath, queryOf(c.Command, filters))
 		},
 	}.command()
 	addFilters(c, filters)

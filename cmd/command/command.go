@@ -76,7 +76,6 @@ func newRoot(tasks []task.Task) *cobra.Command {
 	group(root, newDev(tasks), newServe(tasks), newMigrate(), newConfig(), newKeys(), newImport(), newDoctorCommand(),
 		newLogin(), newLogout(), newSchedules(), newTasks(), newRuns(), newBackfills(), newAudit(), newNodes(),
 		newPause(), newResume(), newHealth(), newVersion())
-	completion(root)
 	return root
 }
 
@@ -154,7 +153,7 @@ func group(c *cobra.Command, subcommands ...*cobra.Command) {
 }
 
 // completion gives the program cobra's scripts for shells, which are called like its own
-// commands.
+// commands. They are written to what is the program's output by now.
 func completion(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

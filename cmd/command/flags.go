@@ -152,23 +152,10 @@ func complete(c *cobra.Command, flag string, values ...string) {
 	}
 }
 
-// addLimit gives a command the flag --limit, for limitOf.
+// addLimit gives a command that lists the flag --limit.
 func addLimit(c *cobra.Command, limit int) {
 	c.Flags().Var(&word{value: strconv.Itoa(limit), kind: "number"}, "limit", "How many are shown at most; 0 is all.")
 	complete(c, "limit")
-}
-
-// limitOf is the limit, and the size of pages that goes with it.
-func limitOf(c *cobra.Command) (limit int, pageSize string, err error) {
-	const largest = 1000
-	limit, err = strconv.Atoi(flagOf(c, "limit"))
-	if err != nil || limit < 0 {
-		return 0, "", badCall(c, "--limit: %q is no number of 0 or more", flagOf(c, "limit"))
-	}
-	if limit == 0 || limit >= largest {
-		return limit, strconv.Itoa(largest), nil
-	}
-	return limit, strconv.Itoa(limit + 1), nil // one more tells whether there are more
 }
 
 // someArgs is the check of a command that takes one of something, or several.

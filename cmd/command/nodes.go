@@ -3,6 +3,7 @@ package command
 import (
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,7 +69,7 @@ func newNodes() *cobra.Command {
 		long: "Uses the API of a server; see 'riverbeat login'. Nodes that only serve the API\n" +
 			"are not on the list.",
 		do: func(c *call, _ []string) error {
-			return list(c.output, nodeNoun, c.items("/nodes", nil), 0)
+			return list(c, nodeNoun, "/nodes", url.Values{})
 		},
 	}.command()
 }

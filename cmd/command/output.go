@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -57,12 +58,26 @@ type noun[T any] struct {
 	name    func(T) string // what names one to other commands
 }
 
-// list writes things as they come, at most limit of them; 0 is all. A table says so on
-// stderr if there are none, or more.
-func list[T any](o *output, n noun[T], things iter.Seq2[json.RawMessage, error], limit int) error {
+// list reads a list and writes it, as far as --limit says if the command has one. If
+// there are none, or more than were asked for, that is said on stderr.
+func list[T any](c *call, n noun[T], path string, query url.Values) error {
+	const largest = 1000
+	o, limit, silent := c.output, 0, true
+	if f := c.Flags().Lookup("limit"); f != nil {
+		var err error
+		if limit, err = strconv.Atoi(f.Value.String()); err != nil || limit < 0 {
+			return badCall(c.Command, "--limit: %q is no number of 0 or more", f.Value)
+		}
+		size := largest
+		if limit > 0 {
+			size = min(limit+1, largest) // one more tells whether there are more
+		}
+		query.Set("page_size", strconv.Itoa(size))
+		silent = f.Changed
+	}
 	var rows [][]string
 	written, more := 0, false
-	for raw, err := range things {
+	for raw, err := range c.items(path, query) {
 		if err != nil {
 			return err
 		}
@@ -119,7 +134,7 @@ func list[T any](o *output, n noun[T], things iter.Seq2[json.RawMessage, error],
 	switch {
 	case written == 0:
 		_, _ = fmt.Fprintf(o.errs, "There are no %ss.\n", n.one)
-	case more:
+	case more && !silent:
 		_, _ = fmt.Fprintf(o.errs, "There are more %ss; --limit 0 shows all.\n", n.one)
 	}
 	return nil

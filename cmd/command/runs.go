@@ -135,16 +135,11 @@ func newRunsList() *cobra.Command {
 	c := apiCommand{
 		use: "list", short: "List runs, the newest nominal time first", args: noArgs,
 		do: func(c *call, _ []string) error {
-			limit, size, err := limitOf(c.Command)
-			if err != nil {
-				return err
-			}
 			query, err := c.runQuery()
 			if err != nil {
 				return err
 			}
-			query.Set("page_size", size)
-			return list(c.output, runNoun, c.items(runsPath, query), limit)
+			return list(c, runNoun, runsPath, query)
 		},
 	}.command()
 	addRunFilters(c)

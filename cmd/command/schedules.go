@@ -69,11 +69,11 @@ func (s *shownSchedule) recurrence() string {
 var scheduleNoun = noun[shownSchedule]{
 	one: "schedule",
 	columns: []column{
-		{head: "NAME", least: 16},
+		{head: "NAME", least: 20},
 		{head: "NEXT", colour: func(text string) string {
 			return map[string]string{"disabled": faint, "ended": faint, "stopped": red}[text]
 		}},
-		{head: "RECURRENCE", least: 12},
+		{head: "RECURRENCE", least: 16},
 		{head: "ID"},
 		{head: "TASK", least: 12},
 		{head: "POLICY"},
@@ -104,13 +104,7 @@ func newSchedulesList() *cobra.Command {
 	c := apiCommand{
 		use: "list", short: "List schedules", args: noArgs,
 		do: func(c *call, _ []string) error {
-			limit, size, err := limitOf(c.Command)
-			if err != nil {
-				return err
-			}
-			query := queryOf(c.Command, scheduleFilters)
-			query.Set("page_size", size)
-			return list(c.output, scheduleNoun, c.items(schedulesPath, query), limit)
+			return list(c, scheduleNoun, schedulesPath, queryOf(c.Command, scheduleFilters))
 		},
 	}.command()
 	addFilters(c, scheduleFilters)

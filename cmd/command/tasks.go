@@ -57,13 +57,7 @@ func newTasksList() *cobra.Command {
 	c := apiCommand{
 		use: "list", short: "List task definitions, by name", args: noArgs,
 		do: func(c *call, _ []string) error {
-			limit, size, err := limitOf(c.Command)
-			if err != nil {
-				return err
-			}
-			query := queryOf(c.Command, filters)
-			query.Set("page_size", size)
-			return list(c.output, taskNoun, c.items(tasksPath, query), limit)
+			return list(c, taskNoun, tasksPath, queryOf(c.Command, filters))
 		},
 	}.command()
 	addFilters(c, filters)
