@@ -615,3 +615,25 @@ printf '%%s\n' "${COMPREPLY[@]%%%% *}"`
 		require.Equal(t, test.want, strings.Join(offered, " "), "%s %s", test.line, test.begun)
 	}
 }
+
+// TestTheCommandLine does what docs/cli.md says, line by line.
+func TestTheCommandLine(t *testing.T) {
+	t.Parallel()
+	p := start(t, "dev", "--database-url", pgtest.DB(t).URL, "--listen", "127.0.0.1:0")
+	base := p.find(t, `API\s+(http://\S+)/api/v1`)
+	person := &person{t, filepath.Join(t.TempDir(), "riverbeat.env")}
+	logins := filepath.Join(t.TempDir(), "login.json")
+	require.NoError(t, os.WriteFile(person.file, []byte("RIVERBEAT_SERVER="+base+"\nRIVERBEAT_LOGIN_FILE="+logins), 0o600))
+	page, err := os.ReadFile("../../docs/cli.md")
+	require.NoError(t, err)
+	commands := 0
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(page), -1) {
+		script := strings.ReplaceAll(block[1], "http://127.0.0.1:8080", base)
+		script = strings.ReplaceAll(script, "curl ", "curl --fail-with-body ")
+		commands += strings.Count(script, "riverbeat ")
+		out, err := person.shell("set -o pipefail\n" + script)
+		require.NoError(t, err, "%s\n%s", script, out)
+	}
+	require.Greater(t, commands, 30)
+	require.Zero(t, p.stop(), p.stderr)
+}
