@@ -3,6 +3,8 @@ package command
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"iter"
 	"net/http"
 	"net/url"
@@ -38,7 +40,11 @@ func (a apiCommand) command() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.do(&call{c, newOutput(c), api}, args)
+			err = a.do(&call{c, newOutput(c), api}, args)
+			if refused, ok := errors.AsType[*client.Error](err); ok && refused.Status == http.StatusUnauthorized {
+				err = fmt.Errorf("%w\n'riverbeat login' keeps a key for %s", err, api)
+			}
+			return err
 		},
 	}
 	addServer(c)
@@ -71,12 +77,12 @@ func (c *call) change(method, path string, body any) (json.RawMessage, error) {
 	return client.Call[json.RawMessage](c.Context(), c.api, r)
 }
 
-// addChange gives a command that changes something its flags.
+// addChange gives a command that changes something the flag --dry-run.
 func addChange(c *cobra.Command) {
 	c.Flags().Bool("dry-run", false, "check and show what would be, and change nothing.")
 }
 
-// addIfVersion gives it the one that is for what has a version.
+// addIfVersion gives one that changes what has a version the flag --if-version.
 func addIfVersion(c *cobra.Command) {
 	c.Flags().Var(&word{kind: "version"}, "if-version", "Only if this is its version still; else the exit code is 6.")
 	complete(c, "if-version")

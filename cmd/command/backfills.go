@@ -90,7 +90,7 @@ func newBackfillsCancel() *cobra.Command {
 	c := apiCommand{
 		use: "cancel BACKFILL...", short: "End backfills; what runs goes on", args: someArgs(oneBackfill),
 		do: func(c *call, args []string) error {
-			return forEach(c.output, backfillNoun, args, func(id string) (json.RawMessage, error) {
+			return forEach(c, backfillNoun, args, func(id string) (json.RawMessage, error) {
 				return c.change(http.MethodPost, backfillsPath+client.Path(id, "cancel"), nil)
 			})
 		},

@@ -254,22 +254,20 @@ func cell(text string) string {
 }
 
 // printable is a text that does nothing to a terminal.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '\ufffd'
-		}
-		return r
-	}, text)
-}
+func printable(text string) string { return printableBut(text, "") }
 
 // printableLines is printable for a text of several lines.
-func printableLines(text string) string {
-	lines := strings.Split(text, "\n")
-	for i, line := range lines {
-		lines[i] = printable(line)
-	}
-	return strings.Join(lines, "\n")
+func printableLines(text string) string { return printableBut(text, "\n\t") }
+
+// printableBut replaces what is not printable, but for some characters. Spaces of all
+// widths are printable: Japanese names have wide ones.
+func printableBut(text, others string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsGraphic(r) || strings.ContainsRune(others, r) {
+			return r
+		}
+		return '\ufffd'
+	}, text)
 }
 
 func count(n int, thing string) string {

@@ -33,7 +33,7 @@ type output struct {
 	screen  screen
 }
 
-// addOutput gives a command the flag --output, for readOutput.
+// addOutput gives a command the flag --output, for newOutput.
 func addOutput(c *cobra.Command, formats []string) {
 	doc := "How it is shown."
 	if formats == nil {
@@ -58,11 +58,79 @@ type noun[T any] struct {
 	name    func(T) string // what names one to other commands
 }
 
+// printer writes things as they come.
+type printer[T any] struct {
+	*output
+	noun noun[T]
+	list bool // they are one document; else each is
+
+	written int
+	rows    [][]string // of a table, which is written at the end
+}
+
+func (p *printer[T]) add(raw json.RawMessage) error {
+	p.written++
+	before := func(first, others string) string {
+		if p.written == 1 {
+			return first
+		}
+		return others
+	}
+	switch p.format {
+	case asJSON:
+		start, indent, end := "", "", "\n"
+		if p.list {
+			start, indent, end = before("[\n  ", ",\n  "), "  ", ""
+		}
+		text, err := indented(raw, indent)
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(p.w, start+text+end)
+		return err
+	case asYAML:
+		node, err := yamlNode(raw)
+		if err != nil {
+			return err
+		}
+		if p.list {
+			node = &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{node}}
+		} else if _, err := io.WriteString(p.w, before("", "---\n")); err != nil {
+			return err
+		}
+		return writeYAML(p.w, node)
+	}
+	var thing T
+	if err := json.Unmarshal(raw, &thing); err != nil {
+		return err
+	}
+	if p.format == asName {
+		_, err := fmt.Fprintln(p.w, printable(p.noun.name(thing)))
+		return err
+	}
+	p.rows = append(p.rows, p.noun.row(thing))
+	return nil
+}
+
+func (p *printer[T]) end() error {
+	switch document := p.list && (p.format == asJSON || p.format == asYAML); {
+	case p.format == asTable && p.written > 0:
+		return writeTable(p.w, p.screen, p.noun.columns, p.rows)
+	case document && p.written == 0:
+		_, err := io.WriteString(p.w, "[]\n")
+		return err
+	case document && p.format == asJSON:
+		_, err := io.WriteString(p.w, "\n]\n")
+		return err
+	}
+	return nil
+}
+
 // list reads a list and writes it, as far as --limit says if the command has one. If
-// there are none, or more than were asked for, that is said on stderr.
+// there are none, or more than there are by default, that is said on stderr.
 func list[T any](c *call, n noun[T], path string, query url.Values) error {
 	const largest = 1000
-	o, limit, silent := c.output, 0, true
+	limit, asked := 0, true
 	if f := c.Flags().Lookup("limit"); f != nil {
 		var err error
 		if limit, err = strconv.Atoi(f.Value.String()); err != nil || limit < 0 {
@@ -73,71 +141,27 @@ func list[T any](c *call, n noun[T], path string, query url.Values) error {
 			size = min(limit+1, largest) // one more tells whether there are more
 		}
 		query.Set("page_size", strconv.Itoa(size))
-		silent = f.Changed
+		asked = f.Changed
 	}
-	var rows [][]string
-	written, more := 0, false
+	p, more := printer[T]{output: c.output, noun: n, list: true}, false
 	for raw, err := range c.items(path, query) {
 		if err != nil {
 			return err
 		}
-		if more = limit > 0 && written == limit; more {
+		if more = limit > 0 && p.written == limit; more {
 			break
 		}
-		written++
-		switch o.format {
-		case asJSON:
-			text, err := indented(raw, "  ")
-			if err != nil {
-				return err
-			}
-			before := ",\n  "
-			if written == 1 {
-				before = "[\n  "
-			}
-			if _, err := io.WriteString(o.w, before+text); err != nil {
-				return err
-			}
-		case asYAML:
-			item, err := yamlNode(raw)
-			if err != nil {
-				return err
-			}
-			if err := writeYAML(o.w, &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{item}}); err != nil {
-				return err
-			}
-		default:
-			var thing T
-			if err := json.Unmarshal(raw, &thing); err != nil {
-				return err
-			}
-			if o.format == asName {
-				_, _ = fmt.Fprintln(o.w, printable(n.name(thing)))
-				continue
-			}
-			rows = append(rows, n.row(thing))
-		}
-	}
-	switch {
-	case o.format == asJSON && written == 0, o.format == asYAML && written == 0:
-		_, err := io.WriteString(o.w, "[]\n")
-		return err
-	case o.format == asJSON:
-		if _, err := io.WriteString(o.w, "\n]\n"); err != nil {
-			return err
-		}
-	case o.format == asTable && written > 0:
-		if err := writeTable(o.w, o.screen, n.columns, rows); err != nil {
+		if err := p.add(raw); err != nil {
 			return err
 		}
 	}
 	switch {
-	case written == 0:
-		_, _ = fmt.Fprintf(o.errs, "There are no %ss.\n", n.one)
-	case more && !silent:
-		_, _ = fmt.Fprintf(o.errs, "There are more %ss; --limit 0 shows all.\n", n.one)
+	case p.written == 0 && (c.format == asTable || c.format == asName):
+		_, _ = fmt.Fprintf(c.errs, "There are no %ss.\n", n.one)
+	case more && !asked:
+		_, _ = fmt.Fprintf(c.errs, "There are more %ss; --limit 0 shows all.\n", n.one)
 	}
-	return nil
+	return p.end()
 }
 
 // show writes all there is to say of one thing.
@@ -145,69 +169,25 @@ func show[T any](o *output, n noun[T], raw json.RawMessage) error {
 	if o.format == asTable {
 		return writeFields(o.w, raw)
 	}
-	return results(o, n, []json.RawMessage{raw})
-}
-
-// results writes what commands that did something answered: in a table a line for each,
-// else a document for each.
-func results[T any](o *output, n noun[T], raws []json.RawMessage) error {
-	var rows [][]string
-	for i, raw := range raws {
-		switch o.format {
-		case asJSON:
-			text, err := indented(raw, "")
-			if err != nil {
-				return err
-			}
-			if _, err := fmt.Fprintln(o.w, text); err != nil {
-				return err
-			}
-		case asYAML:
-			document, err := yamlNode(raw)
-			if err != nil {
-				return err
-			}
-			if i > 0 {
-				_, _ = fmt.Fprintln(o.w, "---")
-			}
-			if err := writeYAML(o.w, document); err != nil {
-				return err
-			}
-		default:
-			var thing T
-			if err := json.Unmarshal(raw, &thing); err != nil {
-				return err
-			}
-			if o.format == asName {
-				_, _ = fmt.Fprintln(o.w, printable(n.name(thing)))
-				continue
-			}
-			rows = append(rows, n.row(thing))
-		}
-	}
-	if o.format != asTable || len(rows) == 0 {
-		return nil
-	}
-	return writeTable(o.w, o.screen, n.columns, rows)
+	return (&printer[T]{output: o, noun: n}).add(raw)
 }
 
 // forEach does something to each of what the arguments name and writes what became of
 // it. What is wrong with one keeps none of the others from being done.
-func forEach[T any](o *output, n noun[T], args []string, do func(arg string) (json.RawMessage, error)) error {
-	var raws []json.RawMessage
+func forEach[T any](c *call, n noun[T], args []string, do func(arg string) (json.RawMessage, error)) error {
+	p := printer[T]{output: c.output, noun: n}
 	var errs []error
 	for _, arg := range args {
 		raw, err := do(arg)
-		if err != nil {
-			if len(args) > 1 {
-				err = fmt.Errorf("%s: %w", arg, err)
-			}
-			errs = append(errs, err)
-			continue
+		if err == nil {
+			err = p.add(raw)
 		}
-		raws = append(raws, raw)
+		if err != nil && len(args) > 1 {
+			err = fmt.Errorf("%s: %w", arg, err)
+		}
+		errs = append(errs, err)
 	}
-	return errors.Join(append([]error{results(o, n, raws)}, errs...)...)
+	return errors.Join(append(errs, p.end())...)
 }
 
 // indented is JSON for people. It means the same; see harmless.
@@ -255,7 +235,7 @@ func writeYAML(w io.Writer, node *yaml.Node) error {
 func harmless(document string, escape func(rune) string) string {
 	var b strings.Builder
 	for _, r := range document {
-		if r == '\n' || unicode.IsPrint(r) {
+		if r == '\n' || unicode.IsGraphic(r) {
 			b.WriteRune(r)
 		} else {
 			b.WriteString(escape(r))
@@ -296,7 +276,7 @@ func readNode(d *json.Decoder) (*yaml.Node, error) {
 		return node, err
 	case string:
 		node := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: token}
-		if strings.ContainsFunc(token, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+		if strings.ContainsFunc(token, func(r rune) bool { return r != '\n' && !unicode.IsGraphic(r) }) {
 			node.Style = yaml.DoubleQuotedStyle
 		}
 		return node, nil

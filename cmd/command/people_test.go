@@ -313,7 +313,7 @@ TIME  RIVERBEAT_ADMIN_KEY  schedule.create  ID  127.0.0.1  `)
 			{admin, "runs watch " + uuid.NewString(), exitNotFound, ""},
 			{admin, "runs list --schedule none", exitNotFound, `there is no schedule "none"`},
 			{admin, "tasks show none", exitNotFound, "none"},
-			{s.person(""), "schedules list", exitDenied, "key"},
+			{s.person(""), "schedules list", exitDenied, "'riverbeat login' keeps a key"},
 			{s.person("rb_wrong"), "schedules list", exitDenied, "key"},
 			{reader, "pause --reason x", exitDenied, "operator"},
 		} {

@@ -167,7 +167,7 @@ func newRunsChange(verb, short string) *cobra.Command {
 	c := apiCommand{
 		use: verb + " RUN...", short: short, args: someArgs(oneRun),
 		do: func(c *call, args []string) error {
-			return forEach(c.output, runNoun, args, func(id string) (json.RawMessage, error) {
+			return forEach(c, runNoun, args, func(id string) (json.RawMessage, error) {
 				return c.change(http.MethodPost, runsPath+client.Path(id, verb), nil)
 			})
 		},

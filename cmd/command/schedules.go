@@ -2,6 +2,7 @@ package command
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -25,8 +26,8 @@ func newSchedules() *cobra.Command {
 			"or by its name if no other schedule has the same.",
 	}
 	group(c, newSchedulesList(), newSchedulesShow(), newSchedulesNext(), newSchedulesExplain(), newSchedulesRun(),
-		newSchedulesChange("enable", "Let schedules tick, from now on", http.MethodPost, "enable"),
-		newSchedulesChange("disable", "Let schedules tick no more, and cancel what waits in line", http.MethodPost, "disable"),
+		newSchedulesChange("enable", "Let schedules tick, from now on"),
+		newSchedulesChange("disable", "Let schedules tick no more, and cancel what waits in line"),
 		newSchedulesDelete(), newSchedulesBackfill())
 	return c
 }
@@ -140,8 +141,8 @@ func (c *call) schedulePath(named string, below ...string) (string, error) {
 
 // scheduleID is the id of a schedule that is named by its id or its name.
 func (c *call) scheduleID(named string) (string, error) {
-	if id, err := uuid.Parse(named); err == nil {
-		return id.String(), nil
+	if len(named) == 36 && uuid.Validate(named) == nil {
+		return named, nil
 	}
 	const shown = 10
 	var found []shownSchedule
@@ -169,7 +170,7 @@ func (c *call) scheduleID(named string) (string, error) {
 		}
 		fmt.Fprintf(&b, "\n  %s  %s  %s", s.ID, s.recurrence(), s.TaskName)
 	}
-	return "", usageError{fmt.Errorf("%s", b.String())}
+	return "", usageError{errors.New(b.String())}
 }
 
 func newSchedulesNext() *cobra.Command {
@@ -204,6 +205,9 @@ type shownTick struct {
 	Remark string    `json:"remark"`
 }
 
+// local is when it is by the clocks of the schedule's zone.
+func (t *shownTick) local() string { return strings.Replace(t.Local, "T", " ", 1) }
+
 // showTicks shows the next ticks of a schedule.
 func (c *call) showTicks(raw json.RawMessage) error {
 	if c.format == asJSON || c.format == asYAML {
@@ -229,7 +233,7 @@ func (c *call) showTicks(raw json.RawMessage) error {
 	_, _ = fmt.Fprintf(c.w, "%s\n\n", printable(next.Description))
 	rows := make([][]string, len(next.Ticks))
 	for i, t := range next.Ticks {
-		rows[i] = []string{strings.Replace(t.Local, "T", " ", 1), stamp(&t.At), t.Remark}
+		rows[i] = []string{t.local(), stamp(&t.At), t.Remark}
 	}
 	return writeTable(c.w, c.screen, []column{{head: "TICK"}, {head: "HERE"}, {head: "REMARK", least: 10}}, rows)
 }
@@ -278,22 +282,20 @@ func (c *call) showExplanation(raw json.RawMessage) error {
 	}
 	var b strings.Builder
 	paragraph(&b, "", printable(e.Explanation))
-	fmt.Fprintf(&b, "\nverdict      %s\n", printable(e.Verdict))
-	for _, r := range []struct {
-		name string
-		run  *reference
-	}{{"run", e.Run}, {"blocked by", e.BlockedBy}} {
-		if r.run != nil {
-			fmt.Fprintf(&b, "%-11s  %s\n", r.name, printable(r.run.ID))
-		}
+	b.WriteString("\n")
+	line := func(name, value string) { fmt.Fprintf(&b, "%-11s  %s\n", name, printable(value)) }
+	line("verdict", e.Verdict)
+	if e.Run != nil {
+		line("run", e.Run.ID)
 	}
-	for _, t := range []struct {
-		name string
-		tick *shownTick
-	}{{"tick before", e.Nearest.Before}, {"tick after", e.Nearest.After}} {
-		if t.tick != nil {
-			fmt.Fprintf(&b, "%-11s  %s\n", t.name, printable(strings.Replace(t.tick.Local, "T", " ", 1)))
-		}
+	if e.BlockedBy != nil {
+		line("blocked by", e.BlockedBy.ID)
+	}
+	if e.Nearest.Before != nil {
+		line("tick before", e.Nearest.Before.local())
+	}
+	if e.Nearest.After != nil {
+		line("tick after", e.Nearest.After.local())
 	}
 	_, err := io.WriteString(c.w, b.String())
 	return err
@@ -318,7 +320,7 @@ func newSchedulesRun() *cobra.Command {
 			if policy.value != "" {
 				body["execution_policy"] = policy.value
 			}
-			return forEach(c.output, runNoun, args, func(arg string) (json.RawMessage, error) {
+			return forEach(c, runNoun, args, func(arg string) (json.RawMessage, error) {
 				path, err := c.schedulePath(arg, "run")
 				if err != nil {
 					return nil, err
@@ -354,17 +356,17 @@ func readParams(text string) (json.RawMessage, error) {
 	return raw, nil
 }
 
-// newSchedulesChange is a command that changes schedules by a request without a body.
-func newSchedulesChange(verb, short, method string, below ...string) *cobra.Command {
+// newSchedulesChange is a command that does to schedules what its name says.
+func newSchedulesChange(verb, short string) *cobra.Command {
 	c := apiCommand{
 		use: verb + " SCHEDULE...", short: short, args: someArgs(oneSchedule),
 		do: func(c *call, args []string) error {
-			return forEach(c.output, scheduleNoun, args, func(arg string) (json.RawMessage, error) {
-				path, err := c.schedulePath(arg, below...)
+			return forEach(c, scheduleNoun, args, func(arg string) (json.RawMessage, error) {
+				path, err := c.schedulePath(arg, verb)
 				if err != nil {
 					return nil, err
 				}
-				return c.change(method, path, nil)
+				return c.change(http.MethodPost, path, nil)
 			})
 		},
 	}.command()
@@ -379,7 +381,7 @@ func newSchedulesDelete() *cobra.Command {
 		long: "Deletes schedules and shows what they were. What waits in line is cancelled,\n" +
 			"what runs goes on, and the history stays.",
 		do: func(c *call, args []string) error {
-			return forEach(c.output, scheduleNoun, args, func(arg string) (json.RawMessage, error) {
+			return forEach(c, scheduleNoun, args, func(arg string) (json.RawMessage, error) {
 				path, err := c.schedulePath(arg)
 				if err != nil {
 					return nil, err
@@ -401,7 +403,7 @@ func newSchedulesDelete() *cobra.Command {
 func newSchedulesBackfill() *cobra.Command {
 	from, to, policy := &moment{}, &moment{}, policyFlag()
 	c := apiCommand{
-		use: "backfill SCHEDULE", short: "Run the ticks of a range of the past", args: oneArg(oneSchedule),
+		use: "backfill SCHEDULE...", short: "Run the ticks of a range of the past", args: someArgs(oneSchedule),
 		long: "Runs the ticks of a range of the past, each once and at its own pace behind what\n" +
 			"ticks now. 'riverbeat backfills show' tells how far it has come.",
 		do: func(c *call, args []string) error {
@@ -412,15 +414,13 @@ func newSchedulesBackfill() *cobra.Command {
 			if policy.value != "" {
 				body["execution_policy"] = policy.value
 			}
-			path, err := c.schedulePath(args[0], "backfill")
-			if err != nil {
-				return err
-			}
-			raw, err := c.change(http.MethodPost, path, body)
-			if err != nil {
-				return err
-			}
-			return results(c.output, backfillNoun, []json.RawMessage{raw})
+			return forEach(c, backfillNoun, args, func(arg string) (json.RawMessage, error) {
+				path, err := c.schedulePath(arg, "backfill")
+				if err != nil {
+					return nil, err
+				}
+				return c.change(http.MethodPost, path, body)
+			})
 		},
 	}.command()
 	c.Flags().Var(from, "from", "Ticks at it or after. Required.")

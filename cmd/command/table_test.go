@@ -17,7 +17,7 @@ func TestWriteTable(t *testing.T) {
 	}
 	rows := [][]string{
 		{"greet", "failed", "0123456789", ""},
-		{"上場銘柄の取得", "running", "1", "no_worker"},
+		{"上場　銘柄取得", "running", "1", "no_worker"},
 		{"\x1b[31mred\x07\u202e", "queued", "2", "a\nb"},
 	}
 	for _, test := range []struct {
@@ -27,22 +27,22 @@ func TestWriteTable(t *testing.T) {
 		{screen{}, `
 NAME            STATE    ID          REASON
 greet           failed   0123456789
-上場銘柄の取得  running  1           no_worker
+上場　銘柄取得  running  1           no_worker
 �[31mred��      queued   2           a�b
 `},
 		{screen{width: 40}, `
 NAME      STATE    ID          REASON
 greet     failed   0123456789
-上場銘…   running  1           no_worker
+上場　…   running  1           no_worker
 �[31mre…  queued   2           a�b
 `},
 		{screen{width: 26, colours: true}, "" + `
 NAME      STATE    REASON
 greet     ` + "\x1b[31mfailed\x1b[0m" + `
-上場銘…   ` + "\x1b[34mrunning\x1b[0m" + `  no_wor…
+上場　…   ` + "\x1b[34mrunning\x1b[0m" + `  no_wor…
 �[31mre…  queued   a�b
 `},
-		{screen{width: 5}, "\nNAME\ngreet\n上場銘…\n�[31mre…\n"},
+		{screen{width: 5}, "\nNAME\ngreet\n上場　…\n�[31mre…\n"},
 	} {
 		var b bytes.Buffer
 		require.NoError(t, writeTable(&b, test.screen, columns, rows))
