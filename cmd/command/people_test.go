@@ -553,6 +553,51 @@ func TestWatchOutlivesTheServer(t *testing.T) {
 	}
 }
 
+// However many runs there are, those that ended before are not told, and all others are.
+func TestWatchTellsWhatIsNew(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p := s.person(adminKey)
+	id := s.make(`{"name": "quick", "task_name": "echo", "cron_expression": "@yearly", "enabled": false}`)
+	runs := func(n int) []string {
+		args := append([]string{"schedules", "run", "-o", "name"}, slices.Repeat([]string{id}, n)...)
+		return strings.Fields(p.says(args...))
+	}
+	before := runs(130)
+	p.says(append([]string{"runs", "watch", "--every", "100ms"}, before...)...)
+
+	slow := s.make(`{"name": "slow", "task_name": "sleep", "cron_expression": "@yearly", "enabled": false, "task_params": {"seconds": 3600}}`)
+	running := strings.TrimSpace(p.says("schedules", "run", slow, "-o", "name"))
+	w := start(t, "runs", "watch", "--config", p.file, "--every", "100ms")
+	line := func() (run, state string) {
+		t.Helper()
+		fields := strings.Fields(w.find(t, `^(.*)$`))
+		return fields[3], fields[2]
+	}
+	for state := ""; state != "running"; { // it has begun
+		var run string
+		run, state = line()
+		require.Equal(t, running, run)
+	}
+	awaited := map[string]bool{}
+	for _, run := range runs(130) {
+		awaited[run] = true
+	}
+	for len(awaited) > 0 {
+		run, state := line()
+		require.NotContains(t, before, run, state)
+		if state == "succeeded" {
+			require.True(t, awaited[run], "once")
+			delete(awaited, run)
+		}
+	}
+	p.says("runs", "cancel", running)
+	for state := ""; state != "cancelled"; { // far below the newest
+		_, state = line()
+	}
+	require.Zero(t, w.stop(), w.stderr)
+}
+
 // A pause ends over the API, a hold in the database.
 func TestResumeOnHold(t *testing.T) {
 	t.Parallel()

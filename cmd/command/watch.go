@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -65,9 +65,8 @@ type watcher struct {
 	query url.Values // what is watched, unless
 	ids   []string   // runs are named
 
-	known   map[string]*watched // of the last look
-	newest  time.Time           // nominal time, of all that were seen
-	looking bool                // there was a look
+	known  map[string]*watched // of the last look; nil: there was none
+	newest time.Time           // the newest nominal time in it
 }
 
 // watched is a run as it was seen last.
@@ -76,49 +75,46 @@ type watched struct {
 	raw json.RawMessage
 }
 
-// How far a look goes back beyond what was new at the last one: runs are found by their
-// nominal times, and begin later. What begins later still is found as long as it goes on.
+func (r *watched) UnmarshalJSON(raw []byte) error {
+	r.raw = slices.Clone(raw)
+	return json.Unmarshal(raw, &r.shownRun)
+}
+
+// What a look reads: the newest runs, by their nominal times, back to some time before
+// the newest one of the last look; those that have not ended; and, one by one, those that
+// had not, and are not among them.
 const (
-	backwards  = 2 * time.Minute
-	atLeast    = 50
-	atMost     = 1_000
-	unfinished = 200
+	backwards = 2 * time.Minute
+	atLeast   = 50
+	pages     = 10 // rare runs among many have empty ones
+	pageSize  = "100"
+	oneByOne  = 100
 )
 
 // look reads the runs as they are now, and tells which of them have changed since the
-// last look, in the order of their nominal times.
+// last look, in the order of their nominal times. If it fails, it was none.
 func (w *watcher) look() (changed []*watched, err error) {
 	now := map[string]*watched{}
-	add := func(raw json.RawMessage) (*watched, error) {
-		r := &watched{raw: raw}
-		if err := json.Unmarshal(raw, &r.shownRun); err != nil {
-			return nil, err
-		}
-		now[r.ID] = r
-		return r, nil
-	}
+	ids, newest := w.ids, w.newest
 	if len(w.ids) == 0 {
-		if err := w.lookAround(add); err != nil {
+		if newest, err = w.lookAround(now); err != nil {
 			return nil, err
 		}
-	}
-	one := slices.Clone(w.ids)
-	for id, r := range w.known {
-		if now[id] == nil && len(w.ids) == 0 && !r.State.Ended() {
-			one = append(one, id)
+		for id, r := range w.known {
+			if now[id] == nil && !r.State.Ended() && len(ids) < oneByOne {
+				ids = append(ids, id)
+			}
 		}
 	}
-	for _, id := range one {
-		raw, err := w.get(runsPath+client.Path(id), nil)
+	for _, id := range ids {
+		r, err := client.Call[*watched](w.Context(), w.api, client.Request{Path: runsPath + client.Path(id)})
 		if e, ok := errors.AsType[*client.Error](err); ok && e.Status == http.StatusNotFound && len(w.ids) == 0 {
 			continue // its partition was dropped
 		}
 		if err != nil {
 			return nil, err
 		}
-		if _, err := add(raw); err != nil {
-			return nil, err
-		}
+		now[id] = r
 	}
 	for id, r := range now {
 		before := w.known[id]
@@ -129,59 +125,73 @@ func (w *watcher) look() (changed []*watched, err error) {
 	slices.SortFunc(changed, func(a, b *watched) int {
 		return cmp.Or(a.ScheduledFor.Compare(b.ScheduledFor), strings.Compare(a.ID, b.ID))
 	})
-	w.known = now
+	w.known, w.newest = now, newest
 	return changed, nil
 }
 
-// lookAround reads the newest runs, and those that go on.
-func (w *watcher) lookAround(add func(json.RawMessage) (*watched, error)) error {
-	horizon, n := w.newest.Add(-backwards), 0
-	query := cloned(w.query)
-	query.Set("page_size", strconv.Itoa(unfinished))
-	for raw, err := range w.items(runsPath, query) {
+// lookAround reads the newest runs and those that have not ended, and tells the newest
+// nominal time.
+func (w *watcher) lookAround(now map[string]*watched) (newest time.Time, err error) {
+	newest = w.newest
+	since, n := w.newest, 0
+	for r, err := range w.runs(w.query, pages) {
 		if err != nil {
-			return err
+			return newest, err
 		}
-		r, err := add(raw)
-		if err != nil {
-			return err
+		if n++; n == 1 && r.ScheduledFor.After(newest) {
+			newest = r.ScheduledFor
 		}
-		if r.ScheduledFor.After(w.newest) {
-			w.newest = r.ScheduledFor
+		if since.IsZero() {
+			since = newest
 		}
-		if n++; n == atMost || n >= atLeast && (!w.looking || r.ScheduledFor.Before(horizon)) {
+		if n > atLeast && r.ScheduledFor.Before(since.Add(-backwards)) {
 			break
 		}
+		now[r.ID] = r
 	}
-	w.looking = true
-	if query.Has("state") {
-		return nil
+	if w.query.Has("state") {
+		return newest, nil
 	}
-	query["state"] = unfinishedStates
-	n = 0
-	for raw, err := range w.items(runsPath, query) {
+	query := url.Values{"state": unfinishedStates}
+	for name, values := range w.query {
+		query[name] = values
+	}
+	for r, err := range w.runs(query, 1) {
 		if err != nil {
-			return err
+			return newest, err
 		}
-		if _, err := add(raw); err != nil {
-			return err
+		now[r.ID] = r
+	}
+	return newest, nil
+}
+
+// runs reads the runs of some pages, as far as they are needed.
+func (w *watcher) runs(query url.Values, pages int) iter.Seq2[*watched, error] {
+	return func(yield func(*watched, error) bool) {
+		r := client.Request{Path: runsPath, Query: url.Values{"page_size": {pageSize}}}
+		for name, values := range query {
+			r.Query[name] = values
 		}
-		if n++; n == unfinished {
-			break
+		for range pages {
+			page, err := client.Call[client.Page[*watched]](w.Context(), w.api, r)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, run := range page.Items {
+				if !yield(run, nil) {
+					return
+				}
+			}
+			if page.NextPageToken == nil {
+				return
+			}
+			r.Query.Set("page_token", *page.NextPageToken)
 		}
 	}
-	return nil
 }
 
 var unfinishedStates = slices.DeleteFunc(slices.Clone(runStates), func(s string) bool { return riverbeat.State(s).Ended() })
-
-func cloned(query url.Values) url.Values {
-	c := url.Values{}
-	for name, values := range query {
-		c[name] = values
-	}
-	return c
-}
 
 // ended tells whether all runs that were named have ended, and if so by an error whether
 // one did not succeed.

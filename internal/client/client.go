@@ -154,6 +154,13 @@ func Call[T any](ctx context.Context, c *Client, r Request) (T, error) {
 	return answer, nil
 }
 
+// Page is a page of a list, as the API answers it.
+type Page[T any] struct {
+	Items []T `json:"items"`
+	// NextPageToken is the page_token of the next page; nil on the last one.
+	NextPageToken *string `json:"next_page_token"`
+}
+
 // Items makes a request that is answered with a list, and yields its items, page by page
 // as they are needed. It ends with the first error.
 func Items[T any](ctx context.Context, c *Client, r Request) iter.Seq2[T, error] {
@@ -164,10 +171,7 @@ func Items[T any](ctx context.Context, c *Client, r Request) iter.Seq2[T, error]
 		}
 		r.Query = query
 		for {
-			page, err := Call[struct {
-				Items         []T     `json:"items"`
-				NextPageToken *string `json:"next_page_token"`
-			}](ctx, c, r)
+			page, err := Call[Page[T]](ctx, c, r)
 			if err != nil {
 				var none T
 				yield(none, err)
