@@ -519,7 +519,7 @@ func TestOnATerminal(t *testing.T) {
 	_, after, ok := strings.Cut(out, thisPage)
 	require.True(t, ok, "%q", out)
 	require.Contains(t, after, "\x1b[32msucceeded\x1b[0m")
-	out, err = p.terminal(":", "timeout --preserve-status -s INT 2 riverbeat runs watch --every 100ms")
+	out, err = p.terminal(":", "timeout --foreground --preserve-status -s INT 2 riverbeat runs watch --every 100ms")
 	require.NoError(t, err, out)
 	require.True(t, strings.HasSuffix(out, thisPage), "%q", out)
 	require.Contains(t, out, "succeeded")
