@@ -36,6 +36,7 @@ var Routes = []Route{
 	{"GET /api/v1/schedules/{id}/next", riverbeat.Viewer},
 	{"GET /api/v1/schedules/{id}/explain", riverbeat.Viewer},
 	{"POST /api/v1/schedules/preview", riverbeat.Viewer},
+	{"GET /api/v1/export", riverbeat.Viewer},
 	{"GET /api/v1/task-definitions", riverbeat.Viewer},
 	{"GET /api/v1/task-definitions/{task_name}", riverbeat.Viewer},
 	{"GET /api/v1/runs", riverbeat.Viewer},
@@ -63,6 +64,7 @@ var Routes = []Route{
 	// Who says what runs when.
 	{"POST /api/v1/schedules", riverbeat.Editor},
 	{"POST /api/v1/schedules/bulk", riverbeat.Editor},
+	{"POST /api/v1/apply", riverbeat.Editor}, // where it changes definitions, its handler asks for more
 	{"PUT /api/v1/schedules/{id}", riverbeat.Editor},
 	{"PATCH /api/v1/schedules/{id}", riverbeat.Editor},
 	{"DELETE /api/v1/schedules/{id}", riverbeat.Editor},

@@ -46,7 +46,7 @@ func (c *Catalog) declare(ctx context.Context, tx *postgres.Tx, d *riverbeat.Tas
 		if err != nil {
 			return err
 		}
-		return c.recheck(ctx, tx, made, true)
+		return c.recheck(ctx, tx, made, true, nil)
 	}
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func (c *Catalog) declare(ctx context.Context, tx *postgres.Tx, d *riverbeat.Tas
 	if err != nil || sameJSON(stored.ParameterSchema, now.ParameterSchema) {
 		return err
 	}
-	return c.recheck(ctx, tx, changed, true)
+	return c.recheck(ctx, tx, changed, true, nil)
 }
 
 // follow gives an alias what people say of its task. Schema and executor are the code's.

@@ -24,6 +24,18 @@ const maxInvalidShown = 100
 // new one is its next version. The task may stand in schedules already; what is said of
 // ChangeTaskDefinition holds for those.
 func (c *Catalog) CreateTaskDefinition(ctx context.Context, d *riverbeat.TaskDefinition, force bool) (*riverbeat.TaskDefinition, error) {
+	var made *riverbeat.TaskDefinition
+	err := c.db.InTx(ctx, func(tx *postgres.Tx) (err error) {
+		if made, err = c.createDefinition(ctx, tx, d); err != nil {
+			return err
+		}
+		return c.recheck(ctx, tx, made, force, nil)
+	})
+	return made, err
+}
+
+// createDefinition is CreateTaskDefinition without a look at the schedules of the task.
+func (c *Catalog) createDefinition(ctx context.Context, tx *postgres.Tx, d *riverbeat.TaskDefinition) (*riverbeat.TaskDefinition, error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
 	}
@@ -31,28 +43,22 @@ func (c *Catalog) CreateTaskDefinition(ctx context.Context, d *riverbeat.TaskDef
 	if len(given.ParameterSchema) == 0 {
 		given.ParameterSchema = anyObject
 	}
-	var made *riverbeat.TaskDefinition
-	err := c.db.InTx(ctx, func(tx *postgres.Tx) error {
-		if err := tx.LockTaskName(ctx, d.TaskName, postgres.ForUpdate); err != nil {
-			return err
-		}
-		stored, err := tx.TaskDefinition(ctx, d.TaskName, postgres.ForUpdate)
-		if err != nil && riverbeat.KindOf(err) != riverbeat.NotFound {
-			return err
-		}
-		write := tx.InsertTaskDefinition
-		if err == nil && yields(stored) && stored.Version == 1 {
-			write = tx.UpdateTaskDefinition
-		}
-		if made, err = write(ctx, &given); err != nil {
-			return err
-		}
-		if err := c.tellAliases(ctx, tx, made); err != nil {
-			return err
-		}
-		return c.recheck(ctx, tx, made, force)
-	})
-	return made, err
+	if err := tx.LockTaskName(ctx, d.TaskName, postgres.ForUpdate); err != nil {
+		return nil, err
+	}
+	stored, err := tx.TaskDefinition(ctx, d.TaskName, postgres.ForUpdate)
+	if err != nil && riverbeat.KindOf(err) != riverbeat.NotFound {
+		return nil, err
+	}
+	write := tx.InsertTaskDefinition
+	if err == nil && yields(stored) && stored.Version == 1 {
+		write = tx.UpdateTaskDefinition
+	}
+	made, err := write(ctx, &given)
+	if err != nil {
+		return nil, err
+	}
+	return made, c.tellAliases(ctx, tx, made)
 }
 
 // TaskDefinition reads the definition of a task; NotFound if it has none.
@@ -88,46 +94,62 @@ func (c *Catalog) ListTaskDefinitions(ctx context.Context, category *string, aft
 // that it is not BuiltIn any more.
 func (c *Catalog) ChangeTaskDefinition(ctx context.Context, taskName string, force bool, change func(*riverbeat.TaskDefinition) error) (*riverbeat.TaskDefinition, error) {
 	var changed *riverbeat.TaskDefinition
-	err := c.db.InTx(ctx, func(tx *postgres.Tx) error {
-		old, err := tx.TaskDefinition(ctx, taskName, postgres.ForUpdate)
-		if err != nil {
+	err := c.db.InTx(ctx, func(tx *postgres.Tx) (err error) {
+		var old *riverbeat.TaskDefinition
+		if old, changed, err = c.changeDefinition(ctx, tx, taskName, change); err != nil {
 			return err
 		}
-		d := *old
-		if err := change(&d); err != nil {
-			return err
-		}
-		if len(d.ParameterSchema) == 0 {
-			d.ParameterSchema = anyObject
-		}
-		if err := d.Validate(); err != nil {
-			return err
-		}
-		if d.TaskName != old.TaskName {
-			return riverbeat.InvalidField("task_name_fixed", "/task_name", "cannot be changed; it is %q", old.TaskName)
-		}
-		if takesOver := yields(old) && !d.BuiltIn; !takesOver {
-			d.BuiltIn, d.AliasOf = old.BuiltIn, old.AliasOf
-			if err := keepsCode(old, &d); err != nil {
-				return err
-			}
-		}
-		if sameDefinition(old, &d) {
-			changed = old
+		if bytes.Equal(old.ParameterSchema, changed.ParameterSchema) {
 			return nil
 		}
-		if changed, err = tx.UpdateTaskDefinition(ctx, &d); err != nil {
-			return err
-		}
-		if err := c.tellAliases(ctx, tx, changed); err != nil {
-			return err
-		}
-		if bytes.Equal(old.ParameterSchema, d.ParameterSchema) {
-			return nil
-		}
-		return c.recheck(ctx, tx, changed, force)
+		return c.recheck(ctx, tx, changed, force, nil)
 	})
 	return changed, err
+}
+
+// changeDefinition is ChangeTaskDefinition without a look at the schedules of the task. It
+// answers the definition as it was, too; the same if nothing has changed.
+func (c *Catalog) changeDefinition(ctx context.Context, tx *postgres.Tx, taskName string, change func(*riverbeat.TaskDefinition) error) (old, changed *riverbeat.TaskDefinition, err error) {
+	old, err = tx.TaskDefinition(ctx, taskName, postgres.ForUpdate)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := changedDefinition(old, change)
+	if err != nil || d == old {
+		return old, d, err
+	}
+	if changed, err = tx.UpdateTaskDefinition(ctx, d); err != nil {
+		return nil, nil, err
+	}
+	return old, changed, c.tellAliases(ctx, tx, changed)
+}
+
+// changedDefinition is old after a change, if that keeps all rules; old itself if it
+// changes nothing.
+func changedDefinition(old *riverbeat.TaskDefinition, change func(*riverbeat.TaskDefinition) error) (*riverbeat.TaskDefinition, error) {
+	d := *old
+	if err := change(&d); err != nil {
+		return nil, err
+	}
+	if len(d.ParameterSchema) == 0 {
+		d.ParameterSchema = anyObject
+	}
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	if d.TaskName != old.TaskName {
+		return nil, riverbeat.InvalidField("task_name_fixed", "/task_name", "cannot be changed; it is %q", old.TaskName)
+	}
+	if takesOver := yields(old) && !d.BuiltIn; !takesOver {
+		d.BuiltIn, d.AliasOf = old.BuiltIn, old.AliasOf
+		if err := keepsCode(old, &d); err != nil {
+			return nil, err
+		}
+	}
+	if sameDefinition(old, &d) {
+		return old, nil
+	}
+	return &d, nil
 }
 
 // PutTaskDefinition replaces the definition of a task, if it has the version that
@@ -138,13 +160,8 @@ func (c *Catalog) PutTaskDefinition(ctx context.Context, d *riverbeat.TaskDefini
 		if err := expected.Check(stored.Version); err != nil {
 			return err
 		}
-		was := *stored
-		*stored = *d
-		stored.ID, stored.Version = was.ID, was.Version
-		created = yields(&was)
-		if was.BuiltIn && !created && len(d.ParameterSchema) == 0 {
-			stored.ParameterSchema = was.ParameterSchema
-		}
+		created = yields(stored)
+		replace(stored, d)
 		return nil
 	})
 	if riverbeat.KindOf(err) != riverbeat.NotFound {
@@ -155,6 +172,16 @@ func (c *Catalog) PutTaskDefinition(ctx context.Context, d *riverbeat.TaskDefini
 	}
 	put, err = c.CreateTaskDefinition(ctx, d, force)
 	return put, err == nil, err
+}
+
+// replace puts a definition in the place of the stored one of its task.
+func replace(stored, d *riverbeat.TaskDefinition) {
+	was := *stored
+	*stored = *d
+	stored.ID, stored.Version = was.ID, was.Version
+	if was.BuiltIn && !yields(&was) && len(d.ParameterSchema) == 0 {
+		stored.ParameterSchema = was.ParameterSchema
+	}
 }
 
 // DeleteTaskDefinition deletes the definition, of the version that is expected, of
@@ -202,8 +229,9 @@ func unregistered(ctx context.Context, tx *postgres.Tx, d *riverbeat.TaskDefinit
 		"Task %q is built into a node that is running. Its definition goes when no node has it.", d.TaskName)
 }
 
-// recheck holds the parameters of all schedules of a task to its new schema.
-func (c *Catalog) recheck(ctx context.Context, tx *postgres.Tx, d *riverbeat.TaskDefinition, force bool) error {
+// recheck holds the parameters of all schedules of a task to its new schema, but for those
+// that change with it.
+func (c *Catalog) recheck(ctx context.Context, tx *postgres.Tx, d *riverbeat.TaskDefinition, force bool, but map[uuid.UUID]bool) error {
 	const page = 500
 	features, err := tx.Features(ctx)
 	if err != nil {
@@ -218,6 +246,9 @@ func (c *Catalog) recheck(ctx context.Context, tx *postgres.Tx, d *riverbeat.Tas
 		}
 		for _, s := range schedules {
 			after = s.ID
+			if but[s.ID] {
+				continue
+			}
 			_, warning, err := c.ledger.Schemas().EffectiveOf(s, d, features)
 			invalid, ok := errors.AsType[*riverbeat.Error](err)
 			if err != nil && !ok {

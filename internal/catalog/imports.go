@@ -180,16 +180,16 @@ func (c *Catalog) enableFrom(ctx context.Context, tx *postgres.Tx, s *riverbeat.
 	if err := tx.SettleAt(ctx, mark); err != nil {
 		return err
 	}
-	definition, err := c.definitionOf(ctx, tx, s.TaskName)
+	held, err := hold(ctx, tx)
+	if err != nil {
+		return err
+	}
+	definition, err := held.definitionOf(ctx, s.TaskName)
 	if err != nil {
 		return err
 	}
 	s.Enabled, s.Shadow = true, false
-	features, err := tx.Features(ctx)
-	if err != nil {
-		return err
-	}
-	recurrence, warning, err := c.check(s, definition, features)
+	recurrence, warning, err := c.check(held, s, definition)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,7 @@ func same(a, b *riverbeat.Schedule) bool {
 		a.MaxWaiting == b.MaxWaiting &&
 		a.Limits == b.Limits &&
 		a.Alerts.Equal(&b.Alerts) &&
+		a.ManagedBy == b.ManagedBy &&
 		sameTime(a.StartsAt, b.StartsAt) &&
 		sameTime(a.EndsAt, b.EndsAt)
 }

@@ -84,6 +84,18 @@ type itemError struct {
 	Errors []problemField `json:"errors" nullable:"false"`
 }
 
+// itemErrorOf is nil for nil.
+func itemErrorOf(e *riverbeat.Error) *itemError {
+	if e == nil {
+		return nil
+	}
+	shown := &itemError{Code: e.Code, Detail: e.Detail, Errors: []problemField{}}
+	for _, f := range e.Fields {
+		shown.Errors = append(shown.Errors, problemField(f))
+	}
+	return shown
+}
+
 type madeRun struct {
 	ID     uuid.UUID `json:"id" format:"uuid"`
 	State  runState  `json:"state"`
@@ -169,10 +181,7 @@ func bulkAnswerOf(action bulkAction, items []catalog.BulkItem, dry bool) *bulkAn
 		case item.Err != nil:
 			shown.Failed++
 			to.Outcome = bulkFailed
-			to.Error = &itemError{Code: item.Err.Code, Detail: item.Err.Detail, Errors: []problemField{}}
-			for _, f := range item.Err.Fields {
-				to.Error.Errors = append(to.Error.Errors, problemField(f))
-			}
+			to.Error = itemErrorOf(item.Err)
 		case item.Done:
 			shown.Done++
 			to.Outcome = bulkDone

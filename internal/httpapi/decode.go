@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -126,29 +127,35 @@ func decodeStruct(v reflect.Value, raw json.RawMessage, at string, wrong *fields
 		wrong.addf(at, "must be an object")
 		return
 	}
-	byName := map[string]int{}
+	byName := map[string]reflect.StructField{}
 	var names []string
-	for i := range v.NumField() {
-		name := jsonName(v.Type().Field(i))
-		byName[name] = i
+	for _, f := range jsonFields(v.Type()) {
+		name := jsonName(f)
+		byName[name] = f
 		names = append(names, name)
 	}
 	for _, m := range members {
 		pointer := at + "/" + riverbeat.PointerToken(m.Name)
-		i, known := byName[m.Name]
+		f, known := byName[m.Name]
 		switch {
 		case !known:
 			wrong.addf(pointer, "%s", unknown(m.Name, names))
 		case isNull(m.Raw):
 		default:
-			decodeValue(v.Field(i), m.Raw, pointer, wrong)
-			if n, isNumber := reflect.Indirect(v.Field(i)).Interface().(int); isNumber && !wrong.covers(pointer) {
-				if problem := outside(v.Type().Field(i), n); problem != "" {
+			to := v.FieldByIndex(f.Index)
+			decodeValue(to, m.Raw, pointer, wrong)
+			if n, isNumber := reflect.Indirect(to).Interface().(int); isNumber && !wrong.covers(pointer) {
+				if problem := outside(f, n); problem != "" {
 					wrong.addf(pointer, "%s", problem)
 				}
 			}
 		}
 	}
+}
+
+// jsonFields are the fields that a JSON object has, those of embedded structs among them.
+func jsonFields(t reflect.Type) []reflect.StructField {
+	return slices.DeleteFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return f.Anonymous })
 }
 
 func jsonName(f reflect.StructField) string {

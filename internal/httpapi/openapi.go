@@ -163,8 +163,11 @@ func (a *api) inputSchema(t reflect.Type) *huma.Schema {
 	ref := registry.Schema(t, true, "")
 	s := registry.SchemaFromRef(ref.Ref)
 	s.Required = nil
-	for _, f := range reflect.VisibleFields(t) {
+	for _, f := range jsonFields(t) {
 		p := s.Properties[jsonName(f)]
+		if f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct && p.Items.Ref != "" {
+			a.inputSchema(f.Type.Elem())
+		}
 		if f.Tag.Get("required") == "true" {
 			s.Required = append(s.Required, jsonName(f))
 			p.Nullable = false
@@ -206,15 +209,15 @@ func (a *api) variantSchema(whole reflect.Type, suffix string) *huma.Schema {
 	s := *registry.SchemaFromRef(ref.Ref)
 	s.Required = nil
 	if suffix == "Patch" {
-		s.Properties = withoutDefaults(s.Properties)
+		s.Properties = allWithoutDefaults(s.Properties)
 	}
 	name := strings.TrimSuffix(schemaName(whole, ""), "Input") + suffix
 	registry.Map()[name] = &s
 	return &huma.Schema{Ref: "#/components/schemas/" + name}
 }
 
-// withoutDefaults are properties that stay as they are when they are left out.
-func withoutDefaults(properties map[string]*huma.Schema) map[string]*huma.Schema {
+// allWithoutDefaults are properties that stay as they are when they are left out.
+func allWithoutDefaults(properties map[string]*huma.Schema) map[string]*huma.Schema {
 	copies := map[string]*huma.Schema{}
 	for name, p := range properties {
 		c := *p

@@ -270,29 +270,38 @@ func (a *api) deleteSchedule(ctx context.Context, req *changeRequest) (*answer[n
 	return noContent(), nil
 }
 
+// scheduleFilter are the query parameters that pick schedules.
+type scheduleFilter struct {
+	Name      *string  `query:"name" doc:"With exactly this name; several may have it."`
+	Category  *string  `query:"category" doc:"Of this category; empty: of none."`
+	Tags      []string `query:"tags" doc:"With this tag. May be repeated; all must match."`
+	TaskName  *string  `query:"task_name" doc:"Of this task."`
+	ManagedBy *string  `query:"managed_by" doc:"Managed by this name; empty: by people."`
+	Enabled   *bool    `query:"enabled" doc:"Enabled ones, or disabled ones."`
+	Q         string   `query:"q" maxLength:"255" doc:"Words of the name; all must match, the last one may be unfinished."`
+}
+
+func (in *scheduleFilter) filter() postgres.ScheduleFilter {
+	return postgres.ScheduleFilter{
+		Name:      in.Name,
+		Category:  in.Category,
+		TaskName:  in.TaskName,
+		ManagedBy: in.ManagedBy,
+		Enabled:   in.Enabled,
+		Tags:      slices.Sorted(slices.Values(in.Tags)),
+		Query:     in.Q,
+	}
+}
+
 type listSchedulesRequest struct {
-	Name     *string      `query:"name" doc:"With exactly this name; several may have it."`
-	Category *string      `query:"category" doc:"Of this category; empty: of none."`
-	Tags     []string     `query:"tags" doc:"With this tag. May be repeated; all must match."`
-	TaskName *string      `query:"task_name" doc:"Of this task."`
-	Enabled  *bool        `query:"enabled" doc:"Enabled ones, or disabled ones."`
-	Q        string       `query:"q" maxLength:"255" doc:"Words of the name; all must match, the last one may be unfinished."`
-	Sort     scheduleSort `query:"sort" def:"-created_at" doc:"The order; - is descending. Schedules that do not tick come last by next_run_at, first by -next_run_at."`
+	scheduleFilter
+	Sort scheduleSort `query:"sort" def:"-created_at" doc:"The order; - is descending. Schedules that do not tick come last by next_run_at, first by -next_run_at."`
 	pageParams
 }
 
 func (a *api) listSchedules(ctx context.Context, req *listSchedulesRequest) (*answer[list[*schedule]], error) {
-	column, descending := strings.CutPrefix(string(req.Sort), "-")
-	f := postgres.ScheduleFilter{
-		Name:     req.Name,
-		Category: req.Category,
-		TaskName: req.TaskName,
-		Enabled:  req.Enabled,
-		Tags:     slices.Sorted(slices.Values(req.Tags)),
-		Query:    req.Q,
-		Sort:     column,
-		Reverse:  descending,
-	}
+	f := req.filter()
+	f.Sort, f.Reverse = strings.CutPrefix(string(req.Sort), "-")
 	asked := f
 	after, err := readToken[postgres.ScheduleCursor](asked, req.PageToken)
 	if err != nil {

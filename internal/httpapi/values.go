@@ -6,6 +6,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"riverbeat/internal/catalog"
 	"riverbeat/internal/riverbeat"
 )
 
@@ -73,6 +74,7 @@ type (
 	bulkOutcome     string
 	verdict         string
 	alertEvent      string
+	planAction      string
 )
 
 func (executionPolicy) choices() []string {
@@ -129,6 +131,10 @@ func (alertEvent) choices() []string {
 	return texts(riverbeat.AlertFailing, riverbeat.AlertOverdue, riverbeat.AlertRecovered)
 }
 
+func (planAction) choices() []string {
+	return texts(catalog.ActionCreate, catalog.ActionChange, catalog.ActionUnchanged, catalog.ActionPrune, catalog.ActionConflict)
+}
+
 // Schema describes the type in the OpenAPI document.
 func (c executionPolicy) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
 
@@ -161,6 +167,9 @@ func (c verdict) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
 
 // Schema describes the type in the OpenAPI document.
 func (c alertEvent) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
+
+// Schema describes the type in the OpenAPI document.
+func (c planAction) Schema(huma.Registry) *huma.Schema { return choiceSchema(c) }
 
 func choiceSchema(c choice) *huma.Schema {
 	s := &huma.Schema{Type: huma.TypeString}

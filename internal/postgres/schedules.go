@@ -83,6 +83,7 @@ func (tx *Tx) UpdateSchedule(ctx context.Context, s *riverbeat.Schedule) (*river
 		MaxWaiting:        int32(s.MaxWaiting),                  //nolint:gosec // at most MaxWaitingLimit
 		StartsAt:          s.StartsAt,
 		EndsAt:            s.EndsAt,
+		ManagedBy:         s.ManagedBy,
 		Limits:            limitsJSON(s.Limits),
 		Alerts:            alertsJSON(&s.Alerts),
 		Shadow:            s.Shadow,
@@ -129,6 +130,25 @@ func (tx *Tx) LockSchedule(ctx context.Context, id uuid.UUID) (*riverbeat.Schedu
 	return s, Clock{ScheduleID: id, Mark: clock.LastScheduledFor.UTC(), Now: millis(clock.Now)}, err
 }
 
+// LockSchedules locks those of many schedules that exist, as LockSchedule does, always in
+// the same order. It reads them without next and last run. Who changes one says before with
+// SettleAt from when on.
+func (tx *Tx) LockSchedules(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]*riverbeat.Schedule, map[uuid.UUID]Clock, error) {
+	rows, err := tx.q.LockAndReadClocks(ctx, tx.Tx, ids)
+	if err != nil {
+		return nil, nil, err
+	}
+	clocks := make(map[uuid.UUID]Clock, len(rows))
+	for _, row := range rows {
+		clocks[row.ScheduleID] = clock(dbq.ClaimClocksRow(row))
+	}
+	if err := tx.q.LockSchedules(ctx, tx.Tx, ids); err != nil {
+		return nil, nil, err
+	}
+	schedules, err := tx.Schedules(ctx, ids)
+	return schedules, clocks, err
+}
+
 func noSchedule(err error, id uuid.UUID) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return riverbeat.Errorf(riverbeat.NotFound, "schedule_not_found", "There is no schedule %s.", id)
@@ -150,6 +170,39 @@ func (tx *Tx) Schedules(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]*ri
 		}
 	}
 	return byID, nil
+}
+
+// LockManager lets nobody else apply what the same name manages until the transaction
+// ends.
+func (tx *Tx) LockManager(ctx context.Context, managedBy string) error {
+	_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", riverbeat.AdvisoryKey(tx.schema, "manager", managedBy))
+	return err
+}
+
+// SchedulesManagedBy reads the schedules that a name manages, in the order in which they
+// were made, without next and last run.
+func (tx *Tx) SchedulesManagedBy(ctx context.Context, managedBy string) ([]*riverbeat.Schedule, error) {
+	rows, err := tx.q.SchedulesManagedBy(ctx, tx.Tx, managedBy)
+	if err != nil {
+		return nil, err
+	}
+	return schedules(rows)
+}
+
+// NamesakesOfOthers reads which schedules have one of the names and are not managed by
+// managedBy: at most limit ids, by their names.
+func (tx *Tx) NamesakesOfOthers(ctx context.Context, names []string, managedBy string, limit int) (map[string][]uuid.UUID, error) {
+	rows, err := tx.q.NamesakesOfOthers(ctx, tx.Tx, &dbq.NamesakesOfOthersParams{
+		Names: names, ManagedBy: managedBy, MaxItems: int32(limit), //nolint:gosec // a bound
+	})
+	if err != nil {
+		return nil, err
+	}
+	byName := map[string][]uuid.UUID{}
+	for _, row := range rows {
+		byName[row.Name] = append(byName[row.Name], row.ID)
+	}
+	return byName, nil
 }
 
 // SchedulesOfTask reads at most limit schedules of a task by id, those after
@@ -240,16 +293,17 @@ const (
 
 // ScheduleFilter picks a page of schedules. A nil field picks all.
 type ScheduleFilter struct {
-	Name     *string
-	Category *string // "" picks those without
-	TaskName *string
-	Enabled  *bool
-	Tags     []string // all of them
-	Query    string   // words of the name, all of them, the last perhaps unfinished; "" picks all
-	Sort     string   // SortCreatedAt, SortName or SortNextRunAt
-	Reverse  bool     // descending
-	After    *ScheduleCursor
-	Limit    int // items, at least 1
+	Name      *string
+	Category  *string // "" picks those without
+	TaskName  *string
+	ManagedBy *string // "" picks those of people
+	Enabled   *bool
+	Tags      []string // all of them
+	Query     string   // words of the name, all of them, the last perhaps unfinished; "" picks all
+	Sort      string   // SortCreatedAt, SortName or SortNextRunAt
+	Reverse   bool     // descending
+	After     *ScheduleCursor
+	Limit     int // items, at least 1
 }
 
 // ScheduleCursor is the place of a schedule in an order: the value sorted by,
@@ -364,6 +418,12 @@ func newScheduleQuery(f *ScheduleFilter) *scheduleQuery {
 	}
 	if f.TaskName != nil {
 		add("s.task_name = @task_name", "task_name", *f.TaskName)
+	}
+	if f.ManagedBy != nil {
+		add("s.managed_by = @managed_by", "managed_by", *f.ManagedBy)
+		if *f.ManagedBy != "" {
+			where = append(where, "s.managed_by <> ''") // what its index says
+		}
 	}
 	if f.Enabled != nil {
 		add("s.enabled = @enabled", "enabled", *f.Enabled)

@@ -98,6 +98,13 @@ func (d *TaskDefinition) Validate() error {
 	return broken.err("invalid_task_definition", "The task definition breaks a rule.")
 }
 
+// ValidateManagedBy checks the name of who manages schedules.
+func ValidateManagedBy(name string) error {
+	var broken fields
+	broken.name("/managed_by", name)
+	return broken.err("invalid_manifest", "The manifest breaks a rule.")
+}
+
 // fields collects the broken rules of one request.
 type fields []FieldError
 

@@ -109,3 +109,12 @@ FROM schedule_clocks
 WHERE schedule_id = ANY(@schedule_ids::uuid[])
 ORDER BY schedule_id
 FOR UPDATE;
+
+-- As LockClocks, and how far they have come; what is done next says itself where versions
+-- end.
+-- name: LockAndReadClocks :many
+SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now
+FROM schedule_clocks
+WHERE schedule_id = ANY(@schedule_ids::uuid[])
+ORDER BY schedule_id
+FOR UPDATE;

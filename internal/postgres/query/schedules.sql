@@ -19,8 +19,26 @@ VALUES (@schedule_id, @next_run_at, @mark);
 -- name: LockSchedule :one
 SELECT id FROM schedules WHERE id = @id FOR UPDATE;
 
+-- name: LockSchedules :exec
+SELECT FROM schedules WHERE id = ANY(@ids::uuid[]) ORDER BY id FOR UPDATE;
+
 -- name: SchedulesByID :many
 SELECT * FROM schedules WHERE id = ANY(@ids::uuid[]);
+
+-- The schedules that somebody keeps.
+-- name: SchedulesManagedBy :many
+SELECT *
+FROM schedules
+WHERE managed_by = @managed_by AND managed_by <> ''
+ORDER BY created_at, id;
+
+-- Other schedules that have one of the names than those that somebody keeps.
+-- name: NamesakesOfOthers :many
+SELECT id, name
+FROM schedules
+WHERE name = ANY(@names::text[]) AND managed_by <> @managed_by
+ORDER BY name, id
+LIMIT @max_items;
 
 -- name: UpdateSchedule :one
 UPDATE schedules
@@ -41,6 +59,7 @@ SET name = @name,
     max_waiting = @max_waiting,
     starts_at = @starts_at,
     ends_at = @ends_at,
+    managed_by = @managed_by,
     limits = @limits,
     alerts = @alerts,
     shadow = @shadow,

@@ -136,6 +136,42 @@ func (q *Queries) ClocksToRetry(ctx context.Context, db DBTX, maxItems int32) ([
 	return items, nil
 }
 
+const lockAndReadClocks = `-- name: LockAndReadClocks :many
+SELECT schedule_id, last_scheduled_for, statement_timestamp()::timestamptz AS now
+FROM schedule_clocks
+WHERE schedule_id = ANY($1::uuid[])
+ORDER BY schedule_id
+FOR UPDATE
+`
+
+type LockAndReadClocksRow struct {
+	ScheduleID       uuid.UUID `db:"schedule_id"`
+	LastScheduledFor time.Time `db:"last_scheduled_for"`
+	Now              time.Time `db:"now"`
+}
+
+// As LockClocks, and how far they have come; what is done next says itself where versions
+// end.
+func (q *Queries) LockAndReadClocks(ctx context.Context, db DBTX, scheduleIds []uuid.UUID) ([]LockAndReadClocksRow, error) {
+	rows, err := db.Query(ctx, lockAndReadClocks, scheduleIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LockAndReadClocksRow
+	for rows.Next() {
+		var i LockAndReadClocksRow
+		if err := rows.Scan(&i.ScheduleID, &i.LastScheduledFor, &i.Now); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lockClock = `-- name: LockClock :one
 SELECT
     schedule_id,
