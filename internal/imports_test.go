@@ -56,6 +56,10 @@ var beside = map[string]struct{ imports, importedBy []string }{
 	"internal/client": {
 		importedBy: []string{"cmd/command"},
 	},
+	// What people write of schedules, as files.
+	"internal/manifest": {
+		importedBy: []string{"cmd/command"},
+	},
 	"internal/localpg": {
 		importedBy: []string{"cmd/command", "internal/pgtest", "internal/bench"},
 	},
@@ -103,8 +107,8 @@ var libraries = map[string][]string{
 	"github.com/standard-webhooks/standard-webhooks/libraries": {"internal/execute"},
 	"github.com/swaggest/swgui":                                {"internal/httpapi"},
 	"github.com/vgarvardt/pgx-google-uuid/v5":                  {"internal/postgres"},
-	"go.yaml.in/yaml/v3":                                       {"cmd/command"},
 	"go.opentelemetry.io/otel":                                 {"internal/trace"},
+	"go.yaml.in/yaml/v3":                                       {"cmd/command", "internal/manifest"},
 	"golang.org/x/sync":                                        {"internal/bench", "internal/postgres", "internal/tick"},
 	"golang.org/x/sys":                                         {"internal/execute"}, // the clock that processes share
 	"golang.org/x/term":                                        {"cmd/command"},

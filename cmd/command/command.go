@@ -75,7 +75,7 @@ func newRoot(tasks []task.Task) *cobra.Command {
 	root.SetUsageFunc(usage)
 	group(root, newDev(tasks), newServe(tasks), newMigrate(), newConfig(), newKeys(), newImport(), newDoctorCommand(),
 		newLogin(), newLogout(), newSchedules(), newTasks(), newRuns(), newBackfills(), newAudit(), newNodes(),
-		newPause(), newResume(), newHealth(), newVersion())
+		newPause(), newResume(), newApply(), newDiff(), newExport(), newHealth(), newVersion())
 	return root
 }
 

@@ -16,6 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+
+	"riverbeat/internal/manifest"
 )
 
 // The values of --output.
@@ -276,7 +278,7 @@ func readNode(d *json.Decoder) (*yaml.Node, error) {
 		return node, err
 	case string:
 		node := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: token}
-		if strings.ContainsFunc(token, func(r rune) bool { return r != '\n' && !unicode.IsGraphic(r) }) {
+		if manifest.Ambiguous(token) || strings.ContainsFunc(token, func(r rune) bool { return r != '\n' && !unicode.IsGraphic(r) }) {
 			node.Style = yaml.DoubleQuotedStyle
 		}
 		return node, nil

@@ -92,6 +92,7 @@ var scheduleFilters = []filter{
 	{flag: "task", param: "task_name", kind: "name", doc: "Of this task."},
 	{flag: "category", param: "category", kind: "category", doc: "Of this category; empty: of none."},
 	{flag: "tag", param: "tags", kind: "tag", many: true, doc: "With this tag. May be repeated; all must match."},
+	{flag: "managed-by", param: "managed_by", kind: "name", doc: "Managed by this name; empty: by nobody."},
 	{flag: "enabled", param: "enabled", of: []string{"true", "false"}, doc: "Enabled ones, or disabled ones."},
 	{
 		flag: "sort", param: "sort", of: []string{"-created_at", "created_at", "name", "-name", "next_run_at", "-next_run_at"},

@@ -299,7 +299,7 @@ func breaks(broken []riverbeat.FieldError) error {
 func sameDefinition(a, b *riverbeat.TaskDefinition) bool {
 	return a.Category == b.Category &&
 		a.Description == b.Description &&
-		bytes.Equal(a.ParameterSchema, b.ParameterSchema) &&
+		sameText(a.ParameterSchema, b.ParameterSchema) &&
 		a.Executor.Equal(&b.Executor) &&
 		a.Queue == b.Queue &&
 		a.Priority == b.Priority &&

@@ -52,7 +52,8 @@ func (in *manifestSchedule) apply(s *riverbeat.Schedule, defaultTimezone string)
 	s.Enabled, s.Shadow = enabled, shadow
 }
 
-func (in *manifest) check() error {
+// rules are those that are about the whole.
+func (in *manifest) rules() error {
 	var wrong fields
 	if valueOr(in.ManagedBy, "") == "" {
 		wrong.addf("/managed_by", "is required")
@@ -61,6 +62,33 @@ func (in *manifest) check() error {
 		wrong.addf("/schedules", "must be at most %d", catalog.MaxManaged)
 	}
 	return wrong.err()
+}
+
+func (in *manifest) check() error {
+	errs := []error{in.rules()}
+	for i := range in.Schedules {
+		var s riverbeat.Schedule
+		in.Schedules[i].apply(&s, "UTC")
+		errs = append(errs, within("/schedules/"+strconv.Itoa(i), s.Validate()))
+	}
+	for i := range in.TaskDefinitions {
+		errs = append(errs, within("/task_definitions/"+strconv.Itoa(i), in.TaskDefinitions[i].check()))
+	}
+	return riverbeat.JoinInvalid(errs...)
+}
+
+// within moves the pointers of what is wrong to where the thing lies.
+func within(at string, err error) error {
+	invalid, ok := errors.AsType[*riverbeat.Error](err)
+	if !ok {
+		return err
+	}
+	moved := *invalid
+	moved.Fields = slices.Clone(invalid.Fields)
+	for i := range moved.Fields {
+		moved.Fields[i].Pointer = at + moved.Fields[i].Pointer
+	}
+	return &moved
 }
 
 // plan is what becomes of each thing by a manifest.
@@ -103,7 +131,7 @@ type applyRequest struct{ Body manifest }
 
 func (a *api) apply(ctx context.Context, req *applyRequest) (*answer[*plan], error) {
 	in := &req.Body
-	if err := in.check(); err != nil {
+	if err := in.rules(); err != nil {
 		return nil, err
 	}
 	m, err := a.manifestOf(ctx, in)
@@ -139,19 +167,13 @@ func (a *api) manifestOf(ctx context.Context, in *manifest) (*catalog.Manifest, 
 			Apply: func(to *riverbeat.Schedule) { s.apply(to, a.DefaultTimezone) },
 		})
 	}
-	var wrong fields
+	var errs []error
 	for i := range in.TaskDefinitions {
 		d, err := in.TaskDefinitions[i].definition()
-		if invalid, ok := errors.AsType[*riverbeat.Error](err); ok {
-			for _, f := range invalid.Fields {
-				wrong.addf("/task_definitions/"+strconv.Itoa(i)+f.Pointer, "%s", f.Detail)
-			}
-		} else if err != nil {
-			return nil, err
-		}
+		errs = append(errs, within("/task_definitions/"+strconv.Itoa(i), err))
 		m.Definitions = append(m.Definitions, d)
 	}
-	return m, wrong.err()
+	return m, riverbeat.JoinInvalid(errs...)
 }
 
 func planOf(p *catalog.Plan) (*plan, error) {

@@ -105,9 +105,16 @@ func (a *api) limitTime(c *gin.Context) {
 	c.Next()
 }
 
+// manyThings is how many times as large as other bodies that of a manifest may be.
+const manyThings = 16
+
 func (a *api) limitBody(c *gin.Context) {
+	limit := a.BodyLimit
+	if c.FullPath() == applyPath {
+		limit *= manyThings
+	}
 	if c.Request.Body != nil {
-		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, a.BodyLimit)
+		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, limit)
 	}
 	c.Next()
 }

@@ -18,6 +18,7 @@ const (
 	featuresPath        = apiPath + "/features"
 	healthzPath         = "/healthz"
 	readyzPath          = "/readyz"
+	applyPath           = apiPath + "/apply"
 )
 
 // The headings of the OpenAPI document.
@@ -109,7 +110,7 @@ func (a *api) routes() {
 		example:     `{"filter": {"category": "office", "enabled": true}, "action": "tag", "tags": ["2026"]}`,
 	}, a.bulk)
 
-	handle(a, post, apiPath+"/apply", operation{
+	handle(a, post, applyPath, operation{
 		id: "apply-manifest", tag: tagSchedules, summary: "Make the schedules of a name those of a manifest", failures: conflict,
 		description: "In one transaction, all of it or nothing. What is left out of a schedule gets its default, but for enabled. What is as it should be is not touched, so it may be sent again and again; what another name manages, or nobody, never is. A dry run answers the plan, also one that would be refused.",
 		example:     `{"managed_by": "shop", "schedules": [{"name": "good morning", "task_name": "echo", "cron_expression": "0 9 * * mon-fri", "timezone": "Asia/Tokyo"}], "prune": true}`,
