@@ -118,6 +118,9 @@ func (c *call) apply(dry bool) (*plan, error) {
 	}
 	if most := flagOf(c.Command, "max-prune"); most != "" {
 		n, err := strconv.Atoi(most)
+		if body["prune"] == false {
+			return nil, badCall(c.Command, "--max-prune goes with --prune")
+		}
 		if err != nil || n < 0 {
 			return nil, badCall(c.Command, "--max-prune: %q is no number of 0 or more", most)
 		}

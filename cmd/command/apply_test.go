@@ -28,9 +28,9 @@ import (
 )
 
 // served is a server on a database of its own.
-func served(t *testing.T) (address string, d *pgtest.Database) {
+func served(t *testing.T) (address string) {
 	t.Helper()
-	d = pgtest.DB(t)
+	d := pgtest.DB(t)
 	q, err := queue.New(d.Pool, pgtest.Schema, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	l := ledger.New(q)
@@ -41,7 +41,7 @@ func served(t *testing.T) (address string, d *pgtest.Database) {
 	require.NoError(t, err)
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	return server.URL, d
+	return server.URL
 }
 
 // runs runs a command against a server and answers all that it writes.
@@ -65,7 +65,7 @@ func TestTheExamplesOfApply(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/apply.md")
 	require.NoError(t, err)
-	server, _ := served(t)
+	server := served(t)
 	dir := t.TempDir()
 	ran := 0
 	for _, block := range regexp.MustCompile("(?s)```(yaml|console)\n(.*?)```").FindAllStringSubmatch(string(page), -1) {
@@ -93,7 +93,7 @@ func TestTheExamplesOfApply(t *testing.T) {
 
 func TestApplySaysWhere(t *testing.T) {
 	t.Parallel()
-	server, _ := served(t)
+	server := served(t)
 	dir := t.TempDir()
 	write(t, dir, "a.yaml", "schedules:\n- {name: a, task_name: echo, cron_expression: '@daily'}\n")
 	write(t, dir, "below/b.yml", "# b\n---\nschedules:\n- name: b\n  task_name: echo\n  cron_expression: daily\n  task_param: {}\n")
@@ -113,7 +113,8 @@ func TestApplySaysWhere(t *testing.T) {
 		{exitUsage, "--managed-by is needed", []string{"apply", "-f", dir}},
 		{exitUsage, "-f is needed", []string{"diff", "--managed-by", "x"}},
 		{exitUsage, "there is no *.yaml", []string{"apply", "-f", t.TempDir(), "--managed-by", "x", "--prune"}},
-		{exitUsage, "--max-prune", []string{"apply", "-f", dir, "--managed-by", "x", "--max-prune", "all"}},
+		{exitUsage, "--max-prune: ", []string{"apply", "-f", dir, "--managed-by", "x", "--prune", "--max-prune", "all"}},
+		{exitUsage, "--max-prune goes with", []string{"apply", "-f", dir, "--managed-by", "x", "--max-prune", "1"}},
 		{exitError, "no such file", []string{"apply", "-f", filepath.Join(dir, "none"), "--managed-by", "x"}},
 	} {
 		code, out := runs(t, server, tt.args...)
@@ -189,7 +190,7 @@ func TestYAMLComesBack(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, text)
 			}
-			if got := respelled(t, m.Schedules[0]); got != respelled(t, want.Bytes()) {
+			if got := respelled(m.Schedules[0]); got != respelled(want.Bytes()) {
 				t.Fatalf("%s\nbecame\n%s\nby\n%s", want.String(), got, text)
 			}
 		}
@@ -197,7 +198,7 @@ func TestYAMLComesBack(t *testing.T) {
 }
 
 // respelled is JSON with its strings escaped in one way, and its numbers as they are.
-func respelled(t *rapid.T, raw []byte) string {
+func respelled(raw []byte) string {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
 	var b strings.Builder
@@ -213,7 +214,7 @@ func respelled(t *rapid.T, raw []byte) string {
 // What is exported is applied again without a change, whatever is in it.
 func TestWhatIsExportedIsApplied(t *testing.T) {
 	t.Parallel()
-	server, d := served(t)
+	server := served(t)
 	optional := func(t *rapid.T, name string, values ...string) string {
 		if value := rapid.SampledFrom(append([]string{""}, values...)).Draw(t, name); value != "" {
 			return fmt.Sprintf(", %q: %s", name, value)
@@ -255,7 +256,6 @@ func TestWhatIsExportedIsApplied(t *testing.T) {
 			r.Fatalf("%s\n%s", out, items)
 		}
 	})
-	_ = d
 }
 
 // storable finds the numbers that the API does not keep.

@@ -458,6 +458,9 @@ func (p *planner) carryOut(ctx context.Context) error {
 		default:
 		}
 	}
+	if touched == nil {
+		return nil
+	}
 	stored, clocks, err := p.tx.LockSchedules(ctx, touched)
 	if err != nil {
 		return err

@@ -101,10 +101,10 @@ ORDER BY 1`)
 	return state
 }
 
-// managed are the cron expressions of the schedules that a name manages, by their names.
-func (b *bundle) managed(t *testing.T, by string) map[string]string {
+// managed are the cron expressions of the schedules that "shop" manages, by their names.
+func (b *bundle) managed(t *testing.T) map[string]string {
 	t.Helper()
-	page, _, err := b.catalog.ListSchedules(t.Context(), &postgres.ScheduleFilter{ManagedBy: &by, Limit: 1_000})
+	page, _, err := b.catalog.ListSchedules(t.Context(), &postgres.ScheduleFilter{ManagedBy: new("shop"), Limit: 1_000})
 	require.NoError(t, err)
 	managed := map[string]string{}
 	for _, s := range page {
@@ -119,7 +119,7 @@ func TestApply(t *testing.T) {
 	mine := b.slept(t, func(s *riverbeat.Schedule) { s.Name = "kept" }) // of people
 	plan := b.mustApply(t, catalog.Manifest{Schedules: many(6, nil)})
 	require.Equal(t, map[catalog.Action]int{catalog.ActionCreate: 6}, actions(plan))
-	require.Len(t, b.managed(t, "shop"), 6)
+	require.Len(t, b.managed(t), 6)
 
 	// The same again is nothing.
 	before := b.state(t)
@@ -142,7 +142,7 @@ func TestApply(t *testing.T) {
 	plan = b.mustApply(t, catalog.Manifest{Schedules: next, Prune: true})
 	require.Equal(t, map[catalog.Action]int{catalog.ActionPrune: 1, catalog.ActionUnchanged: 8}, actions(plan))
 	require.Equal(t, "number 5", plan.Schedules[8].Before.Name)
-	require.NotContains(t, b.managed(t, "shop"), "number 5")
+	require.NotContains(t, b.managed(t), "number 5")
 
 	kept, err := b.catalog.Schedule(t.Context(), mine.ID)
 	require.NoError(t, err)
@@ -217,9 +217,9 @@ func TestApplyPrunesNoMoreThanItIsTold(t *testing.T) {
 	b.mustApply(t, catalog.Manifest{Prune: true, Schedules: many(6, nil), MaxPrune: new(2)})
 	_, err := b.catalog.Apply(t.Context(), &catalog.Manifest{ManagedBy: "other", Prune: true, MaxPrune: new(100)})
 	require.NoError(t, err)
-	require.Len(t, b.managed(t, "shop"), 6)
+	require.Len(t, b.managed(t), 6)
 	b.mustApply(t, catalog.Manifest{Prune: true, MaxPrune: new(6)})
-	require.Empty(t, b.managed(t, "shop"))
+	require.Empty(t, b.managed(t))
 }
 
 func TestApplyByID(t *testing.T) {
@@ -232,7 +232,7 @@ func TestApplyByID(t *testing.T) {
 	renamed := wanted("b", nil)
 	renamed.ID = id
 	require.Equal(t, catalog.ActionChange, b.mustApply(t, catalog.Manifest{Schedules: []catalog.ManifestSchedule{renamed}, Prune: true}).Schedules[0].Action)
-	require.Equal(t, map[string]string{"b": "@daily"}, b.managed(t, "shop"))
+	require.Equal(t, map[string]string{"b": "@daily"}, b.managed(t))
 
 	// What others manage, and what nobody does, is not taken over by the way.
 	mine := b.slept(t, nil)
@@ -241,7 +241,7 @@ func TestApplyByID(t *testing.T) {
 	require.Equal(t, []string{"/schedules/1"}, b.refused(t, "manifest_conflicts", catalog.Manifest{Schedules: []catalog.ManifestSchedule{renamed, foreign}}))
 	adopted := b.mustApply(t, catalog.Manifest{Schedules: []catalog.ManifestSchedule{renamed, foreign}, Adopt: true})
 	require.Equal(t, map[catalog.Action]int{catalog.ActionUnchanged: 1, catalog.ActionChange: 1}, actions(adopted))
-	require.Equal(t, map[string]string{"b": "@daily", "mine": "@daily"}, b.managed(t, "shop"))
+	require.Equal(t, map[string]string{"b": "@daily", "mine": "@daily"}, b.managed(t))
 	_, err := b.catalog.Apply(t.Context(), &catalog.Manifest{ManagedBy: "other", Schedules: []catalog.ManifestSchedule{foreign}, Adopt: true})
 	require.ErrorContains(t, err, `managed by "shop"`)
 
@@ -383,7 +383,7 @@ func TestAppliesAtOnce(t *testing.T) {
 	for err := range errs {
 		require.NoError(t, err)
 	}
-	got := b.managed(t, "shop")
+	got := b.managed(t)
 	i := len(got) - 10
 	for name, expression := range got {
 		require.Equal(t, fmt.Sprintf("%d * * * *", i), expression, name)

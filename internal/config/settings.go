@@ -332,7 +332,7 @@ var settings = []Setting{
 	},
 	{
 		Name: "RIVERBEAT_BODY_LIMIT", Flag: "body-limit", Default: "1MiB", Unit: "bytes",
-		Doc: "The largest request body that is read, `1KiB` to `1GiB`; a number of bytes, or one with `KiB`, `MiB` or `GiB` behind it.",
+		Doc: "The largest request body that is read (of `POST /apply`: 16 times as much), `1KiB` to `1GiB`; a number of bytes, or one with `KiB`, `MiB` or `GiB` behind it.",
 		set: func(c *Config, v string) string { return setBytes(&c.BodyLimit, v) },
 		check: func(c *Config) string {
 			if c.BodyLimit < 1<<10 || c.BodyLimit > 1<<30 {

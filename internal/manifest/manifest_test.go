@@ -63,7 +63,7 @@ func TestDocuments(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, m.Schedules, 3)
 	require.JSONEq(t, `{"name": "😀 \\ud83d\\ude00 \u2028/"}`, string(m.Schedules[2]))
-	require.Equal(t, `{"task_name":"t"}`, string(m.TaskDefinitions[0]))
+	require.JSONEq(t, `{"task_name":"t"}`, string(m.TaskDefinitions[0]))
 	for pointer, want := range map[string]string{
 		"/schedules/0/name":               "a.yaml:4",
 		"/schedules/1":                    "a.yaml:5",
@@ -106,7 +106,7 @@ schedules:
     z: *params
 `)
 	require.NoError(t, err)
-	require.Equal(t, `{"name":"b","task_params":{"z":{"x":1,"y":2},"y":3,"x":1}}`, string(m.Schedules[1]))
+	require.JSONEq(t, `{"name":"b","task_params":{"z":{"x":1,"y":2},"y":3,"x":1}}`, string(m.Schedules[1]))
 
 	// A few lines that would be gigabytes, or never end.
 	var bomb, merges strings.Builder

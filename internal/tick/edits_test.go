@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"riverbeat/internal/catalog"
 	"riverbeat/internal/history"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
@@ -323,5 +324,78 @@ func edit(random *rand.Rand, crons []string) func(*riverbeat.Schedule) error {
 			s.Description = fmt.Sprint(random.Int())
 		}
 		return nil
+	}
+}
+
+// Manifests are applied, two at a time, while three nodes claim: what they create, change and
+// prune loses no tick and has none twice.
+func TestAppliesReplayAndLoseNothing(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(newSeed(t), 0))
+	b := setup(t)
+	b.logVersions(t)
+	nodes := []*node{b.newNode(t), b.newNode(t), b.newNode(t)}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var ticking, applying sync.WaitGroup
+	for _, n := range nodes {
+		ticking.Go(func() { n.ticker.Run(ctx) })
+	}
+	crons := slices.Sorted(maps.Keys(ticksOf))
+	end := time.Now().Add(6 * time.Second)
+	errs := make(chan error, len(nodes))
+	done := map[catalog.Action]int{}
+	var counting sync.Mutex
+	for i, n := range nodes[:2] {
+		random := rand.New(rand.NewPCG(random.Uint64(), uint64(i)))
+		applying.Go(func() {
+			for time.Now().Before(end) {
+				m := &catalog.Manifest{ManagedBy: "shop", Prune: true, MaxPrune: new(100)}
+				for i := range 8 {
+					cron, policy := crons[random.IntN(len(crons))], []riverbeat.Policy{riverbeat.Allow, riverbeat.Skip, riverbeat.Queue}[random.IntN(3)]
+					enabled := random.IntN(5) > 0
+					if random.IntN(20) == 0 {
+						continue
+					}
+					m.Schedules = append(m.Schedules, catalog.ManifestSchedule{Apply: func(s *riverbeat.Schedule) {
+						s.Name, s.TaskName, s.Args, s.TaskParams, s.Timezone = fmt.Sprint("n", i), fmt.Sprint("task-", i%3), []byte("[]"), []byte("{}"), "UTC"
+						s.CatchUp, s.CatchUpWindow, s.MaxWaiting = riverbeat.CatchUpAll, time.Hour, 100
+						s.CronExpression, s.ExecutionPolicy, s.Enabled = cron, policy, enabled
+					}})
+				}
+				plan, err := n.catalog.Apply(t.Context(), m)
+				if err != nil {
+					errs <- err
+					return
+				}
+				counting.Lock()
+				for _, s := range plan.Schedules {
+					done[s.Action]++
+				}
+				counting.Unlock()
+				n.ticker.Wake()
+			}
+		})
+	}
+	applying.Wait()
+	close(errs)
+	require.NoError(t, <-errs)
+	require.Eventually(t, func() bool {
+		return b.count(t, "SELECT count(*) FROM schedule_clocks WHERE next_run_at <= statement_timestamp() - interval '100 milliseconds'") == 0
+	}, 20*time.Second, 10*time.Millisecond)
+	stop()
+	ticking.Wait()
+
+	require.Zero(t, b.count(t, "SELECT count(*) FROM schedules WHERE last_error <> ''"))
+	rows, err := b.Pool.Query(t.Context(), "SELECT DISTINCT schedule_id FROM test_versions")
+	require.NoError(t, err)
+	made, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	require.NoError(t, err)
+	for _, id := range made {
+		b.requireAccounted(t, id)
+	}
+	t.Logf("%d schedules, %v, %d runs", len(made), done, b.count(t, "SELECT count(*) FROM runs"))
+	for _, action := range []catalog.Action{catalog.ActionCreate, catalog.ActionChange, catalog.ActionPrune} {
+		require.NotZero(t, done[action])
 	}
 }
