@@ -6,7 +6,6 @@ package client
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,7 +76,6 @@ func New(cfg Config) (*Client, error) {
 				Proxy:               http.ProxyFromEnvironment,
 				DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 				TLSHandshakeTimeout: 10 * time.Second,
-				TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
 				ForceAttemptHTTP2:   true,
 				IdleConnTimeout:     time.Minute,
 			},
