@@ -339,7 +339,7 @@ func (n *node) api(ctx context.Context, monitor *doctor.Monitor) (httpapi.Config
 }
 
 // sweepPatience is how long a node that works is ready without a sweep that has
-// succeeded: longer than one may take whose every statement waits.
+// succeeded: longer than one takes that decides as much as it may.
 const sweepPatience = time.Minute
 
 // ready tells whether this node can do its work: its database answers, is home, and has

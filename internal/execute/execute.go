@@ -372,8 +372,7 @@ func (e *Executor) observed(ctx context.Context, job *river.Job[queue.RunArgs], 
 	outcome := e.outcome(ctx, job, err)
 	ended(outcome)
 	span.Set("riverbeat.outcome", string(outcome))
-	switch outcome {
-	case metrics.Failed, metrics.Retried, metrics.Lost:
+	if outcome == metrics.Failed || outcome == metrics.Retried || outcome == metrics.Lost {
 		span.Fail()
 	}
 	return err

@@ -58,7 +58,9 @@ func (a *api) trace(c *gin.Context) {
 	defer func() {
 		route := routeOf(c)
 		span.Name(route)
-		span.Set("http.route", strings.TrimPrefix(route, c.Request.Method+" "))
+		if _, path, ok := strings.Cut(route, " "); ok {
+			span.Set("http.route", path)
+		}
 		span.Set("http.request.method", c.Request.Method)
 		span.Set("riverbeat.request_id", c.Writer.Header().Get(requestIDHeader))
 		span.SetNumber("http.response.status_code", c.Writer.Status())

@@ -80,6 +80,10 @@ func TestWhatANodeCounts(t *testing.T) {
 	_, err = b.history.Cancel(t.Context(), cancelled.ID)
 	require.NoError(t, err)
 	b.until(t, cancelled.ID, in(riverbeat.Cancelled))
+	lost := b.runNow(t, once)
+	<-began
+	_, err = b.Pool.Exec(t.Context(), "DELETE FROM river_job WHERE id = (SELECT job_id FROM runs WHERE id = $1)", lost.ID)
+	require.NoError(t, err)
 	ticking := b.schedule(t, func(s *riverbeat.Schedule) { s.CronExpression = "@every 1s" })
 	b.counted(t,
 		`riverbeat_attempts_total{outcome="failed",task="final",trigger="manual"} 1`,
@@ -88,7 +92,8 @@ func TestWhatANodeCounts(t *testing.T) {
 		`riverbeat_attempts_total{outcome="retried",task="flaky",trigger="manual"} 1`,
 		`riverbeat_attempts_total{outcome="succeeded",task="flaky",trigger="manual"} 1`,
 		`riverbeat_attempts_total{outcome="cancelled",task="long",trigger="manual"} 1`,
-		`riverbeat_runs_recorded_total{reason="",state="queued",trigger="manual"} 4`,
+		`riverbeat_attempts_total{outcome="lost",task="long",trigger="manual"} 1`,
+		`riverbeat_runs_recorded_total{reason="",state="queued",trigger="manual"} 5`,
 		`riverbeat_runs_recorded_total{reason="already_running",state="skipped",trigger="manual"} 1`,
 		`riverbeat_river_jobs_total{kind="failed",queue="default"} 1`,
 		`riverbeat_river_jobs_total{kind="snoozed",queue="default"} 1`,
