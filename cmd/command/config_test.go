@@ -145,8 +145,10 @@ func TestHealth(t *testing.T) {
 		code, out = called(t, "health", "--listen", "0.0.0.0:"+port)
 		return code == 0
 	}, 30*time.Second, 50*time.Millisecond)
-	code, out = called(t, "health", "--listen", ":"+port)
-	require.Zero(t, code, out)
+	for _, host := range []string{"", "[::]", "127.0.0.1"} {
+		code, out = called(t, "health", "--listen", host+":"+port)
+		require.Zero(t, code, out)
+	}
 
 	// It answers, and is not ready: its database is somebody else's.
 	_, err := d.Pool.Exec(t.Context(), "UPDATE riverbeat.installation SET environment = 'elsewhere'")

@@ -50,7 +50,7 @@ func dialled(listen string) (string, error) {
 		return "", fmt.Errorf("RIVERBEAT_LISTEN: %s takes any free port, so there is none to ask", listen)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
+		host = "127.0.0.1" // not localhost, which is a name that a container may not know
 	}
 	return net.JoinHostPort(host, port), nil
 }
