@@ -184,7 +184,7 @@ func readStatus(ctx context.Context, tx pgx.Tx, river *rivermigrate.Migrator[pgx
 		}
 	}
 	if hasOwn {
-		// The column is there from migration 031 on.
+		// There is no such column yet in older schemas.
 		const own = `SELECT version, coalesce((to_jsonb(v) ->> 'oldest_node')::int, 0) FROM schema_version AS v`
 		err = tx.QueryRow(ctx, own).Scan(&status.Version, &status.OldestNode)
 	}
@@ -311,7 +311,7 @@ func runsPartitions(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 SELECT c.relname
 FROM pg_inherits AS i
 JOIN pg_class AS c ON c.oid = i.inhrelid
-WHERE i.inhparent = to_regclass('runs')
+WHERE i.inhparent = to_regclass('runs') AND NOT i.inhdetachpending
 ORDER BY c.relname`
 	rows, err := conn.Query(ctx, names)
 	if err != nil {
