@@ -38,7 +38,8 @@ func ChainKey(scheduleID uuid.UUID) string {
 
 // AdvisoryKey is the 64-bit number that stands for key among Postgres's
 // advisory locks. Those belong to the whole database, hence the schema's name;
-// class keeps apart the uses of one key ("admit", "execute", "node").
+// class keeps apart the uses of one key ("admit", "execute", "node",
+// "prune").
 func AdvisoryKey(schema, class, key string) int64 {
 	sum := digest("advisory", schema, class, key)
 	return int64(binary.BigEndian.Uint64(sum[:8])) //nolint:gosec // all 64 bits are wanted, sign included
