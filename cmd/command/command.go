@@ -48,6 +48,7 @@ func run(ctx context.Context, tasks []task.Task, args []string, stdout, stderr i
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	completion(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
