@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,9 +65,8 @@ func TestRestore(t *testing.T) {
 	require.Equal(t, decided, l.number("SELECT count(*) FROM runs"))
 
 	resume := func(args ...string) (string, error) {
-		c := exec.CommandContext(t.Context(), l.binary, slices.Concat([]string{"resume"}, args)...)
-		c.Env = append(c.Environ(), "DATABASE_URL="+l.server.URL())
-		out, err := c.CombinedOutput()
+		args = append([]string{"resume", "--database-url", l.server.URL()}, args...)
+		out, err := exec.CommandContext(t.Context(), l.binary, args...).CombinedOutput()
 		return string(out), err
 	}
 	out, err := resume()
