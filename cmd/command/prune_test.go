@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"context"
 	"regexp"
 	"strings"
 	"testing"
@@ -53,6 +54,7 @@ FROM generate_series(1, 3)`, at.Add(90*time.Minute), n)
 	// Somebody reads.
 	report, err := d.Pool.Begin(t.Context())
 	require.NoError(t, err)
+	defer func() { _ = report.Rollback(context.Background()) }()
 	_, err = report.Exec(t.Context(), "SELECT count(*) FROM runs")
 	require.NoError(t, err)
 	code, out, stderr = call()
