@@ -8,7 +8,6 @@ import (
 	"io"
 	"path"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 
@@ -195,8 +194,8 @@ func printImport(w io.Writer, items []celery.Item, asJSON, dry bool) error {
 		e.SetIndent("", "  ")
 		return e.Encode(map[string]any{"dry_run": dry, "items": append([]celery.Item{}, items...)})
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(t, "OUTCOME\tNAME\tTASK\tRECURRENCE\tNEXT THERE\tNEXT HERE")
+	columns := []column{{head: "OUTCOME"}, {head: "NAME"}, {head: "TASK"}, {head: "RECURRENCE"}, {head: "NEXT THERE"}, {head: "NEXT HERE"}}
+	var rows [][]string
 	counts := map[string]int{}
 	for _, item := range items {
 		counts[item.Outcome]++
@@ -204,10 +203,11 @@ func printImport(w io.Writer, items []celery.Item, asJSON, dry bool) error {
 		if item.Timezone != "" && item.Timezone != "UTC" {
 			recurrence += " (" + item.Timezone + ")"
 		}
-		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", item.Outcome, cell(item.Name), cell(item.TaskName), cell(recurrence),
-			when(item.NextThere, "-"), when(item.NextHere, "-"))
+		rows = append(rows, []string{
+			item.Outcome, cell(item.Name), cell(item.TaskName), cell(recurrence), when(item.NextThere, "-"), when(item.NextHere, "-"),
+		})
 	}
-	if err := t.Flush(); err != nil {
+	if err := writeTable(w, screen{}, columns, rows); err != nil {
 		return err
 	}
 	printRemarks(w, "What is another matter here", items, func(item *celery.Item) []string {

@@ -22,8 +22,7 @@ func newLogin() *cobra.Command {
 			"commands that use an API, unless --server names another; each key is shown to\n" +
 			"its own server only.\n\n" +
 			"An empty key is for a server that asks for none.",
-		Example: "riverbeat login --server https://riverbeat.example <key",
-		Args:    noArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, logins, server, err := findServer(c)
 			if err != nil {

@@ -506,10 +506,15 @@ func TestOnATerminal(t *testing.T) {
 	out, err = p.terminal(":", "riverbeat schedules list", "NO_COLOR=1")
 	require.NoError(t, err, out)
 	require.Equal(t, head+"a name that is longer than th…  disabled  @yearly     echo  allow   -\r\n", out)
-	out, err = p.terminal(":", "riverbeat schedules list", "TERM=dumb")
-	require.NoError(t, err, out)
-	require.Contains(t, out, "a name that is longer than there is room for in a table  disabled")
-	require.NotContains(t, out, "\x1b")
+	for _, elsewhere := range []func() (string, error){
+		func() (string, error) { return p.terminal(":", "riverbeat schedules list", "TERM=dumb") },
+		func() (string, error) { return p.terminal(":", "riverbeat schedules list | cat") },
+	} {
+		out, err = elsewhere()
+		require.NoError(t, err, out)
+		require.Contains(t, out, "a name that is longer than there is room for in a table  disabled")
+		require.NotContains(t, out, "\x1b")
+	}
 
 	// The table that is drawn again and again leaves the terminal as it was.
 	id := strings.TrimSpace(p.says("schedules", "list", "-o", "name"))
