@@ -91,7 +91,6 @@ type plan struct {
 		Detail string              `json:"detail"`
 		Errors []client.FieldError `json:"errors"`
 	} `json:"refused"`
-	Unchanged       int           `json:"unchanged"`
 	Left            int           `json:"left"`
 	Schedules       []plannedItem `json:"schedules"`
 	TaskDefinitions []plannedItem `json:"task_definitions"`

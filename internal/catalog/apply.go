@@ -76,7 +76,6 @@ type Plan struct {
 type PlannedDefinition struct {
 	Action        Action
 	Before, After *riverbeat.TaskDefinition
-	Conflict      *riverbeat.Error
 }
 
 // PlannedSchedule is what becomes of a schedule. Before is nil if there is none, After if
@@ -203,16 +202,16 @@ func (p *planner) define(ctx context.Context) (err error) {
 			continue
 		}
 		twice[d.TaskName] = true
-		before := p.definitions[d.TaskName]
-		after, err := p.put(ctx, before, d)
-		if err := p.sort(at, err); err != nil {
+		planned := PlannedDefinition{Action: ActionConflict, Before: p.definitions[d.TaskName], After: d}
+		after, wrong := p.put(ctx, planned.Before, d)
+		if err := p.sort(at, wrong); err != nil {
 			return err
 		}
-		planned := PlannedDefinition{Action: ActionConflict, Before: before, After: after}
-		if err == nil {
-			p.definitions[d.TaskName] = after
-			planned.Action = action(before == nil, after == before)
-			if before == nil || !bytes.Equal(before.ParameterSchema, after.ParameterSchema) {
+		if wrong == nil {
+			planned.After, p.definitions[d.TaskName] = after, after
+			isNew := planned.Before == nil
+			planned.Action = action(isNew, !isNew && after.Version == planned.Before.Version)
+			if isNew || !bytes.Equal(planned.Before.ParameterSchema, after.ParameterSchema) {
 				p.redefined = append(p.redefined, after)
 			}
 		}
@@ -293,8 +292,8 @@ func (p *planner) match(ctx context.Context) (err error) {
 		for _, s := range found {
 			kept[s.ID] = true
 		}
-		planned, err := p.planOne(&item, found)
-		if err := p.sort(at, err); err != nil {
+		planned, wrong := p.planOne(&item, found)
+		if err := p.sort(at, wrong); err != nil {
 			return err
 		}
 		p.plan.Schedules = append(p.plan.Schedules, planned)
@@ -412,16 +411,19 @@ func (p *planner) findNamesakes(ctx context.Context) error {
 
 // refuse says why the plan may not be carried out, if it may not.
 func (p *planner) refuse() {
-	n := map[Action]int{}
+	n, adopted := map[Action]int{}, 0
 	for _, s := range p.plan.Schedules {
 		n[s.Action]++
+		if s.Action == ActionChange && s.Before.ManagedBy != p.manifest.ManagedBy {
+			adopted++
+		}
 	}
 	manages := len(p.stored)
 	most := manages / 5
 	if p.manifest.MaxPrune != nil {
 		most = *p.manifest.MaxPrune
 	}
-	switch after := manages + n[ActionCreate] - n[ActionPrune]; {
+	switch after := manages + n[ActionCreate] + adopted - n[ActionPrune]; {
 	case p.plan.Refused != nil:
 	case len(p.conflicts) > 0:
 		p.plan.Refused = &riverbeat.Error{

@@ -331,6 +331,9 @@ func TestApplyChangesDefinitions(t *testing.T) {
 	require.Equal(t, catalog.ActionChange, plan.Definitions[0].Action)
 	require.Equal(t, catalog.ActionChange, plan.Schedules[0].Action)
 
+	b.exec(t, "UPDATE task_definitions SET built_in = true, alias_of = 'echo'")
+	require.Equal(t, []string{"/task_definitions/0"}, b.refused(t, "manifest_conflicts", manifest(definition("day"), `{"month":1}`)))
+	b.exec(t, "UPDATE task_definitions SET built_in = false, alias_of = NULL")
 	broken := definition("month")
 	broken.Priority = 9
 	require.Equal(t, []string{"/task_definitions/0/priority"}, b.refused(t, "invalid_manifest", manifest(broken, `{"month":1}`)))
@@ -361,6 +364,49 @@ func TestApplyAsADryRun(t *testing.T) {
 	require.Equal(t, "too_many_to_prune", plan.Refused.Code)
 	require.Nil(t, dry(catalog.Manifest{Schedules: many(7, cron("@hourly"))}).Refused)
 	require.Equal(t, before, b.state(t))
+}
+
+// What others do between the plan and its locks is not overlooked.
+func TestApplyWhileOthersChange(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	made := b.mustApply(t, catalog.Manifest{Schedules: many(3, nil)})
+	meanwhile := func(statement string) (plan *catalog.Plan, refused error) {
+		t.Helper()
+		other, err := b.Pool.Begin(t.Context())
+		require.NoError(t, err)
+		defer func() { _ = other.Rollback(t.Context()) }()
+		_, err = other.Exec(t.Context(), "SELECT FROM schedule_clocks FOR UPDATE")
+		require.NoError(t, err)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			plan, refused = b.apply(t, catalog.Manifest{Schedules: many(3, cron("@hourly")), Prune: true})
+		}()
+		require.Eventually(t, func() bool {
+			var waits bool
+			require.NoError(t, b.Pool.QueryRow(t.Context(), `
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%LockAndReadClocks%')`).Scan(&waits))
+			return waits
+		}, 30*time.Second, time.Millisecond)
+		_, err = other.Exec(t.Context(), statement, made.Schedules[1].After.ID)
+		require.NoError(t, err)
+		require.NoError(t, other.Commit(t.Context()))
+		<-done
+		return plan, refused
+	}
+	plan, err := meanwhile("UPDATE schedules SET description = 'new', version = version + 1 WHERE id = $1")
+	require.NoError(t, err)
+	require.Equal(t, "new", plan.Schedules[1].Before.Description)
+	require.Equal(t, 3, plan.Schedules[1].After.Version)
+	require.Empty(t, plan.Schedules[1].After.Description)
+
+	b.mustApply(t, catalog.Manifest{Schedules: many(3, nil)})
+	_, err = meanwhile("DELETE FROM schedules WHERE id = $1")
+	e, ok := errors.AsType[*riverbeat.Error](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, "changed_meanwhile", e.Code)
+	require.Equal(t, map[string]string{"number 0": "@daily", "number 2": "@daily"}, b.managed(t))
 }
 
 // Applies of one name go one after another, and each leaves what it wants.
