@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"riverbeat/internal/httpapi"
 )
 
 const apply = "/api/v1/apply"
@@ -81,6 +83,21 @@ func TestApplyRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		wrong := c.ask(http.StatusUnprocessableEntity, "POST", apply, body)["errors"].([]any)
 		require.Equal(t, pointer, wrong[0].(map[string]any)["pointer"], body)
 	}
+}
+
+// A manifest is many things, and may be larger than what is one.
+func TestAManifestMayBeLarge(t *testing.T) {
+	t.Parallel()
+	c := setup(t)
+	var list []string
+	for i := range 400 {
+		list = append(list, fmt.Sprintf(`{"name": "%d", "task_name": "echo", "cron_expression": "@daily", "description": %q}`, i, strings.Repeat("x", 4_000)))
+	}
+	body := `{"managed_by": "shop", "schedules": [` + strings.Join(list, ",") + `]}`
+	require.Greater(t, len(body), httpapi.DefaultBodyLimit)
+	require.InDelta(t, 400, c.ask(http.StatusOK, "POST", apply+"?dry_run=true", body)["create"], 0)
+	c.ask(http.StatusRequestEntityTooLarge, "POST", schedules, body)
+	c.ask(http.StatusRequestEntityTooLarge, "POST", apply, body+strings.Repeat(" ", 16*httpapi.DefaultBodyLimit))
 }
 
 // An editor may apply a manifest with definitions, as long as it changes none.
