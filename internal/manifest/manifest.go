@@ -91,7 +91,28 @@ func (r *reader) errorf(n *yaml.Node, format string, args ...any) error {
 	return fmt.Errorf("%s: %s", Place{r.file, n.Line}, fmt.Sprintf(format, args...))
 }
 
-var errorLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var errorLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+
+// hints say what people have meant by what is no YAML.
+var hints = map[string]string{
+	"did not find expected alphabetic or numeric character": "a text that begins with * or & needs quotes",
+	"found character that cannot start any token":           "a text that begins with @, ` or % needs quotes",
+}
+
+// unreadable is an error of the library, as ours are.
+func (r *reader) unreadable(err error) error {
+	line, text := "", err.Error()
+	if said := errorLine.FindStringSubmatch(text); said != nil {
+		line, text = said[1], said[2]
+	}
+	if hint := hints[text]; hint != "" {
+		text += "; " + hint
+	}
+	if line == "" {
+		return fmt.Errorf("%s: %s", r.file, text)
+	}
+	return fmt.Errorf("%s:%s: %s", r.file, line, text)
+}
 
 func (r *reader) read(text []byte) error {
 	if json.Valid(text) && utf8.Valid(text) {
@@ -105,11 +126,7 @@ func (r *reader) read(text []byte) error {
 			return nil
 		}
 		if err != nil {
-			said := errorLine.FindStringSubmatch(err.Error())
-			if len(said) < 2 || said[1] == "" {
-				return fmt.Errorf("%s: %s", r.file, errorLine.ReplaceAllString(err.Error(), ""))
-			}
-			return fmt.Errorf("%s:%s: %s", r.file, said[1], errorLine.ReplaceAllString(err.Error(), ""))
+			return r.unreadable(err)
 		}
 		if err := r.document(document.Content[0]); err != nil {
 			return err

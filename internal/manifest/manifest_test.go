@@ -46,7 +46,7 @@ func TestScalars(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"!!int 5": "the tag !!int", "!!binary aGk=": "the tag !!binary", "!x {}": "the tag !x", "*none": "unknown anchor", "{a: 1, a: 2}": `"a" stands twice`, "{[a]: 1}": "must be a text",
-		"*/5 * * * *": "f.yaml", "@daily": "f.yaml:2: ", "{<<: 1}": "<< takes an object", "\x00": "control characters",
+		"*/5 * * * *": "f.yaml:2: did not find expected alphabetic or numeric character; a text that begins with * ", "@daily": "f.yaml:2: found character that cannot start any token; a text that begins with @", "{<<: 1}": "<< takes an object", "\x00": "control characters",
 	} {
 		_, err := value(text)
 		require.ErrorContains(t, err, want, text)
