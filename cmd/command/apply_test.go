@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -133,6 +134,32 @@ func TestApplySaysWhere(t *testing.T) {
 	code, out = runs(t, server, "apply", "-f", one, "--managed-by", "y")
 	require.Equal(t, exitConflict, code)
 	require.Contains(t, out, "one.json:1: ")
+}
+
+// What people have made comes into files, and is managed from there.
+func TestWhatNobodyManagesIsAdopted(t *testing.T) {
+	t.Parallel()
+	server := served(t)
+	for range 2 { // of one name, which is made
+		response, err := http.Post(server+"/api/v1/schedules", "application/json", strings.NewReader(`{"task_name": "echo", "cron_expression": "@daily", "task_params": {"big": 123456789012345678901234567890}}`)) //nolint:noctx // a test
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, http.StatusCreated, response.StatusCode)
+	}
+	code, exported := runs(t, server, "export", "--managed-by", "", "--task", "echo", "--ids")
+	require.Equal(t, exitOK, code, exported)
+	file := write(t, t.TempDir(), "office.yaml", exported)
+	code, out := runs(t, server, "apply", "-f", file, "--managed-by", "office")
+	require.Equal(t, exitConflict, code, out)
+	require.Contains(t, out, file+":2: ")
+	code, out = runs(t, server, "apply", "-f", file, "--managed-by", "office", "--adopt")
+	require.Equal(t, exitOK, code, out)
+	require.Contains(t, out, "2 schedules: 2 changed.\n")
+	require.Contains(t, out, "    managed_by:\n      - null\n      + \"office\"\n")
+	code, out = runs(t, server, "diff", "-f", file, "--managed-by", "office", "--prune")
+	require.Equal(t, exitOK, code, out)
+	_, again := runs(t, server, "export", "--managed-by", "office")
+	require.Equal(t, exported, again, "two of one name have their ids anyway")
 }
 
 // anyJSON is a JSON value with all that YAML could take for something else.
