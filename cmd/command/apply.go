@@ -25,9 +25,10 @@ import (
 func newApply() *cobra.Command {
 	c := apiCommand{
 		use: "apply", short: "Make schedules what files say", args: noArgs,
-		long: "Reads schedules from YAML or JSON, makes those that are managed by the given name\n" +
-			"the same, all of them or none, and prints what was done. What other names manage,\n" +
-			"or nobody, is never touched. It may be run again and again. See docs/apply.md.",
+		long: "Reads schedules from YAML or JSON, makes those that are managed by the given\n" +
+			"name the same, all of them or none, and prints what was done. What other names\n" +
+			"manage, or nobody, is never touched. It may be run again and again; see\n" +
+			"docs/apply.md.",
 		formats: []string{asTable, asJSON, asYAML},
 		do: func(c *call, _ []string) error {
 			plan, err := c.apply(flagOf(c.Command, "dry-run") == "true")
@@ -45,8 +46,8 @@ func newApply() *cobra.Command {
 func newDiff() *cobra.Command {
 	c := apiCommand{
 		use: "diff", short: "Say where schedules are not what files say", args: noArgs,
-		long: "Prints what 'riverbeat apply' would do, and does nothing. The exit code is 3 if\n" +
-			"there is anything to do, and 0 if not.",
+		long: "Prints what 'riverbeat apply' would do, and does nothing. The exit code is 3\n" +
+			"if there is anything to do, and 0 if not.",
 		formats: []string{asTable, asJSON, asYAML},
 		do: func(c *call, _ []string) error {
 			plan, err := c.apply(true)
@@ -364,8 +365,8 @@ var exportFilters = slices.DeleteFunc(slices.Clone(scheduleFilters), func(f filt
 func newExport() *cobra.Command {
 	c := apiCommand{
 		use: "export", short: "Write schedules as 'apply' reads them", args: noArgs,
-		long: "Writes the schedules that the flags pick, or all, as YAML. 'riverbeat apply' of that\n" +
-			"by the name that manages them changes nothing.",
+		long: "Writes the schedules that the flags pick, or all, as YAML. 'riverbeat apply' of\n" +
+			"that by the name that manages them changes nothing.",
 		formats: []string{asYAML, asJSON},
 		do: func(c *call, _ []string) error {
 			query := queryOf(c.Command, exportFilters)

@@ -107,7 +107,7 @@ id           1
 task name    2026-01-02T03:04:05Z
 next run at  2026-01-02 03:04:05Z
 task params  text: hi
-             n: 1
+             "n": 1
 error        first
              second�
 enabled      false
