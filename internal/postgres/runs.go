@@ -279,6 +279,13 @@ func (tx *Tx) Run(ctx context.Context, id uuid.UUID) (*riverbeat.Run, error) {
 	}
 	row, err := tx.q.GetRun(ctx, tx.Tx, &dbq.GetRunParams{ScheduledFor: at, ID: id})
 	if errors.Is(err, pgx.ErrNoRows) {
+		kept, err := tx.KeepsRuns(ctx, at)
+		if err != nil {
+			return nil, err
+		}
+		if !kept {
+			notFound.Detail = fmt.Sprintf("There is no run %s: no runs of its time are kept.", id)
+		}
 		return nil, notFound
 	}
 	if err != nil {

@@ -239,6 +239,7 @@ WHERE scheduled_for >= now() - interval '83 days' OR runs_week(scheduled_for) = 
 	// Of what is gone it is said that it is gone.
 	_, err := b.history.Run(t.Context(), riverbeat.NewRunID(old[1], make([]byte, 10)))
 	require.Equal(t, riverbeat.NotFound, riverbeat.KindOf(err))
+	require.ErrorContains(t, err, "no runs of its time are kept")
 	require.False(t, b.keeps(old[1]))
 }
 
