@@ -107,6 +107,7 @@ func (c *Catalog) Apply(ctx context.Context, m *Manifest) (*Plan, error) {
 		}
 		switch {
 		case postgres.IsDry(ctx):
+			p.forgetIDs()
 			return nil
 		case plan.Refused != nil:
 			return plan.Refused
@@ -140,6 +141,15 @@ func (c *Catalog) Export(ctx context.Context, which postgres.ScheduleFilter) (li
 		return err
 	})
 	return list, definitions, err
+}
+
+// forgetIDs takes back the ids that were drawn for what is not made.
+func (p *planner) forgetIDs() {
+	for i, item := range p.manifest.Schedules {
+		if s := &p.plan.Schedules[i]; s.Action == ActionCreate {
+			s.After.ID = item.ID
+		}
+	}
 }
 
 // planner makes a plan of a manifest in a transaction, and carries it out.
@@ -323,6 +333,9 @@ func (p *planner) planOne(item *ManifestSchedule, found []*riverbeat.Schedule) (
 	}
 	if len(found) == 0 {
 		made := &riverbeat.Schedule{ID: item.ID, Enabled: true}
+		if made.ID == uuid.Nil {
+			made.ID = uuid.New() // features go by it
+		}
 		p.apply(item, made)
 		_, _, err := p.checkNew(p.held, made, p.definitions[made.TaskName])
 		if err == nil {
@@ -342,9 +355,9 @@ func (p *planner) planOne(item *ManifestSchedule, found []*riverbeat.Schedule) (
 	}
 	changed := *planned.Before
 	p.apply(item, &changed)
-	_, _, err := p.checkChange(p.held, planned.Before, &changed, p.definitions[changed.TaskName])
+	_, warning, err := p.checkChange(p.held, planned.Before, &changed, p.definitions[changed.TaskName])
 	if err == nil {
-		planned.Action, planned.After = action(false, same(planned.Before, &changed)), &changed
+		planned.Action, planned.After = action(false, unchanged(planned.Before, &changed, warning)), &changed
 		changed.LastError = "" // it is planned anew
 	}
 	return planned, err

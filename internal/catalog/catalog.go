@@ -175,7 +175,7 @@ func (c *Catalog) changeLocked(ctx context.Context, held *held, old *riverbeat.S
 	if err != nil {
 		return nil, plan, err
 	}
-	if same(old, &s) {
+	if unchanged(old, &s, warning) {
 		return old, plan, nil
 	}
 	disables := old.Enabled && !s.Enabled

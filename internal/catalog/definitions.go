@@ -255,6 +255,7 @@ func (c *Catalog) recheck(ctx context.Context, tx *postgres.Tx, d *riverbeat.Tas
 				return err
 			}
 			switch {
+			case warning != "" && s.LastError != "": // it may be stopped by that
 			case warning != "":
 				if err := tx.SetScheduleError(ctx, s.ID, warning); err != nil {
 					return err

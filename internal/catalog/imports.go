@@ -117,7 +117,8 @@ func (c *Catalog) Cut(ctx context.Context, id uuid.UUID) (cut *postgres.Cut, err
 
 // BeginCut notes that schedules are about to be handed over: the ticks after at are ours if
 // the transaction xid of the other scheduler's database commits. It may be noted again.
-// Those in shadow are disabled, for no tick after at may be decided there.
+// Those in shadow are disabled, for no tick after at may be decided there; what people have
+// asked of them goes on.
 func (c *Catalog) BeginCut(ctx context.Context, ids []uuid.UUID, at time.Time, xid string) error {
 	return c.partitions.InTx(ctx, func(tx *postgres.Tx) error {
 		found, err := tx.Schedules(ctx, ids)
@@ -125,22 +126,51 @@ func (c *Catalog) BeginCut(ctx context.Context, ids []uuid.UUID, at time.Time, x
 			return err
 		}
 		shadows := slices.DeleteFunc(slices.Collect(maps.Keys(found)), func(id uuid.UUID) bool { return !found[id].Shadow })
-		if err := tx.LockClocks(ctx, shadows); err != nil {
+		if err := c.endShadows(ctx, tx, shadows, at); err != nil {
 			return err
-		}
-		for _, id := range shadows {
-			_, err := c.change(ctx, tx, id, func(now *riverbeat.Schedule) error {
-				if now.Shadow {
-					now.Enabled, now.Shadow = false, false
-				}
-				return nil
-			})
-			if err != nil && riverbeat.KindOf(err) != riverbeat.NotFound {
-				return err
-			}
 		}
 		return tx.BeginCut(ctx, ids, at, xid)
 	})
+}
+
+// endShadows disables those of the schedules that are in shadow. Their ticks up to at are
+// decided.
+func (c *Catalog) endShadows(ctx context.Context, tx *postgres.Tx, ids []uuid.UUID, at time.Time) error {
+	held, err := hold(ctx, tx)
+	if err != nil {
+		return err
+	}
+	stored, clocks, err := tx.LockSchedules(ctx, ids)
+	if err != nil {
+		return err
+	}
+	if err := tx.SettleAt(ctx, at); err != nil {
+		return err
+	}
+	plans := map[uuid.UUID]riverbeat.Plan{}
+	for id, s := range stored {
+		if !s.Shadow {
+			continue
+		}
+		clock := clocks[id]
+		clock.Now = at
+		if err := c.settle(ctx, held, s, clock); err != nil {
+			return err
+		}
+		disabled := *s
+		disabled.Enabled, disabled.Shadow = false, false
+		if _, err := tx.UpdateSchedule(ctx, &disabled); err != nil {
+			return err
+		}
+		plans[id] = riverbeat.Plan{Mark: later(clock.Mark, at)}
+	}
+	return tx.SetClocks(ctx, plans)
+}
+
+// ForgetCut takes back what BeginCut has noted, for a transaction that was undone. What is
+// handed over stays so.
+func (c *Catalog) ForgetCut(ctx context.Context, id uuid.UUID, xid string) error {
+	return c.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.ForgetCut(ctx, id, xid) })
 }
 
 // CutOver enables an imported schedule from the time on that BeginCut has noted: the ticks
@@ -149,7 +179,7 @@ func (c *Catalog) BeginCut(ctx context.Context, ids []uuid.UUID, at time.Time, x
 func (c *Catalog) CutOver(ctx context.Context, id uuid.UUID) error {
 	return c.partitions.InTx(ctx, func(tx *postgres.Tx) error {
 		// The clock first, as everybody.
-		s, clock, err := tx.LockSchedule(ctx, id)
+		s, _, err := tx.LockSchedule(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -162,9 +192,10 @@ func (c *Catalog) CutOver(ctx context.Context, id uuid.UUID) error {
 		case cut.Over:
 			return nil
 		}
-		mark := *cut.At
-		if s.LastRunAt != nil && s.LastRunAt.After(mark) {
-			mark = later(clock.Mark, mark) // it has ticked here since
+		// It may have ticked here since, in shadow or for somebody who has enabled it.
+		mark, err := tx.LastTick(ctx, id, *cut.At)
+		if err != nil {
+			return err
 		}
 		if !s.Runs() {
 			if err := c.enableFrom(ctx, tx, s, mark); err != nil {

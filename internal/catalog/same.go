@@ -39,6 +39,16 @@ func same(a, b *riverbeat.Schedule) bool {
 		sameTime(a.EndsAt, b.EndsAt)
 }
 
+// unchanged tells whether a change comes to nothing. A schedule that has a warning already is
+// not stopped by it.
+func unchanged(old, s *riverbeat.Schedule, warning string) bool {
+	known := *old
+	if warning != "" && known.LastError == warning {
+		known.LastError = ""
+	}
+	return same(&known, s)
+}
+
 // onlyDisables tells whether a change does no more than to disable, and to end a shadow.
 func onlyDisables(before, after *riverbeat.Schedule) bool {
 	disabled := *before

@@ -54,7 +54,7 @@ type Verdict string
 const (
 	Same    Verdict = "same"
 	Differs Verdict = "differs"
-	Nothing Verdict = "nothing" // there was no tick to compare, on neither side
+	Nothing Verdict = "nothing" // there was nothing to compare
 )
 
 // Compared is what became of the ticks of a schedule, or of all those of a task.
@@ -161,13 +161,16 @@ const paceOff = 2
 func (g *group) compare(sent []time.Time, within time.Duration) Compared {
 	slices.SortFunc(g.ticks, time.Time.Compare)
 	slices.SortFunc(sent, time.Time.Compare)
-	ticks := slices.DeleteFunc(g.ticks, func(at time.Time) bool { return !at.After(g.from) || at.After(g.until) })
+	ticks := slices.DeleteFunc(g.ticks, func(at time.Time) bool { return !at.After(g.from) })
 	c := Compared{
-		Name: g.name, From: g.from, Until: g.until, Ticks: len(ticks), PaceOnly: g.paceOnly,
+		Name: g.name, From: g.from, Until: g.until, PaceOnly: g.paceOnly,
 		OnlyHere: []time.Time{}, OnlyThere: []time.Time{}, Twice: []time.Time{},
 	}
+	for c.Ticks < len(ticks) && !ticks[c.Ticks].After(g.until) { // those after it only end the time of the last one
+		c.Ticks++
+	}
 	if g.paceOnly {
-		return g.comparePace(c, sent)
+		return g.comparePace(c, sent, within)
 	}
 	row := 0
 	// between takes what was sent before a time, for no tick.
@@ -176,7 +179,7 @@ func (g *group) compare(sent []time.Time, within time.Duration) Compared {
 			g.forNoTick(&c, sent[row], within)
 		}
 	}
-	for i := 0; i < len(ticks); {
+	for i := 0; i < c.Ticks; {
 		tick, expected := ticks[i], 0
 		for i < len(ticks) && ticks[i].Equal(tick) {
 			i, expected = i+1, expected+1
@@ -187,8 +190,11 @@ func (g *group) compare(sent []time.Time, within time.Duration) Compared {
 			end = ticks[i].Add(-late)
 		}
 		for ; row < len(sent) && sent[row].Before(end); row++ {
-			c.Sent++
-			if expected--; expected < 0 {
+			expected--
+			if expected < 0 && sent[row].After(g.until) {
+				continue // it may be of a tick that is not looked at
+			}
+			if c.Sent++; expected < 0 {
 				c.Twice = append(c.Twice, sent[row])
 				continue
 			}
@@ -208,31 +214,39 @@ func (g *group) forNoTick(c *Compared, at time.Time, within time.Duration) {
 	if at.Before(g.from.Add(within)) {
 		return
 	}
-	c.Sent++
-	for _, gap := range g.gaps {
-		if !at.Before(gap.From.Add(-late)) && at.Before(gap.Until.Add(within)) {
-			c.InGaps++
-			return
-		}
+	if c.Sent++; g.inGap(at, within) {
+		c.InGaps++
+		return
 	}
 	c.OnlyThere = append(c.OnlyThere, at)
 }
 
-func (g *group) comparePace(c Compared, sent []time.Time) Compared {
+// inGap tells whether something was sent while no ticks were decided here.
+func (g *group) inGap(at time.Time, within time.Duration) bool {
+	return slices.ContainsFunc(g.gaps, func(gap riverbeat.Gap) bool {
+		return !at.Before(gap.From.Add(-late)) && at.Before(gap.Until.Add(within))
+	})
+}
+
+func (g *group) comparePace(c Compared, sent []time.Time, within time.Duration) Compared {
 	for _, at := range sent {
-		if at.After(g.from) && !at.After(g.until) {
-			c.Sent++
+		if !at.After(g.from) || at.After(g.until) {
+			continue
+		}
+		if c.Sent++; g.inGap(at, within) {
+			c.InGaps++
 		}
 	}
 	return c.judged()
 }
 
 func (c Compared) judged() Compared {
-	off := max(c.Ticks-c.Sent, c.Sent-c.Ticks)
+	sent := c.Sent - c.InGaps
+	off := max(c.Ticks-sent, sent-c.Ticks)
 	switch {
-	case c.Ticks == 0 && c.Sent == c.InGaps:
+	case c.Ticks == 0 && sent == 0, c.PaceOnly && min(c.Ticks, sent) == 0 && off == 1: // too short a time to tell
 		c.Verdict = Nothing
-	case c.PaceOnly && off > 1+max(c.Ticks, c.Sent)*paceOff/100, len(c.OnlyHere)+len(c.OnlyThere)+len(c.Twice) > 0:
+	case c.PaceOnly && off > 1+max(c.Ticks, sent)*paceOff/100, len(c.OnlyHere)+len(c.OnlyThere)+len(c.Twice) > 0:
 		c.Verdict = Differs
 	default:
 		c.Verdict = Same

@@ -29,6 +29,8 @@ const (
 	writeWithin = 3 * time.Second
 	// again is how often it is looked whether a handover can go on.
 	again = time.Second
+	// atOnce bounds the schedules of one step.
+	atOnce = 500
 )
 
 // Cutover hands schedules over from a running Celery Beat: it disables them there and
@@ -175,7 +177,7 @@ func (c *Cutover) begun(ctx context.Context, conn *pgx.Conn, t *Translation, cut
 	case status == nil:
 		return Refused, fmt.Sprintf("its handover was begun so long ago (%s) that nobody knows whether it was disabled there: enable it here by hand", begun), nil
 	case *status == "aborted":
-		return "", "", nil
+		return "", "", c.Catalog.ForgetCut(ctx, t.ID(), cut.XID)
 	case *status == "in progress":
 		return Refused, "somebody else is handing it over just now", nil
 	case t.Enabled:
@@ -276,6 +278,7 @@ func (c *Cutover) cut(ctx context.Context, conn *pgx.Conn, waiting []*Translatio
 	if len(quiet) == 0 {
 		return m, nil
 	}
+	quiet = quiet[:min(len(quiet), atOnce)]
 	cut, at, err := c.disable(ctx, conn, quiet, m)
 	if err != nil || len(cut) == 0 {
 		return m, err

@@ -261,6 +261,9 @@ func (a *api) export(ctx context.Context, req *exportRequest) (*answer[*export],
 		if !s.Enabled {
 			in.Enabled = &s.Enabled
 		}
+		if s.Shadow {
+			in.Shadow = &s.Shadow
+		}
 		if d := definitions[s.TaskName]; s.Category == "" && d != nil && d.Category != "" {
 			in.Category = &s.Category
 		}

@@ -195,8 +195,8 @@ func (a *api) routes() {
 		id: "list-features", tag: tagInstallation, summary: "List the features, and for what they are on",
 	}, a.listFeatures)
 	handle(a, put, featuresPath+"/{name}", operation{
-		id: "set-feature", tag: tagInstallation, summary: "Switch a feature on or off, or on for a part", failures: notFound, takesNoKey: true,
-		description: "When this has answered, every tick that is decided goes by it.",
+		id: "set-feature", tag: tagInstallation, summary: "Switch a feature on or off, or on for a part", failures: notFound,
+		description: "What begins to be decided after this has answered goes by it, on every node.",
 		example:     `{"value": "25%"}`,
 	}, a.putFeature)
 	handle(a, post, apiPath+"/pause", operation{

@@ -71,24 +71,18 @@ func (i *Installation) Features(ctx context.Context) (states []riverbeat.Feature
 	return states, err
 }
 
-// SetFeature sets a feature. When it has answered, every tick that is decided goes by it.
+// SetFeature sets a feature. What begins to be decided after it has answered goes by it.
 func (i *Installation) SetFeature(ctx context.Context, feature riverbeat.Feature, rollout riverbeat.Rollout) (*riverbeat.FeatureState, error) {
 	var states []riverbeat.FeatureState
-	set := func(tx *postgres.Tx) error {
+	err := i.db.InTx(ctx, func(tx *postgres.Tx) (err error) {
 		if err := tx.SetFeature(ctx, feature, rollout); err != nil {
 			return err
 		}
-		var err error
 		states, err = tx.FeatureStates(ctx)
 		return err
-	}
-	if err := i.db.InTx(ctx, set); err != nil {
+	})
+	if err != nil {
 		return nil, err
-	}
-	if !postgres.IsDry(ctx) { // claims that have begun go by what they have read
-		if err := i.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.AwaitClaims(ctx) }); err != nil {
-			return nil, err
-		}
 	}
 	for _, state := range states {
 		if state.Feature == feature {

@@ -99,11 +99,15 @@ func (l *Ledger) Entry(r Request, now time.Time) (*Entry, error) {
 			return nil, err
 		}
 	}
+	effective, warning, err := l.schemas.EffectiveOf(s, r.Definition, r.Features)
 	if s.Shadow && r.Trigger.OfTick() {
 		run.State, run.Reason, run.FinishedAt = riverbeat.Skipped, riverbeat.InShadow, &now
+		entry.Warning = warning
+		if err != nil {
+			entry.Warning = riverbeat.Explain(err)
+		}
 		return entry, nil
 	}
-	effective, warning, err := l.schemas.EffectiveOf(s, r.Definition, r.Features)
 	if e, ok := errors.AsType[*riverbeat.Error](err); ok && e.Code == "invalid_params" {
 		run.State, run.Reason, run.Error, run.FinishedAt = riverbeat.Failed, riverbeat.InvalidParams, e.Error(), &now
 		return entry, nil

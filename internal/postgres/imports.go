@@ -56,13 +56,25 @@ func (tx *Tx) BeginCut(ctx context.Context, schedules []uuid.UUID, at time.Time,
 	return tx.q.BeginCut(ctx, tx.Tx, &dbq.BeginCutParams{ScheduleIds: schedules, CutAt: &at, CutXid: &xid})
 }
 
+// ForgetCut takes back what BeginCut has written for a transaction there, which was undone.
+func (tx *Tx) ForgetCut(ctx context.Context, schedule uuid.UUID, xid string) error {
+	return tx.q.ForgetCut(ctx, tx.Tx, &dbq.ForgetCutParams{ScheduleID: schedule, CutXid: &xid})
+}
+
+// LastTick reads the time of the last tick of a schedule that was decided after a time; that
+// time, if there is none.
+func (tx *Tx) LastTick(ctx context.Context, schedule uuid.UUID, after time.Time) (time.Time, error) {
+	at, err := tx.q.LastTick(ctx, tx.Tx, &dbq.LastTickParams{ScheduleID: schedule, After: after})
+	return at.UTC(), err
+}
+
 // EndCut writes that the handover of a schedule is done.
 func (tx *Tx) EndCut(ctx context.Context, schedule uuid.UUID) error {
 	return tx.q.EndCut(ctx, tx.Tx, schedule)
 }
 
-// Shadow is a time in which a schedule ticked in shadow, and what was recorded of its ticks:
-// those after From, up to Until.
+// Shadow is a time in which a schedule ticked in shadow, as far as its ticks are decided, and
+// what was recorded of them: those after From, up to Until.
 type Shadow struct {
 	From, Until time.Time
 	Ticks       []time.Time

@@ -320,6 +320,9 @@ func (e *Explanation) ofFuture() (Verdict, string) {
 		e.Next, at = append(e.Next, *next), *next
 	}
 	text := fmt.Sprintf("It will run at %s, %s, if nothing is changed until then.", e.show(e.Tick), policyWords[e.Version.ExecutionPolicy])
+	if e.Version.Shadow {
+		text = fmt.Sprintf("It will be recorded at %s and not run: the schedule is in shadow.", e.show(e.Tick))
+	}
 	if e.Paused != nil {
 		text = join(text, e.ofPaused(), "It must be resumed by then.")
 	}

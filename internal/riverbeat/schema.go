@@ -37,6 +37,7 @@ type ParameterSchema struct {
 	root   *schemaNode
 	fills  bool // has defaults
 	tracks bool // has unevaluatedProperties or unevaluatedItems
+	hides  bool // has writeOnly
 }
 
 // schemaNode is one schema of the document: the root, that of a property, an
@@ -138,7 +139,7 @@ func CompileParameterSchema(raw json.RawMessage) (*ParameterSchema, error) {
 			Detail: "The parameter schema is not one that can be used.", Fields: c.wrong,
 		}
 	}
-	return &ParameterSchema{root: root, fills: c.fills, tracks: c.tracks}, nil
+	return &ParameterSchema{root: root, fills: c.fills, tracks: c.tracks, hides: c.hides}, nil
 }
 
 // Effective checks params and returns them with the schema's defaults filled
@@ -174,8 +175,12 @@ func (s *ParameterSchema) Effective(params json.RawMessage) (json.RawMessage, er
 }
 
 // Unchecked is Effective for params that need not fit the schema: only what can be no
-// parameters at all is an error.
+// parameters at all is an error. A schema that takes secrets is kept, for it keeps them from
+// being written down.
 func (s *ParameterSchema) Unchecked(params json.RawMessage) (json.RawMessage, error) {
+	if s.hides {
+		return s.Effective(params)
+	}
 	given, value, e, err := s.filled(params)
 	if err != nil || !e.filled || e.aborted != "" {
 		return given, err
@@ -269,6 +274,7 @@ type schemaCompiler struct {
 	anchors map[string]*schemaNode
 	fills   bool // as in ParameterSchema
 	tracks  bool
+	hides   bool
 	wrong   []FieldError
 }
 

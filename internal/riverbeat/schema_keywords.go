@@ -484,6 +484,7 @@ func readDefault(k *keyword) string {
 
 func readWriteOnly(k *keyword) string {
 	k.node.writeOnly, _ = k.value().(bool)
+	k.c.hides = k.c.hides || k.node.writeOnly
 	return wantBool(k)
 }
 

@@ -97,6 +97,7 @@ WHERE schedule_id = @schedule_id::uuid
     AND (
         state IN ('waiting', 'queued', 'running', 'retrying', 'succeeded', 'failed')
         OR started_at IS NOT NULL
+        OR reason = 'shadow' -- it ran elsewhere
     );
 
 -- How many runs of a queue the live nodes execute at once, and how many jobs of the

@@ -529,6 +529,7 @@ WHERE schedule_id = $1::uuid
     AND (
         state IN ('waiting', 'queued', 'running', 'retrying', 'succeeded', 'failed')
         OR started_at IS NOT NULL
+        OR reason = 'shadow' -- it ran elsewhere
     )
 `
 

@@ -39,6 +39,22 @@ func (q *Queries) EndCut(ctx context.Context, db DBTX, scheduleID uuid.UUID) err
 	return err
 }
 
+const forgetCut = `-- name: ForgetCut :exec
+UPDATE imported_schedules
+SET cut_at = NULL, cut_xid = NULL
+WHERE schedule_id = $1 AND cut_xid = $2 AND cut_over_at IS NULL
+`
+
+type ForgetCutParams struct {
+	ScheduleID uuid.UUID `db:"schedule_id"`
+	CutXid     *string   `db:"cut_xid"`
+}
+
+func (q *Queries) ForgetCut(ctx context.Context, db DBTX, arg *ForgetCutParams) error {
+	_, err := db.Exec(ctx, forgetCut, arg.ScheduleID, arg.CutXid)
+	return err
+}
+
 const getCut = `-- name: GetCut :one
 SELECT cut_at, cut_xid, cut_over_at FROM imported_schedules WHERE schedule_id = $1 FOR UPDATE
 `
@@ -70,6 +86,27 @@ func (q *Queries) GetImportedLine(ctx context.Context, db DBTX, scheduleID uuid.
 	var i GetImportedLineRow
 	err := row.Scan(&i.Line, &i.Source)
 	return i, err
+}
+
+const lastTick = `-- name: LastTick :one
+SELECT greatest(max(scheduled_for), $1)::timestamptz AS at
+FROM runs
+WHERE schedule_id = $2::uuid
+    AND scheduled_for > $1::timestamptz
+    AND trigger IN ('schedule', 'catch_up')
+`
+
+type LastTickParams struct {
+	After      time.Time `db:"after"`
+	ScheduleID uuid.UUID `db:"schedule_id"`
+}
+
+// The last tick of a schedule that was decided after a time, whatever became of it.
+func (q *Queries) LastTick(ctx context.Context, db DBTX, arg *LastTickParams) (time.Time, error) {
+	row := db.QueryRow(ctx, lastTick, arg.After, arg.ScheduleID)
+	var at time.Time
+	err := row.Scan(&at)
+	return at, err
 }
 
 const setImportedLine = `-- name: SetImportedLine :exec
@@ -140,9 +177,13 @@ const shadowTimes = `-- name: ShadowTimes :many
 SELECT
     v.schedule_id,
     v.valid_from AS shadow_from,
-    coalesce(v.valid_until, statement_timestamp())::timestamptz AS shadow_until
+    CASE
+        WHEN v.valid_until IS NOT NULL THEN v.valid_until
+        WHEN c.retry_at IS NOT NULL THEN c.last_scheduled_for
+        ELSE least(statement_timestamp(), c.next_run_at - interval '1 millisecond')
+    END::timestamptz AS shadow_until
 FROM schedule_versions AS v
-JOIN schedules AS s ON s.id = v.schedule_id
+JOIN schedule_clocks AS c ON c.schedule_id = v.schedule_id
 WHERE v.schedule_id = ANY($1::uuid[])
     AND v.enabled
     AND v.shadow
@@ -161,8 +202,8 @@ type ShadowTimesRow struct {
 	ShadowUntil time.Time `db:"shadow_until"`
 }
 
-// When schedules ticked in shadow, the last time first. Versions that follow upon one
-// another are one time.
+// When schedules ticked in shadow, the last time first, as far as their ticks are decided.
+// Versions that follow upon one another are one time.
 func (q *Queries) ShadowTimes(ctx context.Context, db DBTX, arg *ShadowTimesParams) ([]ShadowTimesRow, error) {
 	rows, err := db.Query(ctx, shadowTimes, arg.ScheduleIds, arg.Since)
 	if err != nil {
