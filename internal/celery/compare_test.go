@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"riverbeat/internal/history"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
 )
@@ -68,6 +69,20 @@ func TestTicksAreHeldAgainstWhatWasSent(t *testing.T) {
 			ticks: moments(60, 420), sent: moments(60, 120, 180, 240, 300, 420), gaps: []riverbeat.Gap{{From: moment(120), Until: moment(240)}},
 			want: Compared{Verdict: Differs, Ticks: 2, Sent: 6, InGaps: 3, OnlyThere: moments(300)},
 		},
+		"the next tick ends the time of the last one, though it is not looked at": {
+			ticks: append(moments(480, 540), minutes...), sent: moments(60, 120, 180, 240, 300, 360, 420, 479.8, 540), want: Compared{
+				Verdict: Same, Ticks: 7, Sent: 7,
+			},
+		},
+		"an interval beside a gap": {
+			ticks: moments(60, 120, 300, 360, 420), sent: moments(33, 93, 153, 213, 273, 333, 393), pace: true,
+			gaps: []riverbeat.Gap{{From: moment(180), Until: moment(240)}}, want: Compared{
+				Verdict: Same, Ticks: 5, Sent: 7, InGaps: 2, PaceOnly: true,
+			},
+		},
+		"an interval of which nobody can tell yet": {ticks: moments(60), pace: true, want: Compared{
+			Verdict: Nothing, Ticks: 1, PaceOnly: true,
+		}},
 		"an interval at its pace": {ticks: minutes, sent: moments(33, 93, 153, 213, 273, 333, 393), pace: true, want: Compared{
 			Verdict: Same, Ticks: 7, Sent: 7, PaceOnly: true,
 		}},
@@ -191,6 +206,90 @@ FROM generate_series(0, 30) AS m, (VALUES ('each'), ('lost')) AS of(name) WHERE 
 		Source: h.Source, Log: Log{URL: h.there.URL, Table: "nowhere", Name: "name", At: "at"}, Since: noon, Now: time.Now(), Shadows: h.shadows,
 	}).Run(t.Context())
 	require.Equal(t, riverbeat.NotFound, riverbeat.KindOf(err))
+}
+
+// A comparison ends where ticks are decided: what is due may still come.
+func TestCompareDuringAnOutage(t *testing.T) {
+	t.Parallel()
+	h := newHandover(t, map[string]string{"each": "* * * * *"})
+	h.exec(h.there, "CREATE TABLE public.sent (name text, at timestamptz)")
+	h.exec(h.here, "UPDATE schedules SET catch_up = 'all'")
+	h.shadow()
+	h.slept()
+	h.sweep()
+	h.exec(h.there, "INSERT INTO public.sent SELECT 'each', date_trunc('minute', now()) - make_interval(mins => m) FROM generate_series(0, 30) AS m")
+	// Nobody decides anything for ten minutes.
+	h.exec(h.here, "DELETE FROM runs WHERE scheduled_for > now() - interval '10 minutes'")
+	h.exec(h.here, "UPDATE schedule_clocks SET next_run_at = date_trunc('minute', now()) - interval '9 minutes', last_scheduled_for = date_trunc('minute', now()) - interval '10 minutes'")
+	got := h.compare(Log{Name: "name"})["each"]
+	require.Equal(t, Same, got.Verdict, "%+v", got)
+	require.InDelta(t, 11, got.Ticks, 1)
+}
+
+// An interval never rests, so it may tick in shadow in the very moment of its handover, and
+// people may let it tick on when the handover was broken off. It goes on after the last tick
+// that was decided; what people do beside that loses none.
+func TestCutoverGoesOnAfterTheLastTick(t *testing.T) {
+	t.Parallel()
+	h := newHandover(t, map[string]string{"again": "* * * * *", "asked": "* * * * *"})
+	h.shadow()
+	h.slept()
+	h.sweep()
+	cut := time.Now().UTC().Add(-10 * time.Minute).Truncate(time.Second)
+	var ids []uuid.UUID
+	for _, name := range []string{"again", "asked"} {
+		id := h.disabled(name, cut, true)
+		ids = append(ids, uuid.MustParse(id))
+		require.NoError(t, h.Catalog.BeginCut(t.Context(), ids[len(ids)-1:], cut, h.xid(id)))
+	}
+	// Those ten minutes are not decided, but that somebody has let one tick on in shadow.
+	h.exec(h.here, "DELETE FROM runs WHERE scheduled_for > $1", cut)
+	h.exec(h.here, "UPDATE schedules SET catch_up = 'all'")
+	shadow := func(on bool) {
+		_, err := h.Catalog.ChangeSchedule(t.Context(), ids[0], func(s *riverbeat.Schedule) error {
+			s.Enabled, s.Shadow = on, on
+			return nil
+		})
+		require.NoError(t, err)
+	}
+	shadow(true)
+	h.exec(h.here, "UPDATE schedule_clocks SET last_scheduled_for = $2, next_run_at = date_trunc('minute', now()) - interval '5 minutes' WHERE schedule_id = $1", ids[0], cut)
+	h.sweep()
+	shadow(false)
+	// And has asked for a run of the other, and changed it.
+	_, err := h.history.RunNow(t.Context(), ids[1], history.Overrides{})
+	require.NoError(t, err)
+	_, err = h.Catalog.ChangeSchedule(t.Context(), ids[1], func(s *riverbeat.Schedule) error { s.Description = "changed"; return nil })
+	require.NoError(t, err)
+
+	require.Equal(t, map[string]string{"again": CutOver, "asked": CutOver}, h.run())
+	h.sweep()
+	for i, want := range []int{0, 10} {
+		var stopped string
+		var ticks int
+		require.NoError(t, h.here.Pool.QueryRow(t.Context(), `
+SELECT s.last_error, (
+    SELECT count(*) FROM runs WHERE schedule_id = s.id AND scheduled_for > $2 AND trigger IN ('schedule', 'catch_up') AND state IN ('queued', 'waiting')
+) FROM schedules AS s WHERE s.id = $1`, ids[i], cut).Scan(&stopped, &ticks))
+		require.Empty(t, stopped)
+		require.InDelta(t, want, ticks, 1)
+	}
+}
+
+// A handover that was undone there is begun again, or forgotten.
+func TestAHandoverThatWasUndoneIsForgotten(t *testing.T) {
+	t.Parallel()
+	h := newHandover(t, map[string]string{"yearly": "0 0 1 1 *"})
+	id := h.disabled("yearly", time.Now(), false)
+	h.exec(h.there, "UPDATE public.jobs SET enabled = false")
+	require.Contains(t, h.run()["yearly"], "it is disabled there")
+	var begun bool
+	require.NoError(t, h.here.Pool.QueryRow(t.Context(), "SELECT cut_at IS NOT NULL FROM imported_schedules WHERE schedule_id = $1", id).Scan(&begun))
+	require.False(t, begun)
+	h.exec(h.there, "UPDATE public.jobs SET enabled = true")
+	h.shadow()
+	_, here, _, _ := h.state("yearly")
+	require.True(t, here, "in shadow")
 }
 
 // A handover from shadow: no tick of ours is ticked away, also if the process dies after

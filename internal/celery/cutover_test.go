@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/internal/catalog"
+	"riverbeat/internal/history"
 	"riverbeat/internal/ledger"
 	"riverbeat/internal/pgtest"
 	"riverbeat/internal/postgres"
@@ -24,6 +25,7 @@ type handover struct {
 	t           *testing.T
 	here, there *pgtest.Database
 	ticker      *tick.Ticker
+	history     *history.History
 	Cutover
 }
 
@@ -41,6 +43,7 @@ CREATE TABLE public.jobs (
 	q, err := queue.New(h.here.Pool, pgtest.Schema, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	l := ledger.New(q)
+	h.history = history.New(h.here.DB, l)
 	h.ticker = tick.New(h.here.DB, l, slog.New(slog.DiscardHandler))
 	h.Cutover = Cutover{
 		Source:  Source{URL: h.there.URL, Table: "public.jobs", Zone: "UTC"},

@@ -64,6 +64,10 @@ func TestWithoutParameterValidation(t *testing.T) {
 	require.Contains(t, c.ask(http.StatusOK, "GET", one, "")["last_error"], "week")
 	c.ask(http.StatusUnprocessableEntity, "POST", schedules, `{"task_name": "load", "cron_expression": "@daily", "task_params": {"$secret": "x"}}`)
 
+	require.Equal(t, made["version"], c.ask(http.StatusOK, "PATCH", one, `{"enabled": true}`)["version"], "that changes nothing")
+	c.ask(http.StatusCreated, "POST", definitions, `{"task_name": "secretive", "parameter_schema": {"properties": {"token": {"type": "string", "writeOnly": true}}}}`)
+	c.ask(http.StatusUnprocessableEntity, "POST", schedules, `{"task_name": "secretive", "cron_expression": "@daily", "task_params": {"token": "hunter2"}}`)
+
 	c.set("parameter_validation", "on")
 	c.ask(http.StatusUnprocessableEntity, "POST", one+"/run", "")
 	require.Equal(t, "monday", c.ask(http.StatusOK, "POST", one+"/disable", "")["task_params"].(map[string]any)["day"], "it can still be disabled")
