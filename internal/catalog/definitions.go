@@ -255,13 +255,8 @@ func (c *Catalog) recheck(ctx context.Context, tx *postgres.Tx, d *riverbeat.Tas
 				return err
 			}
 			switch {
-			case warning != "" && s.LastError != "": // it may be stopped by that
-			case warning != "":
-				if err := tx.SetScheduleError(ctx, s.ID, warning); err != nil {
-					return err
-				}
-			case err == nil && s.LastError != "":
-				if err := tx.ClearScheduleError(ctx, s.ID); err != nil {
+			case err == nil && s.LastError != warning:
+				if err := tx.SetScheduleWarning(ctx, s.ID, warning); err != nil {
 					return err
 				}
 			case err != nil:

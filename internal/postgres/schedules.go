@@ -230,10 +230,10 @@ func (tx *Tx) SetScheduleError(ctx context.Context, id uuid.UUID, text string) e
 	return tx.q.SetScheduleError(ctx, tx.Tx, &dbq.SetScheduleErrorParams{ID: id, LastError: text})
 }
 
-// ClearScheduleError takes back the error of a schedule that can run again,
-// unless its clock is stopped.
-func (tx *Tx) ClearScheduleError(ctx context.Context, id uuid.UUID) error {
-	return tx.q.ClearScheduleError(ctx, tx.Tx, id)
+// SetScheduleWarning writes what is wrong with a schedule that can run all the same, ""
+// being nothing, unless its clock is stopped: then it has an error.
+func (tx *Tx) SetScheduleWarning(ctx context.Context, id uuid.UUID, text string) error {
+	return tx.q.SetScheduleWarning(ctx, tx.Tx, &dbq.SetScheduleWarningParams{ID: id, LastError: text})
 }
 
 // RecurrenceKey is a cron expression in a zone, as schedules name it.

@@ -89,9 +89,9 @@ LIMIT @max_items;
 UPDATE schedules SET last_error = @last_error WHERE id = @id;
 
 -- A schedule whose clock is stopped keeps its error until it is planned again.
--- name: ClearScheduleError :exec
+-- name: SetScheduleWarning :exec
 UPDATE schedules
-SET last_error = ''
+SET last_error = @last_error
 WHERE id = @id
     AND NOT EXISTS (
         SELECT FROM schedule_clocks WHERE schedule_id = schedules.id AND retry_at IS NOT NULL

@@ -13,21 +13,6 @@ import (
 	"github.com/google/uuid"
 )
 
-const clearScheduleError = `-- name: ClearScheduleError :exec
-UPDATE schedules
-SET last_error = ''
-WHERE id = $1
-    AND NOT EXISTS (
-        SELECT FROM schedule_clocks WHERE schedule_id = schedules.id AND retry_at IS NOT NULL
-    )
-`
-
-// A schedule whose clock is stopped keeps its error until it is planned again.
-func (q *Queries) ClearScheduleError(ctx context.Context, db DBTX, id uuid.UUID) error {
-	_, err := db.Exec(ctx, clearScheduleError, id)
-	return err
-}
-
 const countSchedulesOfTask = `-- name: CountSchedulesOfTask :one
 SELECT count(*) FROM (
     SELECT FROM schedules WHERE task_name = $1 LIMIT $2
@@ -565,6 +550,26 @@ type SetScheduleErrorParams struct {
 
 func (q *Queries) SetScheduleError(ctx context.Context, db DBTX, arg *SetScheduleErrorParams) error {
 	_, err := db.Exec(ctx, setScheduleError, arg.LastError, arg.ID)
+	return err
+}
+
+const setScheduleWarning = `-- name: SetScheduleWarning :exec
+UPDATE schedules
+SET last_error = $1
+WHERE id = $2
+    AND NOT EXISTS (
+        SELECT FROM schedule_clocks WHERE schedule_id = schedules.id AND retry_at IS NOT NULL
+    )
+`
+
+type SetScheduleWarningParams struct {
+	LastError string    `db:"last_error"`
+	ID        uuid.UUID `db:"id"`
+}
+
+// A schedule whose clock is stopped keeps its error until it is planned again.
+func (q *Queries) SetScheduleWarning(ctx context.Context, db DBTX, arg *SetScheduleWarningParams) error {
+	_, err := db.Exec(ctx, setScheduleWarning, arg.LastError, arg.ID)
 	return err
 }
 
