@@ -125,8 +125,8 @@ func addBeatSource(c *cobra.Command) *beatSource {
 
 // importer is both ends of an import: Celery Beat's tables, and the catalog here.
 type importer struct {
+	*tool
 	source  celery.Source
-	db      *postgres.DB
 	catalog *catalog.Catalog
 }
 
@@ -138,32 +138,21 @@ func (s *beatSource) open(c *cobra.Command) (*importer, error) {
 	case *s.django && c.Flags().Changed("table"):
 		return nil, badCall(c, "--table and --django: the tables of django-celery-beat have names of their own")
 	}
-	cfg, logger, err := loadDatabaseConfig(c)
+	t, err := openTool(c)
 	if err != nil {
 		return nil, err
 	}
-	if err := needSchema(c.Context(), cfg); err != nil {
-		return nil, err
-	}
-	database := databaseConfig(cfg)
-	database.MaxConns = 2
-	pool, err := postgres.NewPool(c.Context(), database)
+	q, err := queue.New(t.db.Pool(), t.cfg.Schema, t.logger)
 	if err != nil {
+		t.close()
 		return nil, err
 	}
-	q, err := queue.New(pool, cfg.Schema, logger)
-	if err != nil {
-		pool.Close()
-		return nil, err
-	}
-	db := postgres.New(pool, cfg.Schema)
 	return &importer{
-		source: celery.Source{URL: s.from.value, Table: s.table.value, Django: *s.django, Zone: cfg.Timezone},
-		db:     db, catalog: catalog.New(db, ledger.New(q)),
+		tool:    t,
+		source:  celery.Source{URL: s.from.value, Table: s.table.value, Django: *s.django, Zone: t.cfg.Timezone},
+		catalog: catalog.New(t.db, ledger.New(q)),
 	}, nil
 }
-
-func (i *importer) close() { i.db.Pool().Close() }
 
 // now is the time by the database here.
 func (i *importer) now(ctx context.Context) (now time.Time, err error) {

@@ -94,21 +94,12 @@ func keysCommand(use, short string, args cobra.PositionalArgs, do func(*cobra.Co
 			if output != "text" && output != "json" {
 				return badCall(c, "--output: %q is neither text nor json", output)
 			}
-			cfg, _, err := loadDatabaseConfig(c)
+			t, err := openTool(c)
 			if err != nil {
 				return err
 			}
-			if err := needSchema(c.Context(), cfg); err != nil {
-				return err
-			}
-			database := databaseConfig(cfg)
-			database.MaxConns = 2
-			pool, err := postgres.NewPool(c.Context(), database)
-			if err != nil {
-				return err
-			}
-			defer pool.Close()
-			a := access.New(access.Config{DB: postgres.New(pool, cfg.Schema), AdminKey: string(cfg.AdminKey), Now: time.Now})
+			defer t.close()
+			a := access.New(access.Config{DB: t.db, AdminKey: string(t.cfg.AdminKey), Now: time.Now})
 			c.SetContext(postgres.WithActor(c.Context(), riverbeat.Actor{Name: riverbeat.ActorOfCLI + userName()}))
 			shown, err := do(c, a, args)
 			if err != nil {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"riverbeat/internal/postgres"
 	"riverbeat/internal/prune"
 	"riverbeat/internal/riverbeat"
 )
@@ -35,22 +34,13 @@ func newPrune() *cobra.Command {
 					return badCall(c, "--older-than: %q is not a time such as 90d, at least 7d", text)
 				}
 			}
-			cfg, logger, err := loadDatabaseConfig(c)
+			t, err := openTool(c)
 			if err != nil {
 				return err
 			}
-			if err := needSchema(c.Context(), cfg); err != nil {
-				return err
-			}
-			database := databaseConfig(cfg)
-			database.MaxConns = 2
-			pool, err := postgres.NewPool(c.Context(), database)
-			if err != nil {
-				return err
-			}
-			defer pool.Close()
+			defer t.close()
 			p := prune.New(prune.Config{
-				DB: postgres.New(pool, cfg.Schema).In(cfg.Environment), Keep: cfg.RunRetention, Now: time.Now, Logger: logger,
+				DB: t.db.In(t.cfg.Environment), Keep: t.cfg.RunRetention, Now: time.Now, Logger: t.logger,
 			})
 			report, err := p.Prune(c.Context(), o)
 			if err != nil && len(report.Weeks) == 0 {
