@@ -114,6 +114,7 @@ func TestWhatANodeCounts(t *testing.T) {
 	// A session that breaks, and a node that stops while it works.
 	_, err = b.Pool.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
 	require.NoError(t, err)
+	b.Pool.Reset() // those of the test are gone, too
 	b.counted(t, `riverbeat_sessions_lost_total 1`, `riverbeat_session_up 1`, `riverbeat_fenced_total 0`)
 	b.runNow(t, once)
 	<-began
