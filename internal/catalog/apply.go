@@ -344,14 +344,8 @@ func (p *planner) planOne(item *ManifestSchedule, found []*riverbeat.Schedule) (
 		return planned, err
 	}
 	planned.Before = found[0]
-	switch by := planned.Before.ManagedBy; {
-	case by == p.manifest.ManagedBy, by == "" && p.manifest.Adopt:
-	case by == "":
-		return planned, riverbeat.Errorf(riverbeat.Conflict, "schedule_not_managed",
-			"The schedule %s is managed by nobody; it is taken over only if that is said (adopt).", planned.Before.ID)
-	default:
-		return planned, riverbeat.Errorf(riverbeat.Conflict, "schedule_managed_by_another",
-			"The schedule %s is managed by %q.", planned.Before.ID, by)
+	if err := p.manages(planned.Before, p.manifest.Adopt); err != nil {
+		return planned, err
 	}
 	changed := *planned.Before
 	p.apply(item, &changed)
@@ -361,6 +355,21 @@ func (p *planner) planOne(item *ManifestSchedule, found []*riverbeat.Schedule) (
 		changed.LastError = "" // it is planned anew
 	}
 	return planned, err
+}
+
+// manages fails (Conflict) unless the manifest's name manages a schedule, or nobody does and
+// it is to be adopted.
+func (p *planner) manages(s *riverbeat.Schedule, adopt bool) error {
+	switch by := s.ManagedBy; {
+	case by == p.manifest.ManagedBy, by == "" && adopt:
+		return nil
+	case by == "":
+		return riverbeat.Errorf(riverbeat.Conflict, "schedule_not_managed",
+			"The schedule %s is managed by nobody; it is taken over only if that is said (adopt).", s.ID)
+	default:
+		return riverbeat.Errorf(riverbeat.Conflict, "schedule_managed_by_another",
+			"The schedule %s is managed by %q.", s.ID, by)
+	}
 }
 
 // said is what an item says by itself.
@@ -489,6 +498,10 @@ func (p *planner) carryOut(ctx context.Context) error {
 		id := s.Before.ID
 		if s.Before = stored[id]; s.Before == nil {
 			return meanwhile(riverbeat.Errorf(riverbeat.NotFound, "schedule_not_found", "There is no schedule %s.", id))
+		}
+		// Nobody's is adopted, and never pruned.
+		if err := p.manages(s.Before, p.manifest.Adopt && s.Action == ActionChange); err != nil {
+			return meanwhile(err)
 		}
 		if err := p.settleFrom(ctx, clocks[id]); err != nil {
 			return err

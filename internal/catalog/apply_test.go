@@ -371,7 +371,7 @@ func TestApplyWhileOthersChange(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	made := b.mustApply(t, catalog.Manifest{Schedules: many(3, nil)})
-	meanwhile := func(statement string) (plan *catalog.Plan, refused error) {
+	meanwhile := func(m catalog.Manifest, statement string) (plan *catalog.Plan, refused error) {
 		t.Helper()
 		other, err := b.Pool.Begin(t.Context())
 		require.NoError(t, err)
@@ -381,7 +381,7 @@ func TestApplyWhileOthersChange(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			plan, refused = b.apply(t, catalog.Manifest{Schedules: many(3, cron("@hourly")), Prune: true})
+			plan, refused = b.apply(t, m)
 		}()
 		require.Eventually(t, func() bool {
 			var waits bool
@@ -395,17 +395,46 @@ SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() A
 		<-done
 		return plan, refused
 	}
-	plan, err := meanwhile("UPDATE schedules SET description = 'new', version = version + 1 WHERE id = $1")
+	hourly := catalog.Manifest{Schedules: many(3, cron("@hourly")), Prune: true}
+	plan, err := meanwhile(hourly, "UPDATE schedules SET description = 'new', version = version + 1 WHERE id = $1")
 	require.NoError(t, err)
 	require.Equal(t, "new", plan.Schedules[1].Before.Description)
 	require.Equal(t, 3, plan.Schedules[1].After.Version)
 	require.Empty(t, plan.Schedules[1].After.Description)
 
 	b.mustApply(t, catalog.Manifest{Schedules: many(3, nil)})
-	_, err = meanwhile("DELETE FROM schedules WHERE id = $1")
-	e, ok := errors.AsType[*riverbeat.Error](err)
-	require.True(t, ok, "%v", err)
-	require.Equal(t, "changed_meanwhile", e.Code)
+	refused := func(m catalog.Manifest, statement string) {
+		t.Helper()
+		_, err := meanwhile(m, statement)
+		e, ok := errors.AsType[*riverbeat.Error](err)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, "changed_meanwhile", e.Code)
+	}
+	// What is another's by then, or nobody's, is neither taken over nor pruned.
+	id := made.Schedules[1].After.ID
+	manage := func(by string) string { return "UPDATE schedules SET managed_by = '" + by + "' WHERE id = $1" }
+	adopting := catalog.Manifest{Schedules: many(3, cron("@hourly")), Adopt: true}
+	adopting.Schedules[1].ID = id
+	pruning := catalog.Manifest{Adopt: true, Prune: true, MaxPrune: new(3)}
+	for _, c := range []struct {
+		manifest    catalog.Manifest
+		first, then string
+	}{
+		{hourly, "shop", "other"},
+		{hourly, "shop", ""},
+		{adopting, "", "other"},
+		{pruning, "shop", "other"},
+		{pruning, "shop", ""},
+	} {
+		b.exec(t, manage(c.first), id)
+		refused(c.manifest, manage(c.then))
+		s, err := b.catalog.Schedule(t.Context(), id)
+		require.NoError(t, err)
+		require.Equal(t, c.then, s.ManagedBy)
+	}
+	b.exec(t, manage("shop"), id)
+
+	refused(hourly, "DELETE FROM schedules WHERE id = $1")
 	require.Equal(t, map[string]string{"number 0": "@daily", "number 2": "@daily"}, b.managed(t))
 }
 
