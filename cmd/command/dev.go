@@ -38,7 +38,7 @@ func newDev(tasks []task.Task) *cobra.Command {
 			if private {
 				server, err := localpg.Start(c.Context(), localpg.Config{DataDir: cfg.DataDir, Logger: logger})
 				if err != nil {
-					return err
+					return unlessTold(c.Context(), err)
 				}
 				let := keepRunning(c.Context(), server, logger)
 				defer func() {
@@ -51,37 +51,32 @@ func newDev(tasks []task.Task) *cobra.Command {
 				}()
 				cfg.DatabaseURL = config.DatabaseURL(server.URL())
 			}
-			if err := postgres.MigrateUp(c.Context(), databaseConfig(cfg), logger); err != nil {
-				return err
-			}
-			if err := needSchema(c.Context(), cfg); err != nil { // it may be too new
-				return err
-			}
-			if private {
-				// Nobody else lives there, so psql may find the tables by itself.
-				if err := postgres.ShowSchema(c.Context(), databaseConfig(cfg)); err != nil {
-					return err
-				}
-			}
 			open := access.Closed
 			if onLoopback(cfg.Listen) {
 				open = access.OpenUntilAKey
 			}
-			front, err := newFront(c.Context(), cfg.Listen, logger)
+			fronts, err := newFronts(c.Context(), cfg, logger)
 			if err != nil {
 				return err
 			}
-			defer front.close()
-			n, err := newNode(c.Context(), cfg, open, tasks, logger)
+			defer fronts.close()
+			cfg.Migrate = true
+			n, err := prepare(c.Context(), cfg, open, tasks, fronts, logger)
 			if err != nil {
-				return err
+				return unlessTold(c.Context(), err)
+			}
+			if private {
+				// Nobody else lives there, so psql may find the tables by itself.
+				if err := postgres.ShowSchema(c.Context(), databaseConfig(cfg)); err != nil {
+					return unlessTold(c.Context(), err)
+				}
 			}
 			if open == access.Closed {
 				if err := firstKey(c.Context(), c.OutOrStdout(), n.access); err != nil {
-					return err
+					return unlessTold(c.Context(), err)
 				}
 			}
-			return n.run(c.Context(), front, func(address string) error {
+			return n.run(c.Context(), fronts, func(address string) error {
 				unlocked, err := n.access.OnlyLoopback(c.Context())
 				if err != nil {
 					return err

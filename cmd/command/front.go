@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,69 +16,88 @@ import (
 	"riverbeat/internal/riverbeat"
 )
 
-// front is where a node is asked. It is there before the node: while that migrates, or
+// lookWithin is how long a look at the schema may take.
+const lookWithin = 5 * time.Second
+
+// fronts are where a node is asked. They are there before the node: while that migrates, or
 // waits for somebody to, probes find a process that lives and is not ready.
-type front struct {
-	logger   *slog.Logger
-	listener net.Listener
-	server   *http.Server
-	handler  atomic.Pointer[http.Handler]
-	why      atomic.Pointer[error] // nobody is let in yet
-	failed   chan error
+type fronts struct {
+	logger  *slog.Logger
+	all     *front
+	metrics *front                // nil: they have no address of their own
+	why     atomic.Pointer[error] // nobody is let in yet
+	failed  chan error
 }
 
-// newFront listens. Whoever makes one closes it.
-func newFront(ctx context.Context, address string, logger *slog.Logger) (*front, error) {
+// newFronts listens. Whoever makes them closes them.
+func newFronts(ctx context.Context, cfg config.Config, logger *slog.Logger) (*fronts, error) {
+	f := &fronts{logger: logger, failed: make(chan error, 2)}
+	f.stayShut(riverbeat.Errorf(riverbeat.Unavailable, "starting", "This process is starting."))
+	var err error
+	if f.all, err = f.listen(ctx, cfg.Listen); err != nil || cfg.MetricsListen == "" {
+		return f, err
+	}
+	if f.metrics, err = f.listen(ctx, cfg.MetricsListen); err != nil {
+		f.close()
+	}
+	return f, err
+}
+
+func (f *fronts) listen(ctx context.Context, address string) (*front, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
-	f := &front{logger: logger, listener: listener, failed: make(chan error, 1)}
-	f.server = &http.Server{
-		Handler:           f,
+	at := &front{listener: listener}
+	at.server = &http.Server{
+		Handler:           at,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(f.logger.Handler(), slog.LevelDebug),
 	}
-	f.stayShut(riverbeat.Errorf(riverbeat.Unavailable, "starting", "This process is starting."))
-	f.answerBy(httpapi.NewWaiting(func() error { return *f.why.Load() }, time.Now)) //nolint:contextcheck // each request brings its own
-	go func() { f.failed <- f.server.Serve(listener) }()
-	return f, nil
+	at.answerBy(httpapi.NewWaiting(func() error { return *f.why.Load() }, time.Now)) //nolint:contextcheck // each request brings its own
+	go func() { f.failed <- at.server.Serve(listener) }()
+	return at, nil
 }
 
-func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	(*f.handler.Load()).ServeHTTP(w, r)
+func (f *fronts) each() []*front {
+	if f.metrics == nil {
+		return []*front{f.all}
+	}
+	return []*front{f.all, f.metrics}
 }
 
-func (f *front) address() string { return f.listener.Addr().String() }
-
-// stayShut says why nobody is let in yet.
-func (f *front) stayShut(why error) { f.why.Store(&why) }
-
-// answerBy has requests answered by handler from now on.
-func (f *front) answerBy(handler http.Handler) { f.handler.Store(&handler) }
+// stayShut says why (an Unavailable) nobody is let in yet.
+func (f *fronts) stayShut(why error) { f.why.Store(&why) }
 
 // shutdown lets nobody in any more, and waits for the requests that are under way until
 // ctx ends.
-func (f *front) shutdown(ctx context.Context) error {
-	if err := f.server.Shutdown(ctx); err != nil {
-		return f.server.Close()
+func (f *fronts) shutdown(ctx context.Context) (err error) {
+	for _, at := range f.each() {
+		if at.server.Shutdown(ctx) != nil {
+			err = errors.Join(err, at.server.Close())
+		}
 	}
-	return nil
+	return err
 }
 
 // close ends what is left of the requests.
-func (f *front) close() { _ = f.server.Close() }
+func (f *fronts) close() {
+	for _, at := range f.each() {
+		_ = at.server.Close()
+	}
+}
 
 // awaitSchema waits, however long it takes, until the schema is migrated as far as this
 // program needs it. It fails if the database does not answer at first (later on it may
 // be away for a while), if the schema is too new, and when ctx ends.
-func (f *front) awaitSchema(ctx context.Context, cfg config.Config) error {
+func (f *fronts) awaitSchema(ctx context.Context, cfg config.Config) error {
+	fault := ""
 	for waited := false; ; waited = true {
-		status, err := postgres.Status(ctx, databaseConfig(cfg))
+		status, err := look(ctx, cfg)
 		switch {
 		case err == nil && !status.Behind():
 			if waited {
@@ -85,6 +105,7 @@ func (f *front) awaitSchema(ctx context.Context, cfg config.Config) error {
 			}
 			return status.Check(cfg.Schema)
 		case err == nil:
+			fault = ""
 			why := status.Check(cfg.Schema)
 			f.stayShut(why)
 			if !waited {
@@ -92,6 +113,15 @@ func (f *front) awaitSchema(ctx context.Context, cfg config.Config) error {
 			}
 		case !waited:
 			return err
+		default:
+			f.stayShut(&riverbeat.Error{
+				Kind: riverbeat.Unavailable, Code: "schema_unknown", Cause: err,
+				Detail: "This process waits for its schema, and the database does not say how far that is migrated.",
+			})
+			if text := riverbeat.Explain(err); ctx.Err() == nil && text != fault {
+				fault = text
+				f.logger.ErrorContext(ctx, "the schema cannot be looked at", "error", text)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -100,3 +130,26 @@ func (f *front) awaitSchema(ctx context.Context, cfg config.Config) error {
 		}
 	}
 }
+
+// look reads how far the schema is migrated. A database that hangs does not answer.
+func look(ctx context.Context, cfg config.Config) (postgres.MigrationStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookWithin)
+	defer cancel()
+	return postgres.Status(ctx, databaseConfig(cfg))
+}
+
+// front is one address at which a node is asked.
+type front struct {
+	listener net.Listener
+	server   *http.Server
+	handler  atomic.Pointer[http.Handler]
+}
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	(*f.handler.Load()).ServeHTTP(w, r)
+}
+
+func (f *front) address() string { return f.listener.Addr().String() }
+
+// answerBy has requests answered by handler from now on.
+func (f *front) answerBy(handler http.Handler) { f.handler.Store(&handler) }

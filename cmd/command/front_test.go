@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/internal/pgtest"
+	"riverbeat/internal/riverbeat"
 )
 
 // asks answers what a node says at a path; status 0 while nobody listens.
@@ -34,6 +36,40 @@ func awaitReady(t *testing.T, address string) {
 		code, _ := asks(t, address, "/readyz")
 		return code == http.StatusOK
 	}, 60*time.Second, 20*time.Millisecond)
+}
+
+// Whoever scrapes the metrics of a node that waits finds it, and asks for no key.
+func TestTheMetricsAddressOfANodeThatWaits(t *testing.T) {
+	t.Parallel()
+	d := pgtest.Empty(t)
+	address, metrics := freeAddress(t), freeAddress(t)
+	serve := []string{"serve", "--database-url", d.URL, "--insecure-no-auth", "--listen", address, "--metrics-listen", metrics}
+	n := start(t, serve...)
+	require.Eventually(t, func() bool {
+		_, said := asks(t, metrics, "/readyz")
+		return strings.Contains(said, `"schema_not_current"`)
+	}, 60*time.Second, 20*time.Millisecond)
+	code, _ := asks(t, metrics, "/healthz")
+	require.Equal(t, http.StatusOK, code)
+	code, _ = asks(t, metrics, "/metrics")
+	require.Equal(t, http.StatusServiceUnavailable, code)
+
+	var out bytes.Buffer
+	taken := append(slices.Clone(serve[:5]), freeAddress(t), "--metrics-listen", metrics)
+	require.Equal(t, 1, run(t.Context(), nil, taken, &out, &out), "before it waits")
+	require.Contains(t, out.String(), "address already in use")
+
+	require.Zero(t, run(t.Context(), nil, []string{"migrate", "up", "--database-url", d.URL}, &out, &out), &out)
+	awaitReady(t, metrics)
+	code, _ = asks(t, metrics, "/metrics")
+	require.Equal(t, http.StatusOK, code)
+	code, _ = asks(t, metrics, "/api/v1/schedules")
+	require.Equal(t, http.StatusNotFound, code)
+	code, _ = asks(t, address, "/api/v1/schedules")
+	require.Equal(t, http.StatusOK, code)
+	require.Zero(t, n.stop(), n.stderr)
+	code, _ = asks(t, metrics, "/healthz")
+	require.Zero(t, code, "nobody listens any more")
 }
 
 func TestANodeWaitsForItsSchema(t *testing.T) {
@@ -68,6 +104,54 @@ func TestANodeWaitsForItsSchema(t *testing.T) {
 		require.Zero(t, n.stop(), n.stderr)
 		require.Equal(t, 1, strings.Count(n.stderr.String(), "waiting for the schema"), n.stderr)
 		require.Equal(t, 1, strings.Count(n.stderr.String(), "the schema is there"), n.stderr)
+	}
+}
+
+// The database goes away and comes back while a node waits for its schema.
+func TestANodeThatWaitsSaysWhy(t *testing.T) {
+	t.Parallel()
+	d, elsewhere := pgtest.Empty(t), pgtest.Empty(t)
+	address := freeAddress(t)
+	n := start(t, "serve", "--database-url", d.URL, "--insecure-no-auth", "--listen", address)
+	says := func(code string) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			_, said := asks(t, address, "/readyz")
+			return strings.Contains(said, code)
+		}, 60*time.Second, 20*time.Millisecond)
+	}
+	for range 2 {
+		says(`"schema_not_current"`)
+		for _, let := range []string{"false", "true"} {
+			_, err := elsewhere.Pool.Exec(t.Context(), "ALTER DATABASE "+d.Pool.Config().ConnConfig.Database+" ALLOW_CONNECTIONS "+let)
+			require.NoError(t, err)
+			if let == "false" {
+				says(`"schema_unknown"`)
+			}
+		}
+	}
+	says(`"schema_not_current"`)
+	require.Zero(t, n.stop(), n.stderr)
+	require.Equal(t, 2, strings.Count(n.stderr.String(), "the schema cannot be looked at"), n.stderr)
+	require.Equal(t, 1, strings.Count(n.stderr.String(), "waiting for the schema"), n.stderr)
+}
+
+func TestSIGTERMEndsTheWaitForAnotherWhoMigrates(t *testing.T) {
+	t.Parallel()
+	d := pgtest.Empty(t)
+	migrator, err := d.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = migrator.Rollback(t.Context()) }()
+	_, err = migrator.Exec(t.Context(), "SELECT pg_advisory_xact_lock($1)", riverbeat.AdvisoryKey(pgtest.Schema, "migrate", ""))
+	require.NoError(t, err)
+	for _, args := range [][]string{{"serve", "--insecure-no-auth", "--migrate"}, {"dev"}} {
+		n := start(t, append(args, "--database-url", d.URL, "--listen", freeAddress(t))...)
+		require.Eventually(t, func() (waits bool) {
+			require.NoError(t, d.Pool.QueryRow(t.Context(), `
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock(%' AND pid <> pg_backend_pid())`).Scan(&waits))
+			return waits
+		}, 60*time.Second, 20*time.Millisecond)
+		require.Zero(t, n.stop(), n.stderr)
 	}
 }
 

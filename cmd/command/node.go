@@ -214,26 +214,32 @@ func collectLessOften() {
 	}
 }
 
-// run serves at front and works until ctx ends, then stops in order. ready is called with
+// unlessTold is why a node could not begin; nil if it was told to stop meanwhile, when ctx
+// has ended: then it has not failed.
+func unlessTold(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// run serves at fronts and works until ctx ends, then stops in order. ready is called with
 // the address served once everything runs.
-func (n *node) run(ctx context.Context, front *front, ready func(address string) error) (err error) {
+func (n *node) run(ctx context.Context, fronts *fronts, ready func(address string) error) (err error) {
 	defer n.db.Pool().Close()
 	collectLessOften()
 	// Everything that ends is ended here, by us, and not by ctx.
 	background := context.WithoutCancel(ctx)
 	defer n.closeTracer(background)
 	if err := n.db.InTx(ctx, func(tx *postgres.Tx) error { return tx.EnsureInstallation(ctx) }); err != nil {
-		return err
+		return unlessTold(ctx, err)
 	}
 
 	monitor := doctor.NewMonitor(ctx, newDoctor(n.cfg, n.db, n.ledger, n.queue), time.Now, scrapeWait)
 	defer monitor.Close()
-	fronts, err := n.fronts(ctx, front, monitor)
+	all, numbers, err := n.handlers(ctx, monitor)
 	if err != nil {
-		return err
-	}
-	for _, f := range fronts[1:] {
-		defer f.close()
+		return unlessTold(ctx, err)
 	}
 	stopWork := func() {}
 	if n.cfg.Role.Works() {
@@ -249,18 +255,18 @@ func (n *node) run(ctx context.Context, front *front, ready func(address string)
 			return err
 		}
 	}
-	failed := make(chan error, len(fronts))
-	for _, f := range fronts {
-		f.answerBy(f.by)
-		go func() { failed <- <-f.failed }()
+	fronts.all.answerBy(all)
+	if fronts.metrics != nil {
+		fronts.metrics.answerBy(numbers)
+		n.logger.InfoContext(ctx, "serving metrics", "address", fronts.metrics.address())
 	}
-	n.logger.InfoContext(ctx, "serving", "address", front.address(), "node", n.id, "role", string(n.cfg.Role), "version", version)
-	if err := ready(front.address()); err != nil {
-		return err
+	n.logger.InfoContext(ctx, "serving", "address", fronts.all.address(), "node", n.id, "role", string(n.cfg.Role), "version", version)
+	if err := ready(fronts.all.address()); err != nil {
+		return unlessTold(ctx, err)
 	}
 
 	select {
-	case err = <-failed:
+	case err = <-fronts.failed:
 		err = fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 		n.logger.InfoContext(ctx, "stopping", "grace", n.cfg.ShutdownGrace.String())
@@ -275,40 +281,22 @@ func (n *node) run(ctx context.Context, front *front, ready func(address string)
 	defer func() { <-worked }()
 	drain, cancel := context.WithTimeout(background, n.cfg.ShutdownGrace)
 	defer cancel()
-	for _, f := range fronts {
-		err = errors.Join(err, f.shutdown(drain))
-	}
-	return err
+	return errors.Join(err, fronts.shutdown(drain))
 }
 
-// answered is a front with what answers there.
-type answered struct {
-	*front
-	by http.Handler
-}
-
-// fronts are the one of everything and, if there is an address for them, that of the
-// metrics, which its maker closes.
-func (n *node) fronts(ctx context.Context, all *front, monitor *doctor.Monitor) ([]answered, error) {
+// handlers answer everything, and what is served where the metrics have an address of
+// their own.
+func (n *node) handlers(ctx context.Context, monitor *doctor.Monitor) (all, numbers http.Handler, err error) {
 	api, err := n.api(ctx, monitor)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	handler, err := httpapi.New(api) //nolint:contextcheck // each request brings its own
-	if err != nil || n.cfg.MetricsListen == "" {
-		return []answered{{all, handler}}, err
+	if all, err = httpapi.New(api); err != nil { //nolint:contextcheck // each request brings its own
+		return nil, nil, err
 	}
 	api.HealthOnly, api.OpenMetrics, api.Mounts = true, true, nil
-	numbers, err := httpapi.New(api) //nolint:contextcheck // each request brings its own
-	if err != nil {
-		return nil, err
-	}
-	scraped, err := newFront(ctx, n.cfg.MetricsListen, n.logger)
-	if err != nil {
-		return nil, err
-	}
-	n.logger.InfoContext(ctx, "serving metrics", "address", scraped.address())
-	return []answered{{all, handler}, {scraped, numbers}}, nil
+	numbers, err = httpapi.New(api) //nolint:contextcheck // each request brings its own
+	return all, numbers, err
 }
 
 // api is what answers HTTP.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"riverbeat/internal/access"
+	"riverbeat/internal/config"
 	"riverbeat/internal/postgres"
 	"riverbeat/task"
 )
@@ -35,32 +37,21 @@ func newServe(tasks []task.Task) *cobra.Command {
 				open = access.Open
 			}
 			logger.InfoContext(c.Context(), "starting", "version", version, "settings", cfg)
-			front, err := newFront(c.Context(), cfg.Listen, logger)
+			fronts, err := newFronts(c.Context(), cfg, logger)
 			if err != nil {
 				return err
 			}
-			defer front.close()
-			if cfg.Migrate {
-				if err := postgres.MigrateUp(c.Context(), databaseConfig(cfg), logger); err != nil {
-					return err
-				}
-			}
-			if err := front.awaitSchema(c.Context(), cfg); err != nil {
-				if c.Context().Err() != nil { // nothing was begun
-					return nil
-				}
-				return err
-			}
-			n, err := newNode(c.Context(), cfg, open, tasks, logger)
+			defer fronts.close()
+			n, err := prepare(c.Context(), cfg, open, tasks, fronts, logger)
 			if err != nil {
-				return err
+				return unlessTold(c.Context(), err)
 			}
 			if cfg.Role.ServesAPI() {
 				if err := firstKey(c.Context(), c.OutOrStdout(), n.access); err != nil {
-					return err
+					return unlessTold(c.Context(), err)
 				}
 			}
-			return n.run(c.Context(), front, func(string) error {
+			return n.run(c.Context(), fronts, func(string) error {
 				if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil { // nothing, if systemd has not asked
 					logger.WarnContext(c.Context(), "tell systemd that the node is ready", "error", err)
 				}
@@ -70,6 +61,19 @@ func newServe(tasks []task.Task) *cobra.Command {
 	}
 	addSettings(c, serveFlags...)
 	return c
+}
+
+// prepare wires a node when its schema is there, which it migrates itself if it is to.
+func prepare(ctx context.Context, cfg config.Config, open access.Openness, tasks []task.Task, fronts *fronts, logger *slog.Logger) (*node, error) {
+	if cfg.Migrate {
+		if err := postgres.MigrateUp(ctx, databaseConfig(cfg), logger); err != nil {
+			return nil, err
+		}
+	}
+	if err := fronts.awaitSchema(ctx, cfg); err != nil {
+		return nil, err
+	}
+	return newNode(ctx, cfg, open, tasks, logger)
 }
 
 // serveFlags are the settings of which serve has a flag.
