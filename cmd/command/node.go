@@ -217,10 +217,10 @@ func collectLessOften() {
 // unlessTold is why a node could not begin; nil if it was told to stop meanwhile, when ctx
 // has ended: then it has not failed.
 func unlessTold(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // run serves at fronts and works until ctx ends, then stops in order. ready is called with
