@@ -316,7 +316,7 @@ func (l *Ledger) Promote(ctx context.Context, tx *postgres.Tx, key string) error
 	if err != nil {
 		return err
 	}
-	inTheWay, err := l.enqueue(ctx, tx, first, definition)
+	inTheWay, err := l.enqueue(ctx, tx, job(first, definition)) // whoever made room did not ask for it: no trace
 	if err != nil || inTheWay != nil {
 		return err // someone's job holds the key after all; its end promotes
 	}
@@ -329,15 +329,13 @@ func definitionOf(ctx context.Context, tx *postgres.Tx, run *riverbeat.Run) (*ri
 	return definitions[run.TaskName], err
 }
 
-// enqueue gives a run that is written already a job, due now, where d says. If a
-// live job holds its key, that is answered and the run is left as it was.
-func (l *Ledger) enqueue(ctx context.Context, tx *postgres.Tx, run *riverbeat.Run, d *riverbeat.TaskDefinition) (*queue.Duplicate, error) {
+// enqueue gives a run that is written already its job, due now. If a live job holds its
+// key, that is answered and the run is left as it was.
+func (l *Ledger) enqueue(ctx context.Context, tx *postgres.Tx, entry queue.Entry) (*queue.Duplicate, error) {
 	now, err := tx.Now(ctx)
 	if err != nil {
 		return nil, err
 	}
-	entry := job(run, d)
-	entry.Trace = trace.Carry(ctx)
 	duplicates, err := l.queue.Enqueue(ctx, tx.Tx, now, []queue.Entry{entry})
 	if err != nil || len(duplicates) == 0 {
 		return nil, err

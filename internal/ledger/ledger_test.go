@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/queue"
 	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/trace"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -354,6 +357,37 @@ func TestPromote_DoesNothingWhereNothingIsToBeDone(t *testing.T) {
 	}
 	require.Equal(t, riverbeat.Queued, b.read(t, runs[1].ID).State)
 	b.in(t, func(tx *postgres.Tx) error { return b.ledger.Promote(t.Context(), tx, "nobody's") })
+}
+
+// Who makes room in a line has not asked for the run that moves up; who retries one has.
+func TestARunBelongsToTheTraceOfWhoAskedForIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	tracer, err := trace.New(t.Context(), trace.Config{Endpoint: "http://127.0.0.1:1"}) // of which it tells nothing: a share of 0
+	require.NoError(t, err)
+	ctx, span := tracer.Request(httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", http.NoBody))
+	defer span.End()
+	carries := func(id uuid.UUID) (carries bool) {
+		t.Helper()
+		job := *b.read(t, id).JobID
+		b.in(t, func(tx *postgres.Tx) error {
+			return tx.QueryRow(t.Context(), "SELECT metadata ? $2 FROM river_job WHERE id = $1", job, trace.Member).Scan(&carries)
+		})
+		return carries
+	}
+	s := schedule(riverbeat.Queue)
+	runs := b.record(t, b.entry(t, s, riverbeat.TriggerSchedule, time.Second), b.entry(t, s, riverbeat.TriggerSchedule, 0))
+	b.in(t, func(tx *postgres.Tx) error {
+		_, err := b.ledger.Cancel(ctx, tx, runs[0].ID)
+		return err
+	})
+	require.False(t, carries(runs[1].ID))
+	b.end(t, b.read(t, runs[1].ID))
+	b.in(t, func(tx *postgres.Tx) error {
+		_, err := b.ledger.Retry(ctx, tx, runs[0].ID)
+		return err
+	})
+	require.True(t, carries(runs[0].ID))
 }
 
 func TestEntry_SaysWhatIsWrong(t *testing.T) {

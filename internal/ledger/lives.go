@@ -85,7 +85,7 @@ func (l *Ledger) nextLife(ctx context.Context, tx *postgres.Tx, lost *postgres.L
 	if err != nil {
 		return err
 	}
-	inTheWay, err := l.enqueue(ctx, tx, &next, definition)
+	inTheWay, err := l.enqueue(ctx, tx, job(&next, definition))
 	if err != nil {
 		return err
 	}

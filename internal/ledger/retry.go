@@ -8,6 +8,7 @@ import (
 
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
+	"riverbeat/internal/trace"
 )
 
 // Retry begins an ended run anew: the same run, with as many attempts as its
@@ -44,7 +45,9 @@ func (l *Ledger) Retry(ctx context.Context, tx *postgres.Tx, id uuid.UUID) (*riv
 	}
 	// The job before the run: whoever retries the old job with River meanwhile
 	// takes them in this order, too.
-	inTheWay, err := l.enqueue(ctx, tx, &again, d)
+	next := job(&again, d)
+	next.Trace = trace.Carry(ctx)
+	inTheWay, err := l.enqueue(ctx, tx, next)
 	if err != nil {
 		return nil, err
 	}
