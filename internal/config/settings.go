@@ -143,7 +143,7 @@ var settings = []Setting{
 	},
 	{
 		Name: "RIVERBEAT_TRACES_RATIO", Default: "1", Unit: "number from 0 to 1",
-		Doc: "Of the traces that begin here, those that the collector is told of; all nodes pick the same. Of a request that is a part of a trace already, that trace decides.",
+		Doc: "Of all traces, those that the collector is told of; all nodes pick the same, by the trace's id. A request that is a part of a trace which its caller does not tell is not told here either.",
 		set: func(c *Config, v string) string {
 			ratio, err := strconv.ParseFloat(v, 64)
 			if err != nil {

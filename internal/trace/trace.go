@@ -37,7 +37,7 @@ type Tracer struct {
 // Config is what a Tracer needs.
 type Config struct {
 	Endpoint string  // of the collector, by OTLP over HTTP: http://host:4318
-	Ratio    float64 // of the traces that begin here, those that are told: 0 to 1
+	Ratio    float64 // of all traces, those that are told: 0 to 1
 	Version  string  // of this program
 	Node     string  // its id
 	// Failed is told what goes wrong, of all Tracers of the process. It is called often.
@@ -247,7 +247,9 @@ type sampler struct{ root, child sdk.Sampler }
 
 func newSampler(ratio float64) sdk.Sampler {
 	root := byID(ratio)
-	return sampler{root, sdk.ParentBased(root)}
+	// A request names the trace that it is a part of before anybody knows whose it is: that
+	// it is told elsewhere does not make it told here.
+	return sampler{root, sdk.ParentBased(root, sdk.WithRemoteParentSampled(root))}
 }
 
 func (s sampler) ShouldSample(p sdk.SamplingParameters) sdk.SamplingResult {

@@ -36,6 +36,32 @@ func TestAShareOfTheTracesIsTold(t *testing.T) {
 	}
 }
 
+// Whoever asks may keep his traces from being told, and has no say beyond that.
+func TestAShareOfTheTracesOfOthersIsTold(t *testing.T) {
+	t.Parallel()
+	const all = 20_000
+	for _, ratio := range []float64{0, 0.1, 1} {
+		s := newSampler(ratio)
+		for flags, share := range map[otel.TraceFlags]float64{0: 0, otel.FlagsSampled: ratio} {
+			told := 0
+			for range all {
+				id := uuid.New()
+				decide := func(remote bool, flags otel.TraceFlags) sdk.SamplingDecision {
+					parent := otel.ContextWithSpanContext(t.Context(), otel.NewSpanContext(otel.SpanContextConfig{
+						TraceID: otel.TraceID(id), SpanID: spanOf(id), TraceFlags: flags, Remote: remote,
+					}))
+					return s.ShouldSample(sdk.SamplingParameters{ParentContext: parent, TraceID: otel.TraceID(id)}).Decision
+				}
+				if decide(true, flags) == sdk.RecordAndSample {
+					told++
+					require.Equal(t, sdk.RecordAndSample, decide(false, otel.FlagsSampled), "with all that follows")
+				}
+			}
+			require.InDelta(t, share*all, told, all*0.02)
+		}
+	}
+}
+
 // Where nothing is traced, nothing needs to know.
 func TestNobodyNeedsATracer(t *testing.T) {
 	t.Parallel()
