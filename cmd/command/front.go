@@ -92,14 +92,16 @@ func (f *fronts) close() {
 }
 
 // awaitSchema waits, however long it takes, until the schema is migrated as far as this
-// program needs it. It fails if the database does not answer at first (later on it may
+// program needs it, and then for whoever migrates it to end, who grants after that what
+// nodes need. Where it finds the schema as it should be it waits for nobody: that may be
+// migrated further beside nodes that work. It fails if the database does not answer at first (later on it may
 // be away for a while), if the schema is too new, and when ctx ends.
 func (f *fronts) awaitSchema(ctx context.Context, cfg config.Config) error {
 	fault := ""
 	for waited := false; ; waited = true {
 		status, err := look(ctx, cfg)
 		switch {
-		case err == nil && !status.Behind():
+		case err == nil && !status.Behind() && !(waited && status.Migrating):
 			if waited {
 				f.logger.InfoContext(ctx, "the schema is there", "version", status.Version)
 			}
@@ -107,6 +109,9 @@ func (f *fronts) awaitSchema(ctx context.Context, cfg config.Config) error {
 		case err == nil:
 			fault = ""
 			why := status.Check(cfg.Schema)
+			if why == nil {
+				why = riverbeat.Errorf(riverbeat.Unavailable, "schema_not_current", "Somebody still migrates the schema %s.", cfg.Schema)
+			}
 			f.stayShut(why)
 			if !waited {
 				f.logger.WarnContext(ctx, "waiting for the schema", "error", why)

@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"riverbeat/internal/pgtest"
@@ -136,14 +138,53 @@ func TestANodeThatWaitsSaysWhy(t *testing.T) {
 	require.Equal(t, 1, strings.Count(n.stderr.String(), "waiting for the schema"), n.stderr)
 }
 
+// Whoever migrates grants after the last migration what nodes need.
+func TestANodeThatWaitsLetsTheMigratorEnd(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	exec := func(statement string, args ...any) {
+		t.Helper()
+		_, err := d.Pool.Exec(t.Context(), statement, args...)
+		require.NoError(t, err)
+	}
+	says := func(address, what string) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			_, said := asks(t, address, "/readyz")
+			return strings.Contains(said, what)
+		}, 60*time.Second, 20*time.Millisecond)
+	}
+	exec("UPDATE schema_version SET version = version - 1")
+	waiting, began := freeAddress(t), freeAddress(t)
+	n := start(t, "serve", "--database-url", d.URL, "--insecure-no-auth", "--listen", waiting)
+	says(waiting, "at version")
+	migrator := holdMigrations(t, d)
+	exec("UPDATE schema_version SET version = version + 1")
+	says(waiting, "still migrates")
+	other := start(t, "serve", "--database-url", d.URL, "--insecure-no-auth", "--listen", began)
+	awaitReady(t, began)
+	says(waiting, "still migrates")
+	require.NoError(t, migrator.Rollback(t.Context()))
+	awaitReady(t, waiting)
+	require.Zero(t, n.stop(), n.stderr)
+	require.Zero(t, other.stop(), other.stderr)
+}
+
+// holdMigrations keeps others from migrating, as somebody who migrates does.
+func holdMigrations(t *testing.T, d *pgtest.Database) pgx.Tx {
+	t.Helper()
+	migrator, err := d.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = migrator.Rollback(context.Background()) })
+	_, err = migrator.Exec(t.Context(), "SELECT pg_advisory_xact_lock($1)", riverbeat.AdvisoryKey(pgtest.Schema, "migrate", ""))
+	require.NoError(t, err)
+	return migrator
+}
+
 func TestSIGTERMEndsTheWaitForAnotherWhoMigrates(t *testing.T) {
 	t.Parallel()
 	d := pgtest.Empty(t)
-	migrator, err := d.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	defer func() { _ = migrator.Rollback(t.Context()) }()
-	_, err = migrator.Exec(t.Context(), "SELECT pg_advisory_xact_lock($1)", riverbeat.AdvisoryKey(pgtest.Schema, "migrate", ""))
-	require.NoError(t, err)
+	holdMigrations(t, d)
 	for _, args := range [][]string{{"serve", "--insecure-no-auth", "--migrate"}, {"dev"}} {
 		n := start(t, append(args, "--database-url", d.URL, "--listen", freeAddress(t))...)
 		require.Eventually(t, func() (waits bool) {

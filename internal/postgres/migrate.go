@@ -36,6 +36,9 @@ type MigrationStatus struct {
 	// OldestNode is the version that programs have to know, at least, to work with the
 	// schema. Migrations that contract raise it.
 	OldestNode int
+	// Migrating tells whether somebody else was about to migrate when Status had read the
+	// versions: what comes after the last migration may be missing.
+	Migrating bool
 }
 
 // Current tells whether the schema is the one that this program knows, neither older
@@ -115,7 +118,7 @@ func migrateUp(ctx context.Context, cfg Config, files fs.FS, logger *slog.Logger
 		if err := m.patiently(ctx, logger, func() error { return m.own.Migrate(ctx) }); err != nil {
 			return err
 		}
-		return m.regrant(ctx)
+		return m.patiently(ctx, logger, func() error { return m.regrant(ctx) })
 	})
 }
 
@@ -146,8 +149,10 @@ func Status(ctx context.Context, cfg Config) (status MigrationStatus, err error)
 			return err
 		}
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			status, err = readStatus(ctx, tx, river)
-			return err
+			if status, err = readStatus(ctx, tx, river); err != nil {
+				return err
+			}
+			return tx.QueryRow(ctx, "SELECT NOT pg_try_advisory_xact_lock_shared($1)", migrateLock(cfg.schema())).Scan(&status.Migrating)
 		})
 	})
 	return status, err
@@ -247,7 +252,7 @@ func withConn(ctx context.Context, cfg Config, fn func(*pgxpool.Pool, *pgx.Conn)
 // withMigrator calls fn while this process alone may migrate.
 func withMigrator(ctx context.Context, cfg Config, fn func(*migrator) error) error {
 	return withConn(ctx, cfg, func(pool *pgxpool.Pool, conn *pgx.Conn) error {
-		lock := riverbeat.AdvisoryKey(cfg.schema(), "migrate", "")
+		lock := migrateLock(cfg.schema())
 		if err := awaitAdvisoryLock(ctx, conn, lock); err != nil {
 			return fmt.Errorf("wait for another process that migrates: %w", err)
 		}
@@ -261,6 +266,9 @@ func withMigrator(ctx context.Context, cfg Config, fn func(*migrator) error) err
 		return fn(&migrator{conn: conn, river: river, table: cfg.schema() + ".schema_version"})
 	})
 }
+
+// migrateLock is held by whoever migrates a schema.
+func migrateLock(schema string) int64 { return riverbeat.AdvisoryKey(schema, "migrate", "") }
 
 // awaitAdvisoryLock asks again and again. Who waits inside of Postgres has a snapshot,
 // and CREATE INDEX CONCURRENTLY waits for those: whoever migrates would wait for him who
