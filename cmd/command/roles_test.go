@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"context"
 	"net/url"
 	"testing"
 	"time"
@@ -33,7 +34,29 @@ func TestDatabaseRoles(t *testing.T) {
 	}
 	// A migration grants what it adds.
 	exec("REVOKE SELECT ON riverbeat.report_gaps FROM riverbeat_reader")
-	call("migrate", "up")
+	// It is tried again if somebody else grants meanwhile.
+	grants, err := d.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = grants.Rollback(context.Background()) }()
+	_, err = grants.Exec(t.Context(), "REVOKE SELECT ON riverbeat.runs FROM riverbeat_reader, PUBLIC; GRANT SELECT ON riverbeat.runs TO riverbeat_app")
+	require.NoError(t, err)
+	waits := func(want bool) {
+		t.Helper()
+		require.Eventually(t, func() (waits bool) {
+			require.NoError(t, d.Pool.QueryRow(t.Context(), `
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%REVOKE ALL ON ALL TABLES%')`).Scan(&waits))
+			return waits == want
+		}, 30*time.Second, time.Millisecond)
+	}
+	var out bytes.Buffer
+	migrated := make(chan int, 1)
+	go func() {
+		migrated <- run(t.Context(), nil, []string{"migrate", "up", "--database-url", d.URL}, &out, &out)
+	}()
+	waits(true)
+	waits(false)
+	require.NoError(t, grants.Rollback(t.Context()))
+	require.Zero(t, <-migrated, &out)
 	as := func(role string) *pgx.Conn {
 		t.Helper()
 		exec("CREATE ROLE login_" + role + " LOGIN IN ROLE " + role)
@@ -118,8 +141,8 @@ INSERT INTO riverbeat.schedule_clocks (schedule_id, last_scheduled_for, next_run
 		var out bytes.Buffer
 		return run(t.Context(), nil, []string{"doctor", "--database-url", urlOf(t, d.URL, "login_riverbeat_app")}, &out, &out), out.String()
 	}
-	code, out := doctor()
-	require.Zero(t, code, out)
+	code, said := doctor()
+	require.Zero(t, code, said)
 	// To drop runs is the owner's.
 	var refused bytes.Buffer
 	require.Equal(t, 1, run(t.Context(), nil, []string{"runs", "prune", "--database-url", urlOf(t, d.URL, "login_riverbeat_app")}, &refused, &refused))
