@@ -230,23 +230,42 @@ func (p *planner) define(ctx context.Context) (err error) {
 	return nil
 }
 
-// put gives a task its definition. One that is as it should be is not written, nor locked.
+// put gives a task its definition. One that is as it should be is not written, nor locked;
+// if none may be changed, no other is either: then it is what would be written.
 func (p *planner) put(ctx context.Context, stored, d *riverbeat.TaskDefinition) (*riverbeat.TaskDefinition, error) {
 	change := func(stored *riverbeat.TaskDefinition) error {
 		replace(stored, d)
 		return nil
 	}
-	if stored != nil {
-		if after, err := changedDefinition(stored, change); err != nil || after == stored {
-			return after, err
-		}
+	after, err := wouldBe(stored, d, change)
+	if err != nil || after == stored {
+		return after, err
 	}
 	if p.manifest.MayDefine != nil && p.plan.Refused == nil {
 		p.plan.Refused, _ = errors.AsType[*riverbeat.Error](p.manifest.MayDefine())
 	}
-	_, after, err := p.changeDefinition(ctx, p.tx, d.TaskName, change)
+	if p.plan.Refused != nil {
+		return after, nil
+	}
+	_, after, err = p.changeDefinition(ctx, p.tx, d.TaskName, change)
 	if riverbeat.KindOf(err) == riverbeat.NotFound {
 		return p.createDefinition(ctx, p.tx, d)
+	}
+	return after, err
+}
+
+// wouldBe is a definition after a change, or a new one, as it would be written.
+func wouldBe(stored, d *riverbeat.TaskDefinition, change func(*riverbeat.TaskDefinition) error) (*riverbeat.TaskDefinition, error) {
+	if stored == nil {
+		made, err := newDefinition(d)
+		if err == nil {
+			made.Version = 1
+		}
+		return made, err
+	}
+	after, err := changedDefinition(stored, change)
+	if err == nil && after != stored {
+		after.Version++
 	}
 	return after, err
 }
@@ -392,8 +411,12 @@ func (p *planner) apply(item *ManifestSchedule, to *riverbeat.Schedule) {
 	}
 }
 
-// recheckOthers holds to the new schemas the schedules that do not come with them.
+// recheckOthers holds to the new schemas the schedules that do not come with them, and marks
+// those that run with a warning. Where nothing may be done it does neither.
 func (p *planner) recheckOthers(ctx context.Context) error {
+	if p.plan.Refused != nil {
+		return nil
+	}
 	checked := map[uuid.UUID]bool{}
 	for _, s := range p.plan.Schedules {
 		if s.Before != nil {

@@ -320,6 +320,28 @@ func TestApplyChangesDefinitions(t *testing.T) {
 	forbidden := manifest(definition("month"), `{"month":1}`)
 	forbidden.MayDefine = func() error { return riverbeat.Errorf(riverbeat.Forbidden, "role_not_sufficient", "no") }
 	b.refused(t, "role_not_sufficient", forbidden)
+	holder, err := b.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = holder.Rollback(context.Background()) }()
+	_, err = holder.Exec(t.Context(), "SELECT FROM task_definitions FOR UPDATE")
+	require.NoError(t, err)
+	another := definition("month")
+	another.TaskName = "another"
+	forbidden.Definitions = append(forbidden.Definitions, another)
+	require.NoError(t, b.DB.DryRun(t.Context(), func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		forbidden.ManagedBy = "shop"
+		plan, err := b.catalog.Apply(ctx, &forbidden)
+		require.NoError(t, err, "it waits for nobody who has the definition")
+		require.Equal(t, "role_not_sufficient", plan.Refused.Code)
+		require.Equal(t, catalog.ActionChange, plan.Definitions[0].Action)
+		require.Equal(t, 2, plan.Definitions[0].After.Version)
+		require.Equal(t, catalog.ActionCreate, plan.Definitions[1].Action)
+		require.Equal(t, catalog.ActionChange, plan.Schedules[0].Action, "by the schema that it would have")
+		return nil
+	}))
+	require.NoError(t, holder.Rollback(t.Context()))
 	allowed := manifest(definition("day"), `{"day":2}`)
 	allowed.MayDefine = forbidden.MayDefine
 	b.mustApply(t, allowed)

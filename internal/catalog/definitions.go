@@ -36,12 +36,9 @@ func (c *Catalog) CreateTaskDefinition(ctx context.Context, d *riverbeat.TaskDef
 
 // createDefinition is CreateTaskDefinition without a look at the schedules of the task.
 func (c *Catalog) createDefinition(ctx context.Context, tx *postgres.Tx, d *riverbeat.TaskDefinition) (*riverbeat.TaskDefinition, error) {
-	if err := d.Validate(); err != nil {
+	given, err := newDefinition(d)
+	if err != nil {
 		return nil, err
-	}
-	given := *d
-	if len(given.ParameterSchema) == 0 {
-		given.ParameterSchema = anyObject
 	}
 	if err := tx.LockTaskName(ctx, d.TaskName, postgres.ForUpdate); err != nil {
 		return nil, err
@@ -54,11 +51,23 @@ func (c *Catalog) createDefinition(ctx context.Context, tx *postgres.Tx, d *rive
 	if err == nil && yields(stored) && stored.Version == 1 {
 		write = tx.UpdateTaskDefinition
 	}
-	made, err := write(ctx, &given)
+	made, err := write(ctx, given)
 	if err != nil {
 		return nil, err
 	}
 	return made, c.tellAliases(ctx, tx, made)
+}
+
+// newDefinition is d as a new definition, if it keeps all rules.
+func newDefinition(d *riverbeat.TaskDefinition) (*riverbeat.TaskDefinition, error) {
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	given := *d
+	if len(given.ParameterSchema) == 0 {
+		given.ParameterSchema = anyObject
+	}
+	return &given, nil
 }
 
 // TaskDefinition reads the definition of a task; NotFound if it has none.
