@@ -101,7 +101,7 @@ func (f *fronts) awaitSchema(ctx context.Context, cfg config.Config) error {
 	for waited := false; ; waited = true {
 		status, err := look(ctx, cfg)
 		switch {
-		case err == nil && !status.Behind() && !(waited && status.Migrating):
+		case err == nil && !status.Behind() && (!waited || !status.Migrating):
 			if waited {
 				f.logger.InfoContext(ctx, "the schema is there", "version", status.Version)
 			}

@@ -162,13 +162,14 @@ type planner struct {
 
 	stored      []*riverbeat.Schedule // that the name manages
 	definitions map[string]*riverbeat.TaskDefinition
-	redefined   []*riverbeat.TaskDefinition // those with another schema than before
+	redefined   []*riverbeat.TaskDefinition // those that were written with another schema than before
 	wrong       []riverbeat.FieldError
 	conflicts   []riverbeat.FieldError
 	settled     time.Time // what settleFrom has said last
 }
 
-// make makes the plan. Definitions are written by then: schedules are checked against them.
+// make makes the plan. Definitions are written by then, if they may be: schedules are checked
+// against them.
 func (p *planner) make(ctx context.Context) error {
 	if err := p.tx.LockManager(ctx, p.manifest.ManagedBy); err != nil {
 		return err
@@ -221,7 +222,7 @@ func (p *planner) define(ctx context.Context) (err error) {
 			planned.After, p.definitions[d.TaskName] = after, after
 			isNew := planned.Before == nil
 			planned.Action = action(isNew, !isNew && after.Version == planned.Before.Version)
-			if isNew || !bytes.Equal(planned.Before.ParameterSchema, after.ParameterSchema) {
+			if p.plan.Refused == nil && (isNew || !bytes.Equal(planned.Before.ParameterSchema, after.ParameterSchema)) {
 				p.redefined = append(p.redefined, after)
 			}
 		}
@@ -241,10 +242,7 @@ func (p *planner) put(ctx context.Context, stored, d *riverbeat.TaskDefinition) 
 	if err != nil || after == stored {
 		return after, err
 	}
-	if p.manifest.MayDefine != nil && p.plan.Refused == nil {
-		p.plan.Refused, _ = errors.AsType[*riverbeat.Error](p.manifest.MayDefine())
-	}
-	if p.plan.Refused != nil {
+	if !p.mayDefine() {
 		return after, nil
 	}
 	_, after, err = p.changeDefinition(ctx, p.tx, d.TaskName, change)
@@ -252,6 +250,14 @@ func (p *planner) put(ctx context.Context, stored, d *riverbeat.TaskDefinition) 
 		return p.createDefinition(ctx, p.tx, d)
 	}
 	return after, err
+}
+
+// mayDefine tells whether definitions may be changed; the plan has why not.
+func (p *planner) mayDefine() bool {
+	if p.manifest.MayDefine != nil && p.plan.Refused == nil {
+		p.plan.Refused, _ = errors.AsType[*riverbeat.Error](p.manifest.MayDefine())
+	}
+	return p.plan.Refused == nil
 }
 
 // wouldBe is a definition after a change, or a new one, as it would be written.
@@ -411,12 +417,8 @@ func (p *planner) apply(item *ManifestSchedule, to *riverbeat.Schedule) {
 	}
 }
 
-// recheckOthers holds to the new schemas the schedules that do not come with them, and marks
-// those that run with a warning. Where nothing may be done it does neither.
+// recheckOthers holds to the new schemas the schedules that do not come with them.
 func (p *planner) recheckOthers(ctx context.Context) error {
-	if p.plan.Refused != nil {
-		return nil
-	}
 	checked := map[uuid.UUID]bool{}
 	for _, s := range p.plan.Schedules {
 		if s.Before != nil {
