@@ -355,11 +355,11 @@ func (c *Catalog) recordGap(ctx context.Context, tx *postgres.Tx, s *riverbeat.S
 	if gap == nil {
 		return nil
 	}
-	return c.record(ctx, tx, clock, []*ledger.Entry{ledger.Gap(s, gap, clock.Now)})
+	return c.ledger.RecordGap(ctx, tx, c.partitions, s, gap, clock.Now)
 }
 
 func (c *Catalog) record(ctx context.Context, tx *postgres.Tx, clock postgres.Clock, entries []*ledger.Entry) error {
-	if err := c.partitions.Need(ledger.Times(entries)...); err != nil {
+	if err := c.partitions.Need(tx, ledger.Times(entries)...); err != nil {
 		return err
 	}
 	return c.ledger.Record(ctx, tx, clock.Now, entries)

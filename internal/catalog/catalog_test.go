@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -191,6 +192,39 @@ func TestAStoppedScheduleCanBeChangedDisabledAndDeleted(t *testing.T) {
 				b.requireOneGap(t, s.ID, riverbeat.OutsideWindow)
 			})
 		}
+	}
+}
+
+// Where no run is kept any more, no gap is. It keeps nobody from anything.
+func TestAScheduleOfAWeekThatGoesCanBeChangedDisabledAndDeleted(t *testing.T) {
+	t.Parallel()
+	for _, state := range []postgres.WeekState{postgres.WeekSealed, postgres.WeekLeaving, postgres.WeekDetached} {
+		t.Run(string(state), func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			at := time.Now().UTC().AddDate(0, 0, -140)
+			var stopped []*riverbeat.Schedule
+			for range 4 {
+				stopped = append(stopped, b.slept(t, func(s *riverbeat.Schedule) {
+					s.CronExpression = fmt.Sprintf("0 12 %d %d *", at.Day(), at.Month())
+				}))
+			}
+			b.exec(t, "UPDATE schedule_clocks SET next_run_at = NULL, retry_at = now(), last_scheduled_for = $1", at.AddDate(0, 0, -1))
+			b.exec(t, "UPDATE schedules SET last_error = 'stopped'")
+			b.TakeOut(t, at, state)
+
+			changed, err := b.catalog.ChangeSchedule(t.Context(), stopped[0].ID, describe("another"))
+			require.NoError(t, err)
+			require.True(t, changed.NextRunAt.After(time.Now()))
+			_, err = b.catalog.ChangeSchedule(t.Context(), stopped[1].ID, disable)
+			require.NoError(t, err)
+			require.NoError(t, b.catalog.DeleteSchedule(t.Context(), stopped[2].ID, riverbeat.Expected{}))
+			b.exec(t, "UPDATE installation SET paused_at = now()")
+			require.NoError(t, b.catalog.DeleteSchedule(t.Context(), stopped[3].ID, riverbeat.Expected{}))
+			for _, s := range stopped {
+				require.Empty(t, b.runs(t, s.ID))
+			}
+		})
 	}
 }
 

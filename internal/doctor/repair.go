@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"riverbeat/internal/ledger"
 	"riverbeat/internal/postgres"
 	"riverbeat/internal/riverbeat"
 )
@@ -115,11 +114,7 @@ func (d *Doctor) startClock(ctx context.Context, tx *postgres.Tx, found *riverbe
 		return false, nil
 	}
 	if gap := s.Miss(r, clock.Mark, clock.Now, riverbeat.OutsideWindow); gap != nil {
-		entries := []*ledger.Entry{ledger.Gap(s, gap, clock.Now)}
-		if err := d.partitions.Need(ledger.Times(entries)...); err != nil {
-			return false, err
-		}
-		if err := d.Ledger.Record(ctx, tx, clock.Now, entries); err != nil {
+		if err := d.Ledger.RecordGap(ctx, tx, d.partitions, s, gap, clock.Now); err != nil {
 			return false, err
 		}
 	}

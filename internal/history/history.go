@@ -99,7 +99,7 @@ func (h *History) RunNow(ctx context.Context, scheduleID uuid.UUID, o Overrides)
 		if err != nil {
 			return err
 		}
-		if err := h.partitions.Need(now); err != nil {
+		if err := h.partitions.Need(tx, now); err != nil {
 			return err
 		}
 		s, err := tx.Schedule(ctx, scheduleID)

@@ -354,6 +354,23 @@ func job(run *riverbeat.Run, d *riverbeat.TaskDefinition) queue.Entry {
 	return e
 }
 
+// RecordGap records a gap by itself, and asks p for its partition: the error may be one
+// for p.InTx. Where runs are kept no longer, because the week is on its way out, the gap
+// is not either.
+func (l *Ledger) RecordGap(ctx context.Context, tx *postgres.Tx, p *postgres.Partitions, s *riverbeat.Schedule, gap *riverbeat.Gap, now time.Time) error {
+	entries := []*Entry{Gap(s, gap, now)}
+	err := tx.Savepoint(ctx, func(tx *postgres.Tx) error {
+		if err := p.Need(tx, Times(entries)...); err != nil {
+			return err
+		}
+		return l.Record(ctx, tx, now, entries)
+	})
+	if postgres.IsSealed(err) {
+		return nil
+	}
+	return err
+}
+
 func lockKeys(entries []*Entry) []string {
 	seen := map[string]bool{}
 	var keys []string

@@ -71,7 +71,8 @@ type Tx struct {
 	q           *dbq.Queries
 	schema      string
 	environment string
-	committed   *[]func() // by AfterCommit
+	committed   *[]func()       // by AfterCommit
+	refused     map[int64]error // by the numbers of weeks; see Partitions.Need
 }
 
 // New makes a DB of a pool that NewPool made, or of a transaction on such a
@@ -262,7 +263,7 @@ func (db *DB) Pool() *pgxpool.Pool {
 func (db *DB) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	const tries = 5
 	if outer, ok := ctx.Value(withinKey{}).(*Tx); ok {
-		return translate(outer.Savepoint(ctx, fn))
+		return outer.Savepoint(ctx, fn)
 	}
 	for try := 1; ; try++ {
 		err := db.inTx(ctx, fn)
@@ -439,7 +440,7 @@ func again(err error) bool {
 }
 
 // Savepoint runs fn in a savepoint of tx: if fn fails, what it did is undone
-// and tx can go on.
+// and tx can go on. Its errors are those of InTx.
 func (tx *Tx) Savepoint(ctx context.Context, fn func(tx *Tx) error) error {
 	before := 0
 	if tx.committed != nil {
@@ -453,7 +454,7 @@ func (tx *Tx) Savepoint(ctx context.Context, fn func(tx *Tx) error) error {
 	if err != nil && tx.committed != nil {
 		*tx.committed = (*tx.committed)[:before]
 	}
-	return err
+	return translate(err)
 }
 
 // WaitAtMost bounds each wait of the transaction for a lock. One that takes longer

@@ -10,6 +10,9 @@ import (
 	"riverbeat/internal/riverbeat"
 )
 
+// sealed is the constraint that a run of a week breaks that is on its way out.
+const sealed = "runs_sealed"
+
 // byConstraint says what a violated constraint means to a caller. The other
 // constraints are held by riverbeat's own rules first; one of them violated is
 // a fault of ours.
@@ -22,8 +25,8 @@ var byConstraint = map[string]*riverbeat.Error{
 		Kind: riverbeat.Conflict, Code: "tick_decided",
 		Detail: "This tick of the schedule was decided already.",
 	},
-	"runs_sealed": {
-		Kind: riverbeat.Conflict, Code: "runs_sealed",
+	sealed: {
+		Kind: riverbeat.Conflict, Code: sealed,
 		Detail: "The runs of this week are about to be dropped, or are detached: none can begin there.",
 	},
 }
@@ -96,6 +99,13 @@ func IsRowFault(err error) bool {
 func IsMissingPartition(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pgErr.Code == "23514" && pgErr.ConstraintName == ""
+}
+
+// IsSealed tells whether a run was refused because its week is about to be dropped, or is
+// detached.
+func IsSealed(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.ConstraintName == sealed
 }
 
 // IsTimeout tells whether Postgres ended a statement because it took, or

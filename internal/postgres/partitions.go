@@ -33,15 +33,23 @@ func NewPartitions(db *DB) *Partitions {
 // fn is run again.
 func (p *Partitions) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	const tries = 5
+	refused := map[int64]error{}
 	for try := 1; ; try++ {
-		err := p.db.InTx(ctx, fn)
+		err := p.db.InTx(ctx, func(tx *Tx) error {
+			tx.refused = refused
+			return fn(tx)
+		})
 		missing, needed := errors.AsType[*missingPartitions](err)
 		switch {
 		case try == tries:
 			return err
 		case needed:
-			if err := p.Ensure(ctx, missing.times...); err != nil {
-				return fmt.Errorf("make partitions: %w", err)
+			for _, at := range missing.times {
+				if err := p.Ensure(ctx, at); IsSealed(err) {
+					refused[weekNumber(at)] = err
+				} else if err != nil {
+					return fmt.Errorf("make partitions: %w", err)
+				}
 			}
 		case IsMissingPartition(err):
 			p.forget() // dropped after it was remembered
@@ -51,9 +59,17 @@ func (p *Partitions) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	}
 }
 
-// Need is an error for InTx if a partition of the times is not known to exist.
-func (p *Partitions) Need(times ...time.Time) error {
-	if missing := p.missing(times); len(missing) > 0 {
+// Need is an error for InTx if a partition of the times is not known to exist. If InTx
+// could not make one, since the week is on its way out, the error says so (IsSealed): it
+// is that of a row that is refused.
+func (p *Partitions) Need(tx *Tx, times ...time.Time) error {
+	missing := p.missing(times)
+	for _, at := range missing {
+		if err := tx.refused[weekNumber(at)]; err != nil {
+			return err
+		}
+	}
+	if len(missing) > 0 {
 		return &missingPartitions{missing}
 	}
 	return nil

@@ -120,13 +120,10 @@ FROM (
     UNION ALL
     (SELECT 'the schedule ' || schedule_id FROM schedule_clocks WHERE due_at < @until ORDER BY due_at LIMIT 1)
     UNION ALL
-    (SELECT 'the schedule ' || c.schedule_id
-    FROM schedule_clocks AS c
-    JOIN schedules AS s ON s.id = c.schedule_id
-    WHERE c.retry_at IS NOT NULL -- it is stopped; when it goes on, it catches up
-        AND c.last_scheduled_for < @until
-        AND s.catch_up = 'all'
-        AND statement_timestamp() - s.catch_up_window_s * interval '1 second' < @until
+    (SELECT 'the schedule ' || schedule_id
+    FROM schedule_clocks
+    WHERE retry_at IS NOT NULL -- it is stopped; when it goes on, its ticks of then run, or are a gap
+        AND last_scheduled_for < @until
     LIMIT 1)
 ) AS awaiting
 LIMIT 1`

@@ -264,8 +264,10 @@ func TestAWeekIsKeptForTicksThatAreNotDecided(t *testing.T) {
 		"due then":                          {"next_run_at = $1::timestamptz, last_scheduled_for = $1::timestamptz - interval '1 hour'", "none", 0, true},
 		"due later":                         {"next_run_at = $1::timestamptz + interval '7 days'", "none", 0, false},
 		"stopped, and catches up":           {"next_run_at = NULL, retry_at = now()", "all", 366 * day, true},
-		"stopped, and catches up with less": {"next_run_at = NULL, retry_at = now()", "all", 30 * day, false},
-		"stopped, and runs the last":        {"next_run_at = NULL, retry_at = now()", "latest", 366 * day, false},
+		"stopped, and catches up with less": {"next_run_at = NULL, retry_at = now()", "all", 30 * day, true},
+		"stopped, and runs the last":        {"next_run_at = NULL, retry_at = now()", "latest", time.Hour, true},
+		"stopped, and runs none":            {"next_run_at = NULL, retry_at = now()", "none", 0, true},
+		"stopped later":                     {"next_run_at = NULL, retry_at = now(), last_scheduled_for = $1::timestamptz + interval '1 day'", "all", 366 * day, false},
 		"disabled":                          {"next_run_at = NULL", "all", 366 * day, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -153,7 +153,7 @@ func (t *Ticker) decideBackfill(ctx context.Context, tx *postgres.Tx, b *riverbe
 			return err
 		}
 	}
-	if err := t.partitions.Need(ticks...); err != nil {
+	if err := t.partitions.Need(tx, ticks...); err != nil {
 		return err
 	}
 	s.ExecutionPolicy = b.PolicyFor(s.ExecutionPolicy)

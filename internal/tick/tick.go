@@ -269,14 +269,9 @@ func (t *Ticker) claim(ctx context.Context, clocksOf func(*postgres.Tx, context.
 		if err != nil {
 			return err
 		}
-		var times []time.Time
 		for _, d := range decisions {
-			times = append(times, ledger.Times(d.entries)...)
+			ticks += len(d.entries)
 		}
-		if err := t.partitions.Need(times...); err != nil {
-			return err
-		}
-		ticks = len(times)
 		return t.settle(ctx, tx, decisions)
 	})
 	decided(claimed, err)
@@ -361,6 +356,9 @@ func (t *Ticker) settle(ctx context.Context, tx *postgres.Tx, decisions []decisi
 		for _, d := range decisions {
 			entries = append(entries, d.entries...)
 			plans[d.clock.ScheduleID] = d.plan
+		}
+		if err := t.partitions.Need(tx, ledger.Times(entries)...); err != nil {
+			return err
 		}
 		if err := t.ledger.Record(ctx, tx, decisions[0].clock.Now, entries); err != nil {
 			return err

@@ -242,6 +242,50 @@ func TestAScheduleWhoseRowsAreRefusedStopsAlone(t *testing.T) {
 	require.Equal(t, 1, b.count(t, "SELECT count(*) FROM river_job"), "one job for the key, the others wait")
 }
 
+// A schedule that was stopped owes a gap in a week that is on its way out. Only it waits
+// for the week.
+func TestAScheduleOfAWeekThatGoesStopsAlone(t *testing.T) {
+	t.Parallel()
+	for _, state := range []postgres.WeekState{postgres.WeekSealed, postgres.WeekLeaving, postgres.WeekDetached} {
+		t.Run(string(state), func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			const ago = 140 * 24 * time.Hour
+			at := time.Now().UTC().Add(-ago)
+			rare := b.schedule(t, ago+24*time.Hour, func(s *riverbeat.Schedule) {
+				s.CronExpression = fmt.Sprintf("0 12 %d %d *", at.Day(), at.Month())
+			})
+			// Its clock stood with another one, of a week that is missing and can be made.
+			other := b.schedule(t, ago, func(s *riverbeat.Schedule) {
+				s.CronExpression = fmt.Sprintf("0 12 %d %d *", at.AddDate(0, 0, 14).Day(), at.AddDate(0, 0, 14).Month())
+			})
+			good := b.schedule(t, time.Minute, nil)
+			retry := func() {
+				b.exec(t, "UPDATE schedule_clocks SET next_run_at = NULL, retry_at = now() WHERE schedule_id <> $1", good.ID)
+			}
+			retry()
+			drop := b.TakeOut(t, at, state)
+			b.sweep(t)
+			require.Len(t, b.runs(t, good.ID), 1)
+			require.Len(t, b.runs(t, other.ID), 1)
+			require.Empty(t, b.runs(t, rare.ID))
+			stopped := b.read(t, rare.ID)
+			require.Contains(t, stopped.LastError, "about to be dropped")
+			require.Nil(t, stopped.NextRunAt)
+
+			// The week is gone, and an hour passes.
+			drop()
+			retry()
+			b.sweep(t)
+			runs := b.runs(t, rare.ID)
+			require.Len(t, runs, 1)
+			require.Equal(t, riverbeat.Missed, runs[0].State)
+			require.Empty(t, b.read(t, rare.ID).LastError)
+			require.NotNil(t, b.read(t, rare.ID).NextRunAt)
+		})
+	}
+}
+
 func TestAMissingPartitionIsMadeAndStopsNobody(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

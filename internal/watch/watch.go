@@ -260,7 +260,7 @@ func (w *Watcher) tell(ctx context.Context, tx *postgres.Tx, changes []change) e
 			return fmt.Errorf("make the alert of schedule %s: %w", s.ID, err)
 		}
 	}
-	if err := w.partitions.Need(ledger.Times(entries)...); err != nil {
+	if err := w.partitions.Need(tx, ledger.Times(entries)...); err != nil {
 		return err
 	}
 	return w.ledger.Record(ctx, tx, now, entries)

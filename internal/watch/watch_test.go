@@ -202,7 +202,7 @@ func TestEveryWayInWhichARunFails(t *testing.T) {
 	require.Equal(t, riverbeat.InvalidParams, broken.Run.Reason, "it fails without a job")
 	partitions := postgres.NewPartitions(b.DB)
 	require.NoError(t, partitions.InTx(t.Context(), func(tx *postgres.Tx) error {
-		if err := partitions.Need(now); err != nil {
+		if err := partitions.Need(tx, now); err != nil {
 			return err
 		}
 		return b.ledger.Record(t.Context(), tx, now, []*ledger.Entry{broken})
