@@ -282,7 +282,7 @@ var settings = []Setting{
 	},
 	{
 		Name: "RIVERBEAT_RUN_RETENTION", Flag: "run-retention", Default: "90d", Unit: "duration or forever",
-		Doc: "How long runs are kept, at least `7d`; `forever` keeps them all. Of the nodes of an installation the longest counts. See [operations.md](operations.md#how-long-runs-are-kept).",
+		Doc: "How long runs are kept, at least `7d`; `forever` keeps them all. Of the nodes that work the longest counts; those that only serve the API have no say. Set it before the upgrade to the first version that drops runs. See [operations.md](operations.md#how-long-runs-are-kept).",
 		set: func(c *Config, v string) (want string) {
 			c.RunRetention, want = riverbeat.ParseRetention(v)
 			return want

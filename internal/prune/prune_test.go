@@ -627,8 +627,12 @@ func TestTheLongestRetentionCounts(t *testing.T) {
 	}
 	keep := func() time.Duration { return b.prune(prune.Options{DryRun: true}).Keep }
 	require.Equal(t, 90*day, keep())
-	node(nil) // of the version before
+	node(nil) // of the version before, which drops none
+	require.Zero(t, keep(), "for ever")
 	node(int64(30 * day / time.Second))
+	require.Zero(t, keep())
+	require.Empty(t, outcomes(b.prune(prune.Options{}), prune.Dropped))
+	b.exec("DELETE FROM nodes WHERE runs_kept_s IS NULL")
 	require.Equal(t, 90*day, keep())
 	node(int64(400 * day / time.Second))
 	require.Equal(t, 400*day, keep())

@@ -32,11 +32,12 @@ DELETE FROM nodes WHERE id = @id;
 -- name: ForgetNodes :exec
 DELETE FROM nodes WHERE last_seen_at < clock_timestamp() - interval '1 day';
 
--- The longest that a node of the last day wants runs to be kept.
+-- The longest that a node of the last day wants runs to be kept. One that does not say is of
+-- a version that keeps them for ever.
 -- name: RunsKept :one
 SELECT
-    (count(runs_kept_s) > 0)::boolean AS known,
-    coalesce(bool_or(runs_kept_s = 0), false)::boolean AS for_ever,
+    (count(*) > 0)::boolean AS known,
+    coalesce(bool_or(coalesce(runs_kept_s, 0) = 0), false)::boolean AS for_ever,
     coalesce(max(runs_kept_s), 0)::bigint AS seconds
 FROM nodes;
 

@@ -290,8 +290,8 @@ func (q *Queries) RunningJobs(ctx context.Context, db DBTX) ([]RunningJobsRow, e
 
 const runsKept = `-- name: RunsKept :one
 SELECT
-    (count(runs_kept_s) > 0)::boolean AS known,
-    coalesce(bool_or(runs_kept_s = 0), false)::boolean AS for_ever,
+    (count(*) > 0)::boolean AS known,
+    coalesce(bool_or(coalesce(runs_kept_s, 0) = 0), false)::boolean AS for_ever,
     coalesce(max(runs_kept_s), 0)::bigint AS seconds
 FROM nodes
 `
@@ -302,7 +302,8 @@ type RunsKeptRow struct {
 	Seconds int64 `db:"seconds"`
 }
 
-// The longest that a node of the last day wants runs to be kept.
+// The longest that a node of the last day wants runs to be kept. One that does not say is of
+// a version that keeps them for ever.
 func (q *Queries) RunsKept(ctx context.Context, db DBTX) (RunsKeptRow, error) {
 	row := db.QueryRow(ctx, runsKept)
 	var i RunsKeptRow
