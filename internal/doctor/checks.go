@@ -269,6 +269,9 @@ func (d *Doctor) oldPartitions(ctx context.Context, tx *postgres.Tx, o Options) 
 		if !w.Until.Before(before) {
 			break
 		}
+		if w.State == postgres.WeekDetached && !w.Sealed {
+			continue // somebody's own
+		}
 		changed, err := tx.WeekChangedSince(ctx, w, before)
 		if err != nil {
 			return f, err

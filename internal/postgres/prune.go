@@ -28,15 +28,15 @@ type Week struct {
 	Table       string
 	From, Until time.Time // of the nominal times of its runs
 	State       WeekState
+	Sealed      bool  // it is dropped by us; else what leaves or is detached is somebody's own
 	Runs        int64 // by the statistics; -1: not known
 	Bytes       int64 // with its indexes
 }
 
-// Weeks reads the weeks of runs, the oldest first: all partitions, and those that were
-// detached to be dropped. What somebody else has detached is his.
+// Weeks reads the weeks of runs, the oldest first: all partitions, and what was detached.
 func (tx *Tx) Weeks(ctx context.Context) ([]Week, error) {
 	const weeks = `
-SELECT "table", "from", "from" + interval '168 hours' AS until, state, runs, bytes
+SELECT "table", "from", "from" + interval '168 hours' AS until, state, sealed, runs, bytes
 FROM (
     SELECT
         c.relname::text AS "table",
@@ -47,6 +47,7 @@ FROM (
             WHEN s.oid IS NOT NULL THEN 'sealed'
             ELSE 'open'
         END AS state,
+        s.oid IS NOT NULL AS sealed,
         c.reltuples::bigint AS runs,
         coalesce(pg_total_relation_size(c.oid), 0) AS bytes
     FROM pg_class AS c
@@ -55,7 +56,6 @@ FROM (
     WHERE c.relnamespace = current_schema()::regnamespace
         AND c.relkind = 'r'
         AND c.relname ~ '^runs_p\d{8}$'
-        AND (s.oid IS NOT NULL OR NOT i.inhdetachpending)
 ) AS week
 ORDER BY "from"`
 	rows, err := tx.Query(ctx, weeks)

@@ -216,7 +216,8 @@ func (p *pass) weeks(ctx context.Context) error {
 }
 
 // week drops a week, if it is kept no longer. It is looked at before each step, as it may
-// have been left at any by somebody else; but not while it leaves, which may take long.
+// have been left at any by somebody else; but not while it leaves, which may take long. What
+// leaves and is not ours is detached, too, since nothing else can leave before.
 func (p *pass) week(ctx context.Context, w *Week) error {
 	for {
 		if w.State != postgres.WeekLeaving || p.session == nil {
@@ -244,7 +245,10 @@ func (p *pass) week(ctx context.Context, w *Week) error {
 			p.cfg.Logger.InfoContext(ctx, "dropped old runs", "week", w.From.Format(time.DateOnly), "runs", w.Looked.Runs, "bytes", w.Bytes)
 			return nil
 		}
-		w.State = next
+		w.State, w.Sealed = next, w.Sealed || next == postgres.WeekSealed
+		if !w.Sealed {
+			p.cfg.Logger.WarnContext(ctx, "finished what somebody else has begun to detach, and leave it alone", "table", w.Table)
+		}
 	}
 }
 
@@ -252,6 +256,10 @@ func (p *pass) week(ctx context.Context, w *Week) error {
 // ended, whatever else would keep it by now.
 func (p *pass) look(ctx context.Context, w *Week) error {
 	open := w.State == postgres.WeekOpen
+	if !open && !w.Sealed {
+		w.Outcome, w.Why = Kept, "somebody else detached it: it is his"
+		return nil
+	}
 	if open && (p.report.Keep == 0 || w.Until.After(p.before)) {
 		w.Outcome = Kept
 		return nil

@@ -470,6 +470,50 @@ func TestWhatWasBegunIsFinished(t *testing.T) {
 	}
 }
 
+// Only one week can leave at a time. One that somebody else has begun to detach, or that was
+// ours before the schema went back and forth, is out of the way then, and is his.
+func TestAWeekThatSomebodyDetachesIsOutOfTheWayAndKept(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ctx := t.Context()
+	older, his, younger := b.fill(22, 10), b.fill(21, 10), b.fill(20, 10)
+	report, err := b.Pool.Begin(ctx)
+	require.NoError(t, err)
+	defer func() { _ = report.Rollback(context.Background()) }()
+	_, err = report.Exec(ctx, "SELECT count(*) FROM runs")
+	require.NoError(t, err)
+	conn, err := b.Pool.Acquire(ctx)
+	require.NoError(t, err)
+	_, err = conn.Exec(ctx, "SET lock_timeout = '50ms'")
+	require.NoError(t, err)
+	_, err = conn.Exec(ctx, "ALTER TABLE runs DETACH PARTITION "+table(his)+" CONCURRENTLY")
+	require.True(t, postgres.IsTimeout(err), err)
+	require.NoError(t, conn.Conn().Close(ctx))
+	conn.Release()
+
+	dry := of(t, b.prune(prune.Options{DryRun: true}), his)
+	require.Equal(t, postgres.WeekLeaving, dry.State)
+	require.Equal(t, prune.Kept, dry.Outcome)
+	held := b.prune(prune.Options{})
+	require.Equal(t, prune.Leaving, of(t, held, his).Outcome)
+	require.Equal(t, prune.Later, of(t, held, older).Outcome)
+	require.NoError(t, report.Rollback(ctx))
+	for range 2 {
+		r := b.prune(prune.Options{})
+		require.Equal(t, prune.Kept, of(t, r, his).Outcome)
+		require.Equal(t, "somebody else detached it: it is his", of(t, r, his).Why)
+		require.Equal(t, 10, value[int](b, "SELECT count(*) FROM "+table(his)))
+		_, attached := b.exists(his)
+		require.False(t, attached)
+	}
+	for _, monday := range []time.Time{older, younger} {
+		exists, _ := b.exists(monday)
+		require.False(t, exists)
+	}
+	b.exec(fmt.Sprintf("ALTER TABLE runs ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')", table(his), his.Format(time.RFC3339), his.AddDate(0, 0, 7).Format(time.RFC3339)))
+	require.Equal(t, []string{table(his)}, outcomes(b.prune(prune.Options{}), prune.Dropped))
+}
+
 // A run that begins anew while its week is about to go keeps it, and goes on to its end;
 // one that comes later is refused.
 func TestNoLiveRunIsDropped(t *testing.T) {
