@@ -2,6 +2,7 @@ package history
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -11,7 +12,8 @@ import (
 
 // Backfill begins a backfill of the ticks of a schedule, enabled or not; of given,
 // From, To, ExecutionPolicy and OnlyMissing are read. The nodes go on with it, at
-// their own pace. One without ticks is finished at once.
+// their own pace. One without ticks is finished at once. It is a Conflict (runs_sealed)
+// while a week of them is on its way out.
 func (h *History) Backfill(ctx context.Context, scheduleID uuid.UUID, given riverbeat.Backfill) (*riverbeat.Backfill, error) {
 	var made *riverbeat.Backfill
 	err := h.db.InTx(ctx, func(tx *postgres.Tx) error {
@@ -41,6 +43,8 @@ func (h *History) Backfill(ctx context.Context, scheduleID uuid.UUID, given rive
 		}
 		if b.State = riverbeat.BackfillRunning; b.Total == 0 {
 			b.State = riverbeat.BackfillFinished
+		} else if err := takesRuns(ctx, tx, b.From, b.To); err != nil {
+			return err
 		}
 		if made, err = tx.InsertBackfill(ctx, &b); err != nil {
 			return err
@@ -48,6 +52,22 @@ func (h *History) Backfill(ctx context.Context, scheduleID uuid.UUID, given rive
 		return tx.Audit(ctx, "backfill.create", backfillObject(made), nil, auditedBackfillOf(made))
 	})
 	return made, err
+}
+
+// takesRuns is a Conflict if a week between two times is on its way out: a run of then could
+// not begin before it is gone, and nobody could say any more which ran.
+func takesRuns(ctx context.Context, tx *postgres.Tx, from, to time.Time) error {
+	weeks, err := tx.Weeks(ctx)
+	if err != nil {
+		return err
+	}
+	for _, w := range weeks {
+		if w.State != postgres.WeekOpen && w.From.Before(to) && from.Before(w.Until) {
+			return riverbeat.Errorf(riverbeat.Conflict, "runs_sealed",
+				"The runs of %s are about to be dropped, or are detached: none can begin there. Leave that week out, or try again when it is gone.", w)
+		}
+	}
+	return nil
 }
 
 // ReadBackfill reads a backfill; NotFound if there is none.

@@ -293,6 +293,46 @@ func TestABackfillThatCannotGoOnSaysSo(t *testing.T) {
 }
 
 // What all of them take is bounded, not what each takes.
+// A backfill that comes to a week which is on its way out says so, and waits for it; one of
+// then is not begun.
+func TestABackfillOfAWeekThatGoesSaysSo(t *testing.T) {
+	t.Parallel()
+	for _, state := range []postgres.WeekState{postgres.WeekSealed, postgres.WeekLeaving, postgres.WeekDetached} {
+		t.Run(string(state), func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			s := b.schedule(t, 0, daily)
+			b.serve(t, 100)
+			made := b.begin(t, s.ID, nil) // 1 to 10 March; Monday is the 2nd, and the 9th
+			drop := b.TakeOut(t, time.Date(2026, 3, 5, 0, 0, 0, 0, time.UTC), state)
+
+			require.NoError(t, b.ticker.Backfill(t.Context()))
+			held := b.backfill(t, made.ID)
+			require.Equal(t, riverbeat.BackfillRunning, held.State)
+			require.Contains(t, held.LastError, "about to be dropped")
+			require.Empty(t, b.runs(t, s.ID))
+			backfill := func(from, to time.Time) error {
+				_, err := history.New(b.DB, b.ledger).Backfill(t.Context(), s.ID, riverbeat.Backfill{From: from, To: to, OnlyMissing: true})
+				return err
+			}
+			monday := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+			err := backfill(monday.AddDate(0, 0, -1), monday.AddDate(0, 0, 1))
+			require.Equal(t, riverbeat.Conflict, riverbeat.KindOf(err))
+			require.ErrorContains(t, err, "The runs of the week of 2026-03-02 are about to be dropped, or are detached")
+			require.Error(t, backfill(monday.AddDate(0, 0, 6), monday.AddDate(0, 0, 9)))
+			require.NoError(t, backfill(monday.AddDate(0, 0, -7), monday))
+			require.NoError(t, backfill(monday.AddDate(0, 0, 7), monday.AddDate(0, 0, 9)))
+			b.exec(t, "DELETE FROM backfills WHERE id <> $1", made.ID)
+
+			drop()
+			require.NoError(t, b.ticker.Backfill(t.Context()))
+			going := b.backfill(t, made.ID)
+			require.Empty(t, going.LastError)
+			require.Equal(t, 10, going.Decided)
+		})
+	}
+}
+
 func TestBackfillsTogetherTakeHalfOfAQueue(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
