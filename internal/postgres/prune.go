@@ -79,9 +79,15 @@ type WeekRuns struct {
 
 const unended = "('waiting', 'queued', 'running', 'retrying')"
 
-// LookAtWeek reads all runs of a week, on one processor: the others are for ticks.
+// oneProcessor has what tx reads from now on read on one: the others are for ticks.
+func (tx *Tx) oneProcessor(ctx context.Context) error {
+	_, err := tx.Exec(ctx, "SET LOCAL max_parallel_workers_per_gather = 0")
+	return err
+}
+
+// LookAtWeek reads all runs of a week, on one processor.
 func (tx *Tx) LookAtWeek(ctx context.Context, w Week) (WeekRuns, error) {
-	if _, err := tx.Exec(ctx, "SET LOCAL max_parallel_workers_per_gather = 0"); err != nil {
+	if err := tx.oneProcessor(ctx); err != nil {
 		return WeekRuns{}, err
 	}
 	look := `
@@ -101,8 +107,11 @@ FROM ` + w.name()
 }
 
 // WeekChangedSince tells whether a run of the week was written down, or ended, at a time
-// or after it. It reads no further than to the first.
+// or after it. It reads no further than to the first, on one processor.
 func (tx *Tx) WeekChangedSince(ctx context.Context, w Week, at time.Time) (changed bool, err error) {
+	if err := tx.oneProcessor(ctx); err != nil {
+		return false, err
+	}
 	err = tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+w.name()+" WHERE greatest(created_at, finished_at) >= $1)", at).Scan(&changed)
 	return changed, err
 }

@@ -24,3 +24,30 @@ func TestTheFirstWeekIsThatSinceWhenThereAreAll(t *testing.T) {
 	}))
 	require.Equal(t, want.UTC(), first)
 }
+
+// Where a week is read as a whole, no other processor is taken from ticks.
+func TestAWeekIsReadOnOneProcessor(t *testing.T) {
+	t.Parallel()
+	d := pgtest.DB(t)
+	ctx := t.Context()
+	for name, read := range map[string]func(*postgres.Tx, postgres.Week) error{
+		"LookAtWeek": func(tx *postgres.Tx, w postgres.Week) error {
+			_, err := tx.LookAtWeek(ctx, w)
+			return err
+		},
+		"WeekChangedSince": func(tx *postgres.Tx, w postgres.Week) error {
+			_, err := tx.WeekChangedSince(ctx, w, time.Now())
+			return err
+		},
+	} {
+		require.NoError(t, d.DB.InTx(ctx, func(tx *postgres.Tx) error {
+			weeks, err := tx.Weeks(ctx)
+			require.NoError(t, err)
+			require.NoError(t, read(tx, weeks[0]))
+			workers := ""
+			require.NoError(t, tx.QueryRow(ctx, "SHOW max_parallel_workers_per_gather").Scan(&workers))
+			require.Equal(t, "0", workers, name)
+			return nil
+		}))
+	}
+}
