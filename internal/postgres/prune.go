@@ -290,10 +290,12 @@ func unlessBusy(err error) (done bool, _ error) {
 	return err == nil, err
 }
 
-// Close ends the session, and lets others prune.
+// Close ends the session, and lets others prune: from now on, and not when the server has
+// noticed.
 func (p *Pruning) Close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
+	_, _ = p.conn.Exec(ctx, "SELECT pg_advisory_unlock_all()")
 	_ = p.conn.Close(ctx)
 }
 
