@@ -94,8 +94,8 @@ func (f *fronts) close() {
 // awaitSchema waits, however long it takes, until the schema is migrated as far as this
 // program needs it, and then for whoever migrates it to end, who grants after that what
 // nodes need. Where it finds the schema as it should be it waits for nobody: that may be
-// migrated further beside nodes that work. It fails if the database does not answer at first (later on it may
-// be away for a while), if the schema is too new, and when ctx ends.
+// migrated further beside nodes that work. It fails if the database does not answer at first
+// (later on it may be away for a while), if the schema is too new, and when ctx ends.
 func (f *fronts) awaitSchema(ctx context.Context, cfg config.Config) error {
 	fault := ""
 	for waited := false; ; waited = true {

@@ -23,8 +23,8 @@ func newPrune() *cobra.Command {
 			"RIVERBEAT_RUN_RETENTION; if nodes keep them for longer, that counts.\n\n" +
 			"It works on the database itself, and its login must own the tables. It exits\n" +
 			"with 0 if all is dropped that could be, 1 if something still reads a week that\n" +
-			"is on its way out (say it again later, or leave it to the nodes) or if it failed,\n" +
-			"2 if it was called wrongly.",
+			"is on its way out (say it again later, or leave it to the nodes) or if it\n" +
+			"failed, 2 if it was called wrongly.",
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o := prune.Options{DryRun: flagOf(c, "dry-run") == "true"}

@@ -16,9 +16,9 @@ func newRuns() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "runs",
 		Short: "List, watch, cancel, retry and prune runs",
-		Long: "Uses the API of a server; see 'riverbeat login'. Only prune works on the database\n" +
-			"itself. Every tick of a schedule is a run, or is inside one that is missed and\n" +
-			"stands for a gap.",
+		Long: "Uses the API of a server; see 'riverbeat login'. Only prune works on the\n" +
+			"database itself. Every tick of a schedule is a run, or is inside one that is\n" +
+			"missed and stands for a gap.",
 	}
 	group(c, newRunsList(), newRunsShow(), newRunsWatch(),
 		newRunsChange("cancel", "Cancel runs; running ones are asked to stop"),
