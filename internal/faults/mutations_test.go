@@ -145,8 +145,8 @@ UNION ALL`,
 			},
 			{
 				"internal/postgres/internal/dbq/schedules.sql.go",
-				"updated_at, words, tag_names, limits, alerts FROM schedules WHERE id = ANY($1::uuid[])",
-				`updated_at, words, tag_names, limits, alerts FROM (
+				"updated_at, words, tag_names, limits, alerts, shadow FROM schedules WHERE id = ANY($1::uuid[])",
+				`updated_at, words, tag_names, limits, alerts, shadow FROM (
     SELECT (jsonb_populate_record(NULL::schedules, handed)).*
     FROM jsonb_array_elements(nullif(current_setting('faults.schedules', true), '')::jsonb) AS handed
     UNION ALL
