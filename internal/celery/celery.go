@@ -1,5 +1,6 @@
 // Package celery is the door from Celery Beat: it reads the periodic tasks of its tables,
-// says what they are as schedules of ours, and what they cannot be.
+// says what they are as schedules of ours, and what they cannot be; it compares what both
+// have done, and hands over.
 //
 // Two shapes of tables are known: a plain one, of a row for each schedule with a cron
 // expression in it, and those of the package django-celery-beat. Only a Cutover writes there.
