@@ -167,28 +167,11 @@ func (w *watcher) lookAround(now map[string]*watched) (newest time.Time, err err
 
 // runs reads the runs of some pages, as far as they are needed.
 func (w *watcher) runs(query url.Values, pages int) iter.Seq2[*watched, error] {
-	return func(yield func(*watched, error) bool) {
-		r := client.Request{Path: runsPath, Query: url.Values{"page_size": {pageSize}}}
-		for name, values := range query {
-			r.Query[name] = values
-		}
-		for range pages {
-			page, err := client.Call[client.Page[*watched]](w.Context(), w.api, r)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			for _, run := range page.Items {
-				if !yield(run, nil) {
-					return
-				}
-			}
-			if page.NextPageToken == nil {
-				return
-			}
-			r.Query.Set("page_token", *page.NextPageToken)
-		}
+	r := client.Request{Path: runsPath, Query: url.Values{"page_size": {pageSize}}, Pages: pages}
+	for name, values := range query {
+		r.Query[name] = values
 	}
+	return client.Items[*watched](w.Context(), w.api, r)
 }
 
 var unfinishedStates = slices.DeleteFunc(slices.Clone(runStates), func(s string) bool { return riverbeat.State(s).Ended() })

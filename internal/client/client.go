@@ -127,6 +127,8 @@ type Request struct {
 	Header http.Header
 	// Body is sent as JSON; nil sends none.
 	Body any
+	// Pages bounds those of a list that Items reads; 0 is all.
+	Pages int
 }
 
 // Path joins the segments of a path, each escaped.
@@ -168,7 +170,7 @@ func Items[T any](ctx context.Context, c *Client, r Request) iter.Seq2[T, error]
 			query[name] = values
 		}
 		r.Query = query
-		for {
+		for n := 1; r.Pages == 0 || n <= r.Pages; n++ {
 			page, err := Call[Page[T]](ctx, c, r)
 			if err != nil {
 				var none T
