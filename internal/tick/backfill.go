@@ -36,21 +36,14 @@ const (
 func (t *Ticker) RunBackfills(ctx context.Context) {
 	timer := time.NewTicker(backfillEvery)
 	defer timer.Stop()
-	fault := ""
+	var fault fault
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 		}
-		text := ""
-		if err := t.Backfill(ctx); err != nil && ctx.Err() == nil {
-			text = riverbeat.Explain(err)
-		}
-		if text != "" && text != fault {
-			t.logger.ErrorContext(ctx, "backfills do not go on", "error", text)
-		}
-		fault = text
+		fault.log(ctx, t.logger, "backfills do not go on", t.Backfill(ctx))
 	}
 }
 

@@ -56,7 +56,6 @@ type Ticker struct {
 	logger     *slog.Logger
 	metrics    *metrics.Metrics // nil: nothing is counted
 	wake       chan struct{}
-	fault      string // of the last sweep, as it was logged; of Run alone
 }
 
 // New makes a Ticker. It does nothing before Run.
@@ -86,6 +85,7 @@ func (t *Ticker) Wake() {
 func (t *Ticker) Run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var fault fault
 	for {
 		select {
 		case <-ctx.Done():
@@ -94,24 +94,28 @@ func (t *Ticker) Run(ctx context.Context) {
 		case <-timer.C:
 		}
 		next, err := t.Sweep(ctx)
-		if err != nil {
-			t.failed(ctx, err)
-		} else if t.fault != "" {
-			t.fault = ""
+		if err == nil && fault != "" {
 			t.logger.InfoContext(ctx, "sweeps work again")
 		}
+		fault.log(ctx, t.logger, "sweep failed", err)
 		timer.Reset(next)
 	}
 }
 
-// failed logs a fault of the sweep, once for as long as it stays the same: a
-// database that is away is asked each second.
-func (t *Ticker) failed(ctx context.Context, err error) {
-	text := riverbeat.Explain(err)
-	if ctx.Err() == nil && text != t.fault {
-		t.fault = text
-		t.logger.ErrorContext(ctx, "sweep failed", "error", text)
+// fault is why the last try of a loop failed; "": it did not.
+type fault string
+
+// log takes the outcome of a try, and logs a failure once for as long as it stays the same:
+// a database that is away is asked each second.
+func (f *fault) log(ctx context.Context, logger *slog.Logger, what string, err error) {
+	var now fault
+	if err != nil && ctx.Err() == nil {
+		now = fault(riverbeat.Explain(err))
 	}
+	if now != "" && now != *f {
+		logger.ErrorContext(ctx, what, "error", string(now))
+	}
+	*f = now
 }
 
 // Sweep decides what is due, then moves up stalled lines. It says how long it

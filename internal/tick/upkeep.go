@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"riverbeat/internal/postgres"
-	"riverbeat/internal/riverbeat"
 )
 
 const (
@@ -28,21 +27,19 @@ const (
 func (t *Ticker) RunUpkeep(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	fault := ""
+	var fault fault
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 		}
-		text, wait := "", upkeepEvery
-		if err := t.Upkeep(ctx); err != nil && ctx.Err() == nil {
-			text, wait = riverbeat.Explain(err), upkeepAgain
+		wait := upkeepEvery
+		err := t.Upkeep(ctx)
+		if err != nil {
+			wait = upkeepAgain
 		}
-		if text != "" && text != fault {
-			t.logger.ErrorContext(ctx, "partition upkeep failed", "error", text)
-		}
-		fault = text
+		fault.log(ctx, t.logger, "partition upkeep failed", err)
 		timer.Reset(wait)
 	}
 }
