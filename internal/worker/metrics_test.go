@@ -84,7 +84,10 @@ func TestWhatANodeCounts(t *testing.T) {
 	<-began
 	_, err = b.Pool.Exec(t.Context(), "DELETE FROM river_job WHERE id = (SELECT job_id FROM runs WHERE id = $1)", lost.ID)
 	require.NoError(t, err)
-	ticking := b.schedule(t, func(s *riverbeat.Schedule) { s.CronExpression = "@every 1s" })
+	// Two ticks, so that their number is met however late anybody looks.
+	first := time.Now().Add(5 * time.Second).Truncate(time.Second)
+	last := first.Add(time.Second)
+	ticking := b.schedule(t, func(s *riverbeat.Schedule) { s.CronExpression, s.StartsAt, s.EndsAt = "@every 1s", &first, &last })
 	b.counted(t,
 		`riverbeat_attempts_total{outcome="failed",task="final",trigger="manual"} 1`,
 		`riverbeat_attempts_total{outcome="snoozed",task="later",trigger="manual"} 1`,
